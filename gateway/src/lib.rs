@@ -1,0 +1,1 @@
+//! Streamgate gateway library.
