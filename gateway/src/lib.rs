@@ -1,1 +1,10 @@
-//! Streamgate gateway library.
+//! Streamgate: a clustered realtime gateway on Redis Streams.
+//!
+//! Nodes hold connections and nothing else; order, history, interest and idempotency live in the
+//! [`broker`]. The layers point down only: transports turn bytes into frames, sessions turn frames into effects,
+//! shards carry effects out, brokers keep what must outlive a connection.
+
+pub mod broker;
+pub mod channel;
+pub mod policy;
+pub mod position;

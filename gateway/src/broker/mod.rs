@@ -1,0 +1,119 @@
+//! The broker: everything that must outlive a connection.
+//!
+//! Owns: the [`Broker`] trait, what goes in and out of it, and its implementations (`memory` and `redis`).
+//! Never does: know of sessions, sockets or encodings; a publication's event stays the bytes that the edge made.
+//!
+//! Invariants that every implementation keeps, and that `broker::conformance` checks:
+//! - A publish is answered after it is stored; the publication then has its final position.
+//! - Deliveries of one channel reach a sink in the order of their positions, none twice. Every publication after
+//!   the position that [`Broker::subscribe`] answered reaches the sink, or a [`Delivery::Gap`] says that some cannot.
+//! - Calls for one sink and target take effect in the order in which the *methods were called* (not polled): a
+//!   method enqueues its work before it returns its future, and dropping the future does not undo the work.
+
+mod error;
+mod publication;
+mod request;
+mod session_record;
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+
+pub use error::BrokerError;
+pub use publication::{Publication, PublisherInfo, Stored};
+pub use request::{
+    Catchup, ChannelCatchup, From, GapReason, HistoryPage, HistoryQuery, PatternCursors, Publish, Published,
+    Start, Subscribe, SubscribeTo, Subscribed,
+};
+pub use session_record::SessionRecord;
+
+use crate::{
+    channel::{Channel, Target},
+    position::Position,
+};
+
+/// Names a [`Sink`] of this node; given by [`Broker::attach`], at most 64 to a broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SinkId(pub u8);
+
+/// Takes deliveries for one connection shard.
+///
+/// `deliver` must return at once: it is called from the broker's own tasks. What cannot be taken must be bounded by
+/// the sink itself.
+pub trait Sink: Send + Sync + 'static {
+    /// Takes one delivery.
+    fn deliver(&self, delivery: Delivery);
+}
+
+/// What a broker tells a sink about channels that it has interest in.
+#[derive(Debug, Clone)]
+pub enum Delivery {
+    /// A publication, in order within its channel.
+    Publication(Arc<Publication>),
+    /// Continuity of `channel` is lost: publications before `position` (if it is known) may be missing.
+    Gap {
+        /// The channel concerned.
+        channel: Channel,
+        /// Live publications go on after this position.
+        position: Option<Position>,
+        /// Why.
+        reason: GapReason,
+    },
+}
+
+/// Whether the broker can take work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BrokerStatus {
+    /// Never yet connected; the reason is fit for an operator.
+    Starting(String),
+    /// Works.
+    Ready,
+    /// Was ready before, is not now; the node stays ready and waits.
+    Away(String),
+    /// Shut down by [`Broker::shutdown`].
+    Stopped,
+}
+
+/// Order, history, interest, idempotency and session records. See the module for what every implementation keeps.
+pub trait Broker: Send + Sync + 'static {
+    /// Registers the sink of a connection shard.
+    fn attach(&self, sink: Arc<dyn Sink>) -> SinkId;
+
+    /// Stores and fans out one publication. A repeated idempotency key answers the first position.
+    fn publish(&self, publish: Publish) -> BoxFuture<'static, Result<Published, BrokerError>>;
+
+    /// Registers the interest of `sink` (once or again: it is a set, not a count) and answers where live
+    /// deliveries start, with what was missed if the request asks for it.
+    fn subscribe(
+        &self,
+        sink: SinkId,
+        request: Subscribe,
+    ) -> BoxFuture<'static, Result<Subscribed, BrokerError>>;
+
+    /// Withdraws the interest of `sink`. Deliveries already under way may still arrive.
+    fn unsubscribe(&self, sink: SinkId, target: Target);
+
+    /// Reads a page of history.
+    fn history(&self, query: HistoryQuery) -> BoxFuture<'static, Result<HistoryPage, BrokerError>>;
+
+    /// Removes a channel's history. Later publications start a newer epoch at offset 1.
+    fn remove_history(&self, channel: Channel) -> BoxFuture<'static, Result<(), BrokerError>>;
+
+    /// Keeps (or replaces) the record by which any node resumes the session; it is forgotten after `ttl_ms`.
+    fn save_session(
+        &self,
+        session: &str,
+        record: SessionRecord,
+        ttl_ms: u64,
+    ) -> BoxFuture<'static, Result<(), BrokerError>>;
+
+    /// The record that was saved last, if it is still kept.
+    fn load_session(&self, session: &str) -> BoxFuture<'static, Result<Option<SessionRecord>, BrokerError>>;
+
+    /// Follows whether the broker can take work.
+    fn status(&self) -> watch::Receiver<BrokerStatus>;
+
+    /// Withdraws what this node holds and stops the broker's tasks.
+    fn shutdown(&self) -> BoxFuture<'static, ()>;
+}
