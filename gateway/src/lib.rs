@@ -6,5 +6,7 @@
 
 pub mod broker;
 pub mod channel;
+pub mod error;
 pub mod policy;
 pub mod position;
+pub mod shard;

@@ -4,7 +4,11 @@
 //! white space or control characters. `*` is legal only as a whole segment of a pattern and matches exactly
 //! one segment; `**` is legal only as the last segment and matches zero or more.
 
+mod trie;
+
 use std::{borrow::Borrow, fmt, sync::Arc};
+
+pub use trie::PatternTrie;
 
 /// Longest channel name or pattern, in bytes of UTF-8.
 pub const MAX_BYTES: usize = 255;

@@ -1,0 +1,273 @@
+//! The one table of error codes: protocol code and type, HTTP status, gRPC status, and close code where the
+//! error ends a connection (STYLE, rule 4).
+
+use crate::{broker::BrokerError, channel::NameError};
+
+/// Codes of `messageloop.shared.v1.Error` (PROTOCOL part A, "Behaviour", and part B).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorCode {
+    /// Undecodable frame, malformed channel, invalid event, missing field.
+    BadRequest,
+    /// The token is not valid.
+    AuthError,
+    /// The client may not do this on that channel.
+    AclError,
+    /// No route for the RPC.
+    NoProxy,
+    /// The RPC was not answered in time.
+    RpcTimeout,
+    /// The backend failed.
+    ProxyError,
+    /// In the schema, not offered by this server.
+    NotSupported,
+    /// The broker is away or did not answer in time; retry (a publish only with its idempotency key).
+    NotAvailable,
+    /// More publishes or new channels than the limits allow.
+    RateLimited,
+    /// The event is larger than the channel's policy allows.
+    TooLarge,
+    /// The memory broker is full.
+    MemoryLimit,
+    /// A bug or damaged data on our side.
+    Internal,
+    /// Carries a close code on transports without close codes.
+    DisconnectError,
+}
+
+/// One row of the table.
+struct Row {
+    code: &'static str,
+    kind: &'static str,
+    http: u16,
+    grpc: i32,
+    close: Option<CloseCode>,
+}
+
+impl ErrorCode {
+    /// Every code, for tests and documentation.
+    pub const ALL: [Self; 13] = [
+        Self::BadRequest,
+        Self::AuthError,
+        Self::AclError,
+        Self::NoProxy,
+        Self::RpcTimeout,
+        Self::ProxyError,
+        Self::NotSupported,
+        Self::NotAvailable,
+        Self::RateLimited,
+        Self::TooLarge,
+        Self::MemoryLimit,
+        Self::Internal,
+        Self::DisconnectError,
+    ];
+
+    const fn row(self) -> Row {
+        const fn row(
+            code: &'static str,
+            kind: &'static str,
+            http: u16,
+            grpc: i32,
+            close: Option<CloseCode>,
+        ) -> Row {
+            Row { code, kind, http, grpc, close }
+        }
+        // gRPC numbers: google.rpc.Code.
+        match self {
+            Self::BadRequest => row("BAD_REQUEST", "request_error", 400, 3, None),
+            Self::AuthError => row("AUTH_ERROR", "auth_error", 401, 16, Some(CloseCode::InvalidToken)),
+            Self::AclError => row("ACL_ERROR", "acl_error", 403, 7, None),
+            Self::NoProxy => row("NO_PROXY", "proxy_error", 404, 5, None),
+            Self::RpcTimeout => row("RPC_TIMEOUT", "timeout", 504, 4, None),
+            Self::ProxyError => row("PROXY_ERROR", "proxy_error", 502, 14, None),
+            Self::NotSupported => row("NOT_SUPPORTED", "request_error", 501, 12, None),
+            Self::NotAvailable => row("NOT_AVAILABLE", "unavailable", 503, 14, None),
+            Self::RateLimited => row("RATE_LIMITED", "limit_error", 429, 8, None),
+            Self::TooLarge => row("TOO_LARGE", "limit_error", 413, 3, None),
+            Self::MemoryLimit => row("MEMORY_LIMIT", "limit_error", 507, 8, None),
+            Self::Internal => row("INTERNAL", "internal_error", 500, 13, Some(CloseCode::Internal)),
+            Self::DisconnectError => row("DISCONNECT_ERROR", "transport_error", 499, 14, None),
+        }
+    }
+
+    /// `code` of the wire error.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        self.row().code
+    }
+
+    /// `type` of the wire error.
+    #[must_use]
+    pub const fn kind(self) -> &'static str {
+        self.row().kind
+    }
+
+    /// HTTP status of the doors that answer over HTTP.
+    #[must_use]
+    pub const fn http_status(self) -> u16 {
+        self.row().http
+    }
+
+    /// Number of the `google.rpc.Code`.
+    #[must_use]
+    pub const fn grpc_status(self) -> i32 {
+        self.row().grpc
+    }
+
+    /// The close code that follows, if the error ends the connection.
+    #[must_use]
+    pub const fn close_code(self) -> Option<CloseCode> {
+        self.row().close
+    }
+}
+
+macro_rules! close_codes {
+    ($($(#[$doc:meta])* $name:ident = $code:literal, $reason:literal, $reconnect:literal;)*) => {
+        /// Close codes of WebSocket connections, and of `DISCONNECT_ERROR` on gRPC (PROTOCOL part A, "Close codes").
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[repr(u16)]
+        pub enum CloseCode { $($(#[$doc])* $name = $code,)* }
+
+        impl CloseCode {
+            /// The number on the wire.
+            #[must_use]
+            pub const fn code(self) -> u16 {
+                self as u16
+            }
+
+            /// The reason text on the wire.
+            #[must_use]
+            pub const fn reason(self) -> &'static str {
+                match self { $(Self::$name => $reason,)* }
+            }
+
+            /// Whether a client should come back by itself.
+            #[must_use]
+            pub const fn reconnect(self) -> bool {
+                match self { $(Self::$name => $reconnect,)* }
+            }
+        }
+    };
+}
+
+close_codes! {
+    /// The client said goodbye.
+    Normal = 1000, "", true;
+    /// A draining node: come back elsewhere.
+    Draining = 1012, "service restart", true;
+    /// WebSocket: a frame breaks RFC 6455.
+    Protocol = 1002, "protocol error", true;
+    /// WebSocket: text on a binary subprotocol or the reverse.
+    UnsupportedData = 1003, "unsupported data", true;
+    /// WebSocket: text that is not UTF-8.
+    InvalidUtf8 = 1007, "invalid utf-8", true;
+    /// WebSocket: larger than the message limit.
+    TooBig = 1009, "message too big", true;
+    /// Without a better reason.
+    ConnectionClosed = 3000, "connection closed", true;
+    /// The token is not valid: no reconnect unless the client can get a new one.
+    InvalidToken = 3500, "invalid token", false;
+    /// The client broke the protocol, as with a second connect.
+    BadRequest = 3501, "bad request", false;
+    /// No connect in time, or something else before it.
+    Stale = 3502, "stale", true;
+    /// An operator or backend closed it.
+    ForceDisconnect = 3503, "force disconnect", false;
+    /// Too many connections of the user.
+    ConnectionLimit = 3504, "connection limit", true;
+    /// Too many subscriptions.
+    ChannelLimit = 3505, "channel limit", false;
+    /// A message that the client's encoding cannot carry.
+    InappropriateProtocol = 3506, "inappropriate protocol", false;
+    /// A right was lost while connected.
+    PermissionDenied = 3507, "permission denied", false;
+    /// A feature is being shut down.
+    NotAvailable = 3508, "not available", true;
+    /// Too many undecodable frames in a row.
+    TooManyErrors = 3509, "too many errors", true;
+    /// Nothing heard for the idle timeout.
+    IdleTimeout = 3511, "idle timeout", true;
+    /// The client reads more slowly than its channels publish.
+    SlowConsumer = 3512, "slow consumer", true;
+    /// A bug on our side.
+    Internal = 3513, "internal error", true;
+    /// The client's protocol version is not served.
+    UnsupportedVersion = 3514, "unsupported version", false;
+}
+
+/// An error on its way to a client: a code and a text that names what was wrong.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {message}", code.as_str())]
+pub struct ClientError {
+    /// Row of the table.
+    pub code: ErrorCode,
+    /// Fit for the client: names the field, the limit and what was sent; no secrets.
+    pub message: String,
+}
+
+impl ClientError {
+    /// An error with `code` and `message`.
+    #[must_use]
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+
+    /// [`ErrorCode::BadRequest`] with `message`.
+    #[must_use]
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::BadRequest, message)
+    }
+}
+
+impl From<NameError> for ClientError {
+    fn from(error: NameError) -> Self {
+        Self::bad_request(error.to_string())
+    }
+}
+
+impl From<&BrokerError> for ClientError {
+    fn from(error: &BrokerError) -> Self {
+        let code = match error {
+            BrokerError::NotAvailable { .. } | BrokerError::Stopped => ErrorCode::NotAvailable,
+            BrokerError::MemoryLimit { .. } => ErrorCode::MemoryLimit,
+            BrokerError::Refused(_) => ErrorCode::NotAvailable,
+            BrokerError::Damaged(_) => ErrorCode::Internal,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_statuses_are_in_range() {
+        let mut codes: Vec<_> = ErrorCode::ALL.iter().map(|code| code.as_str()).collect();
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), ErrorCode::ALL.len());
+        for code in ErrorCode::ALL {
+            assert!(
+                (400..600).contains(&code.http_status()) && (1..=16).contains(&code.grpc_status()),
+                "{code:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_final_close_codes_are_those_of_the_protocol() {
+        use CloseCode as C;
+        for code in [
+            C::BadRequest,
+            C::ForceDisconnect,
+            C::ChannelLimit,
+            C::InappropriateProtocol,
+            C::PermissionDenied,
+        ] {
+            assert!(!code.reconnect(), "{code:?}");
+        }
+        for code in [C::Stale, C::IdleTimeout, C::SlowConsumer, C::Draining, C::TooManyErrors] {
+            assert!(code.reconnect(), "{code:?}");
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! How publications reach one subscription: held while it opens, then replay, then live.
+//!
+//! A pure state machine. Invariants: publications of a channel leave in the order of their positions, none twice;
+//! what was held back beyond [`HOLD_BYTES`] is not lost but asked for again ([`Step::Refetch`]).
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use crate::{
+    broker::{GapReason, PatternCursors, Publication, Subscribed},
+    channel::{Channel, Pattern, Target},
+    position::Position,
+};
+
+/// Live publications that one opening or replaying subscription may hold, in bytes of events.
+pub const HOLD_BYTES: usize = 256 * 1024;
+
+/// The state of one subscription.
+#[derive(Debug, Default)]
+pub enum Flow {
+    /// Publications pass through.
+    #[default]
+    Live,
+    /// They wait for the broker's answer or for the end of the replay.
+    Behind(Box<Behind>),
+}
+
+/// What a subscription that is not live keeps.
+#[derive(Debug, Default)]
+pub struct Behind {
+    /// The broker has answered.
+    opened: bool,
+    /// Ask for a `recover_complete` at the end.
+    announce: bool,
+    replay: VecDeque<Arc<Publication>>,
+    held: VecDeque<Arc<Publication>>,
+    held_bytes: usize,
+    overflowed: bool,
+    /// Up to here everything was replayed or not asked for, by channel.
+    tops: HashMap<Channel, Position>,
+    marker: Option<String>,
+    /// Gaps to report, by channel, before the replay of later publications.
+    gaps: Vec<(Channel, Option<Position>, GapReason)>,
+    outcome: Outcome,
+}
+
+/// What `recover_complete` says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Where live publications go on: the channel's position, or the pattern's marker.
+    pub position: Option<Position>,
+    /// A pattern's marker, opaque.
+    pub marker: Option<String>,
+    /// More was missed than is replayed.
+    pub truncated: bool,
+    /// The first reason for which something is missing.
+    pub gap: Option<GapReason>,
+}
+
+/// What to do next for a subscription that is behind.
+#[derive(Debug)]
+pub enum Step {
+    /// Send as a replay.
+    Replay(Arc<Publication>),
+    /// Say that the recovery is complete; comes exactly once, if it was asked for.
+    Complete(Outcome),
+    /// Report a gap of one channel of a pattern.
+    Gap(Channel, Option<Position>, GapReason),
+    /// Send as live.
+    Live(Arc<Publication>),
+    /// Subscribe again with these cursors (the channel's own position for a channel), then call
+    /// [`Flow::opened`] again.
+    Refetch(PatternCursors),
+    /// Wait for the broker's answer.
+    Wait,
+}
+
+impl Flow {
+    /// A subscription whose request is under way; `announce`: it ends with a `recover_complete`.
+    #[must_use]
+    pub fn opening(announce: bool) -> Self {
+        Self::Behind(Box::new(Behind { announce, ..Behind::default() }))
+    }
+
+    /// Whether publications pass through.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        matches!(self, Self::Live)
+    }
+
+    /// Takes a live publication; `true` if it is to be sent at once.
+    pub fn accept(&mut self, publication: &Arc<Publication>) -> bool {
+        match self {
+            Self::Live => true,
+            Self::Behind(behind) => {
+                behind.hold(publication);
+                false
+            }
+        }
+    }
+
+    /// Takes the broker's answer, then steps may be taken.
+    pub fn opened(&mut self, target: &Target, answer: Subscribed) {
+        if let Self::Behind(behind) = self {
+            behind.opened(target, answer);
+        }
+    }
+
+    /// The next step, `None` when the subscription is (or has just become) live.
+    pub fn step(&mut self) -> Option<Step> {
+        let Self::Behind(behind) = self else { return None };
+        let step = behind.step();
+        if step.is_none() {
+            *self = Self::Live;
+        }
+        step
+    }
+}
+
+impl Behind {
+    fn hold(&mut self, publication: &Arc<Publication>) {
+        let size = publication.stored.event.len() + 128;
+        // What has a position can be asked for again, so nothing of it is held after an overflow; what has none
+        // carries no continuity promise and is dropped when there is no room.
+        if self.overflowed || self.held_bytes + size > HOLD_BYTES {
+            self.overflowed |= publication.position.is_some();
+            return;
+        }
+        self.held_bytes += size;
+        self.held.push_back(publication.clone());
+    }
+
+    fn opened(&mut self, target: &Target, answer: Subscribed) {
+        self.opened = true;
+        if let Target::Channel(channel) = target {
+            self.outcome.position =
+                answer.positions.iter().find(|(name, _)| name == channel).map(|(_, at)| *at);
+        }
+        for (channel, position) in answer.positions {
+            let top = self.tops.entry(channel).or_insert(position);
+            *top = (*top).max(position);
+        }
+        if answer.marker.is_some() {
+            self.marker = answer.marker;
+        }
+        let Some(catchup) = answer.catchup else { return };
+        self.outcome.truncated |= catchup.truncated;
+        for part in catchup.channels {
+            if let Some(reason) = part.gap {
+                self.outcome.gap.get_or_insert(reason);
+                if matches!(target, Target::Pattern(_)) {
+                    self.gaps.push((part.channel.clone(), first_known(&part.publications), reason));
+                }
+            }
+            if let Some(last) = part.publications.iter().filter_map(|p| p.position).max() {
+                let top = self.tops.entry(part.channel).or_insert(last);
+                *top = (*top).max(last);
+            }
+            self.replay.extend(part.publications);
+        }
+    }
+
+    fn step(&mut self) -> Option<Step> {
+        if !self.opened {
+            return Some(Step::Wait);
+        }
+        if let Some((channel, position, reason)) = self.gaps.pop() {
+            return Some(Step::Gap(channel, position, reason));
+        }
+        if let Some(publication) = self.replay.pop_front() {
+            return Some(Step::Replay(publication));
+        }
+        if self.overflowed {
+            return Some(Step::Refetch(self.restart()));
+        }
+        if std::mem::take(&mut self.announce) {
+            self.outcome.marker.clone_from(&self.marker);
+            return Some(Step::Complete(std::mem::take(&mut self.outcome)));
+        }
+        while let Some(publication) = self.held.pop_front() {
+            if self.is_new(&publication) {
+                return Some(Step::Live(publication));
+            }
+        }
+        None
+    }
+
+    /// Forgets what was held, and waits for a new answer that starts at the tops.
+    fn restart(&mut self) -> PatternCursors {
+        self.opened = false;
+        self.overflowed = false;
+        self.held.clear();
+        self.held_bytes = 0;
+        PatternCursors { channels: self.tops.clone(), marker: self.marker.clone() }
+    }
+
+    fn is_new(&self, publication: &Publication) -> bool {
+        match (publication.position, self.tops.get(&publication.channel)) {
+            (Some(position), Some(top)) => position > *top,
+            _ => true,
+        }
+    }
+}
+
+/// Where the replay of a channel with a gap begins: just before the first publication that is left.
+fn first_known(publications: &[Arc<Publication>]) -> Option<Position> {
+    let first = publications.first()?.position?;
+    Some(Position { offset: first.offset.saturating_sub(1), ..first })
+}
+
+/// Cursor of `target` in what [`Step::Refetch`] brings, for a channel.
+#[must_use]
+pub fn channel_cursor(cursors: &PatternCursors, channel: &Channel) -> Option<Position> {
+    cursors.channels.get(channel).copied()
+}
+
+/// The key under which a pattern's marker travels among its cursors: the pattern itself, which is never the name
+/// of a channel.
+#[must_use]
+pub fn marker_key(pattern: &Pattern) -> &str {
+    pattern.as_str()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::{Catchup, ChannelCatchup, Stored};
+
+    fn channel() -> Channel {
+        Channel::parse("a").unwrap()
+    }
+
+    fn target() -> Target {
+        Target::Channel(channel())
+    }
+
+    fn publication(offset: u64, bytes: usize) -> Arc<Publication> {
+        let stored = Stored { event: vec![0; bytes].into(), ..Stored::default() };
+        Arc::new(Publication {
+            channel: channel(),
+            position: Some(Position { epoch: 1, offset }),
+            time_ms: 0,
+            stored,
+        })
+    }
+
+    fn answer(top: u64, replay: std::ops::RangeInclusive<u64>) -> Subscribed {
+        let publications = replay.map(|offset| publication(offset, 1)).collect();
+        Subscribed {
+            positions: vec![(channel(), Position { epoch: 1, offset: top })],
+            marker: None,
+            catchup: Some(Catchup {
+                channels: vec![ChannelCatchup { channel: channel(), publications, gap: None }],
+                truncated: false,
+            }),
+        }
+    }
+
+    fn drain(flow: &mut Flow) -> Vec<String> {
+        let mut steps = Vec::new();
+        while let Some(step) = flow.step() {
+            let offset = |p: &Publication| p.position.map_or(0, |at| at.offset);
+            steps.push(match step {
+                Step::Replay(p) => format!("replay {}", offset(&p)),
+                Step::Live(p) => format!("live {}", offset(&p)),
+                Step::Complete(outcome) => format!("complete {}", outcome.position.map_or(0, |at| at.offset)),
+                Step::Gap(..) => "gap".into(),
+                Step::Refetch(cursors) => {
+                    steps.push(format!("refetch {}", cursors.channels[&channel()].offset));
+                    break;
+                }
+                Step::Wait => break,
+            });
+        }
+        steps
+    }
+
+    #[test]
+    fn the_replay_comes_first_then_complete_then_what_was_held_without_what_was_replayed() {
+        let mut flow = Flow::opening(true);
+        for offset in 4..=6 {
+            assert!(!flow.accept(&publication(offset, 1)));
+        }
+        assert!(matches!(flow.step(), Some(Step::Wait)));
+        flow.opened(&target(), answer(5, 3..=5));
+        assert_eq!(drain(&mut flow), ["replay 3", "replay 4", "replay 5", "complete 5", "live 6"]);
+        assert!(flow.is_live() && flow.accept(&publication(7, 1)));
+    }
+
+    #[test]
+    fn what_could_not_be_held_is_asked_for_again_before_complete() {
+        let mut flow = Flow::opening(true);
+        flow.opened(&target(), answer(2, 1..=2));
+        assert!(!flow.accept(&publication(3, HOLD_BYTES)));
+        assert!(!flow.accept(&publication(4, 1)));
+        assert_eq!(drain(&mut flow), ["replay 1", "replay 2", "refetch 2"]);
+        assert!(!flow.accept(&publication(5, 1)));
+        flow.opened(&target(), answer(4, 3..=4));
+        assert_eq!(drain(&mut flow), ["replay 3", "replay 4", "complete 4", "live 5"]);
+    }
+}

@@ -1,0 +1,3 @@
+//! s
+pub mod flow;
+pub mod wheel;
