@@ -1,1 +1,3 @@
 //! Streamgate gateway library.
+
+pub mod transport;
