@@ -10,3 +10,4 @@ pub mod error;
 pub mod policy;
 pub mod position;
 pub mod shard;
+pub mod transport;
