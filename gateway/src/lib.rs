@@ -9,5 +9,7 @@ pub mod channel;
 pub mod error;
 pub mod policy;
 pub mod position;
+pub mod rpc;
+pub mod session;
 pub mod shard;
 pub mod transport;

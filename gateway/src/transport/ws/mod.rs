@@ -4,8 +4,8 @@
 //! and the batching write queue ([`writer`]). Reader and writer are sans-IO: bytes in, events out; frames
 //! in, slices out. Only this folder names the WebSocket crate.
 //!
-//! Must never look into a message's payload (beyond UTF-8), own a socket (except the [`echo`] server that
-//! conformance suites are pointed at), or read a clock.
+//! `connection` joins them to a socket and a shard, [`http`] serves the listener; [`echo`] is what conformance
+//! suites are pointed at. Must never look into a message's payload (beyond UTF-8).
 //!
 //! Invariants:
 //! - What the reader reports depends on the bytes alone, never on how they were split.
@@ -17,9 +17,11 @@
 //! connection tens of KiB and a broadcast could no longer be encoded once for all.
 
 pub mod close;
+mod connection;
 pub mod echo;
 pub mod frame;
 pub mod handshake;
+pub mod http;
 pub mod origin;
 pub mod reader;
 pub mod subprotocol;
