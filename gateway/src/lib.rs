@@ -6,5 +6,6 @@
 
 pub mod broker;
 pub mod channel;
+pub mod config;
 pub mod policy;
 pub mod position;
