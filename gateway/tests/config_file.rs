@@ -23,7 +23,8 @@ fn env(name: &str, value: &str) -> Vec<Override> {
 fn uncommented() -> String {
     let is_key = |text: &str| {
         let text = text.strip_prefix("- ").unwrap_or(text);
-        text.split_once(": ").is_some_and(|(key, _)| key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'))
+        text.split_once(": ")
+            .is_some_and(|(key, _)| key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'))
     };
     config::REFERENCE
         .lines()
@@ -122,7 +123,8 @@ fn a_messageloop_file_loads_as_it_is() {
     assert_eq!(config.backends.len(), 2);
     assert_eq!(config.backends[1].routes[0].method, "$authenticate");
     let warned: Vec<_> = loaded.warnings.iter().map(|warning| warning.key.as_str()).collect();
-    for key in ["broker.redis.pool_size", "broker.redis.consumer_group", "broker.redis.max_retries", "proxy"] {
+    for key in ["broker.redis.pool_size", "broker.redis.consumer_group", "broker.redis.max_retries", "proxy"]
+    {
         assert!(warned.contains(&key), "{key} in {warned:?}");
     }
 }

@@ -33,7 +33,10 @@ fn an_unknown_variable_is_named() {
 fn a_wrong_value_is_blamed_on_where_it_came_from() {
     let overrides = env(&[("STREAMGATE_LIMITS__FRAME_BYTES", "1"), ("STREAMGATE_DRAIN__DURATION", "soon")]);
     let text = assemble("file", "", &overrides).unwrap_err().to_string();
-    assert!(text.starts_with("STREAMGATE_DRAIN__DURATION: drain.duration: `soon` is not a duration"), "{text}");
+    assert!(
+        text.starts_with("STREAMGATE_DRAIN__DURATION: drain.duration: `soon` is not a duration"),
+        "{text}"
+    );
     let text = assemble("file", "shards: 99", &overrides[1..]).unwrap_err().to_string();
     assert!(text.contains("STREAMGATE_LIMITS__FRAME_BYTES: limits.frame_bytes: 1 is out of range"), "{text}");
     assert!(text.contains("file: shards: 99 is out of range"), "{text}");
@@ -47,7 +50,8 @@ fn a_file_alone_is_enough_for_what_it_says() {
 
 #[test]
 fn a_password_is_taken_as_it_is_and_never_shown() {
-    let overrides = env(&[("STREAMGATE_BROKER__TYPE", "redis"), ("STREAMGATE_BROKER__REDIS__PASSWORD", "0042")]);
+    let overrides =
+        env(&[("STREAMGATE_BROKER__TYPE", "redis"), ("STREAMGATE_BROKER__REDIS__PASSWORD", "0042")]);
     assert!(!format!("{overrides:?}").contains("0042"));
     let (config, _) = assemble("", "", &overrides).unwrap();
     assert!(!format!("{config:?}").contains("0042"));
@@ -58,7 +62,7 @@ fn a_password_is_taken_as_it_is_and_never_shown() {
 #[test]
 fn listeners_open_to_others_need_a_word() {
     let open = |text: &str| assemble("", text, &[]);
-    for addr in [":0", "0.0.0.0:0", "'[::]:0'", "192.0.2.1:0"] {
+    for addr in ["':0'", "0.0.0.0:0", "'[::]:0'", "192.0.2.1:0"] {
         for transport in ["websocket", "grpc"] {
             let text = format!("transport: {{{transport}: {{addr: {addr}}}}}");
             let error = open(&text).unwrap_err().to_string();

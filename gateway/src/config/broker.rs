@@ -10,13 +10,8 @@ use super::{
 };
 use crate::policy::ChannelPolicy;
 
-/// What a MessageLoop file says about channels in its Redis section.
-pub(super) struct FromRedis {
-    /// What holds for channels that no rule matches.
-    pub fallback: ChannelPolicy,
-}
-
-pub(super) fn broker(checks: &mut Checks, keys: Broker) -> (FromRedis, BrokerConfig) {
+/// The broker, and what holds for channels that no rule matches.
+pub(super) fn broker(checks: &mut Checks, keys: Broker) -> (ChannelPolicy, BrokerConfig) {
     let max_bytes: Option<Size> = keys.memory.unwrap_or_default().max_bytes;
     let max_bytes = checks.size("broker.memory.max_bytes", max_bytes, 256 << 20, (1 << 20)..=(1 << 40));
     let redis_keys = keys.redis.unwrap_or_default();
@@ -32,7 +27,7 @@ pub(super) fn broker(checks: &mut Checks, keys: Broker) -> (FromRedis, BrokerCon
             BrokerConfig::Memory(MemoryConfig { max_bytes })
         }
     };
-    (FromRedis { fallback }, broker)
+    (fallback, broker)
 }
 
 /// `stream_max_length` and `history_ttl` are what MessageLoop has instead of policies. Its 0 means "not set".
@@ -131,7 +126,7 @@ fn redis(checks: &mut Checks, keys: Redis) -> RedisConfig {
             &key("inbox_ttl"),
             keys.inbox_ttl,
             Duration::from_secs(60),
-            30_000..=86_400_000,
+            60_000..=86_400_000,
         ),
     }
 }

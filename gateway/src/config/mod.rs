@@ -30,7 +30,7 @@ use std::{
 
 pub use error::{ConfigError, Problem};
 pub use listen::ListenAddr;
-pub use overrides::{ENV_PREFIX, ENV_RESERVED, Override, from_environment};
+pub use overrides::{ENV_PREFIX, ENV_RESERVED, Override, from_environment, process_environment};
 pub use reload::Reload;
 pub use runtime::{
     Backend, BackendRoute, BrokerConfig, Config, LogConfig, LogFormat, MemoryConfig, Password, PolicyTable,
@@ -54,7 +54,7 @@ pub struct Sources {
     pub file: Option<PathBuf>,
     /// `--config-dir DIR`: the first of [`FILE_NAMES`] there.
     pub dir: Option<PathBuf>,
-    /// From [`from_environment`].
+    /// From [`process_environment`].
     pub environment: Vec<Override>,
     /// From the command line.
     pub flags: Vec<Override>,

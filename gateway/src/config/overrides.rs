@@ -2,7 +2,10 @@
 
 use serde_yaml_ng::{Mapping, Value};
 
-use super::{error::Problem, schema::Root};
+use super::{
+    error::{ConfigError, Problem},
+    schema::Root,
+};
 
 /// Every variable that starts so must name a key.
 pub const ENV_PREFIX: &str = "STREAMGATE_";
@@ -85,22 +88,39 @@ pub fn from_environment(variables: impl IntoIterator<Item = (String, String)>) -
     overrides
 }
 
+/// The overrides in the environment of this process.
+///
+/// # Errors
+/// A variable with the prefix whose value is not UTF-8.
+pub fn process_environment() -> Result<Vec<Override>, ConfigError> {
+    let (mut variables, mut problems) = (Vec::new(), Vec::new());
+    for (name, value) in std::env::vars_os() {
+        // A name that is not UTF-8 is nobody's: every key is ASCII.
+        let Ok(name) = name.into_string() else { continue };
+        if !name.starts_with(ENV_PREFIX) {
+            continue;
+        }
+        match value.into_string() {
+            Ok(value) => variables.push((name, value)),
+            Err(_) => problems.push(Problem::of_source(name, "the value is not UTF-8")),
+        }
+    }
+    if problems.is_empty() { Ok(from_environment(variables)) } else { Err(ConfigError { problems }) }
+}
+
 /// Kubernetes tells every pod about every service by such variables; a service named `streamgate` or
 /// `streamgate-redis` must not stop the node.
 fn is_service_link(name: &str, value: &str) -> bool {
-    let protocol = |text: &str| {
-        ["_TCP", "_UDP", "_SCTP"].iter().any(|protocol| {
-            text.find(protocol)
-                .is_some_and(|at| text[..at].bytes().all(|byte| byte.is_ascii_digit()) && at > 0)
-        })
+    // What follows `_PORT_` in `STREAMGATE_PORT_9080_TCP_ADDR`.
+    let numbered = |text: &str| {
+        let protocol = text.trim_start_matches(|c: char| c.is_ascii_digit());
+        protocol.len() < text.len() && ["_TCP", "_UDP", "_SCTP"].iter().any(|name| protocol.starts_with(name))
     };
     name.ends_with("_SERVICE_HOST")
         || name.ends_with("_SERVICE_PORT")
         || name.contains("_SERVICE_PORT_")
         || (name.ends_with("_PORT") && value.contains("://"))
-        || name.rfind("_PORT_").is_some_and(|at| protocol(&name[at + "_PORT_".len()..]))
-        // `..._PORT_9080_TCP_PORT`
-        || name.split("_PORT_").skip(1).any(protocol)
+        || name.split("_PORT_").skip(1).any(numbered)
 }
 
 #[cfg(test)]

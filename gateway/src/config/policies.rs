@@ -33,17 +33,12 @@ pub(super) fn policies(
         .filter_map(|(at, rule)| {
             let key = format!("channels[{at}]");
             let pattern = rule.pattern.clone();
-            let policy = policy(checks, &key, rule, &fallback);
-            if policy.max_message_size > frame_bytes {
-                checks.warn(
-                    &format!("{key}.max_message_size"),
-                    format!(
-                        "{} is more than limits.frame_bytes ({}) lets in",
-                        Size(policy.max_message_size as u64),
-                        Size(frame_bytes as u64)
-                    ),
-                );
+            if let Some(size) = rule.max_message_size.filter(|size| size.0 > frame_bytes as u64) {
+                let frame = Size(frame_bytes as u64);
+                let message = format!("{size} is more than limits.frame_bytes ({frame}) lets in");
+                checks.warn(&format!("{key}.max_message_size"), message);
             }
+            let policy = policy(checks, &key, rule, &fallback);
             Some(PolicyRule { pattern: checked(checks, &key, pattern)?, policy: Arc::new(policy) })
         })
         .collect();
@@ -97,59 +92,63 @@ fn policy(checks: &mut Checks, key: &str, rule: Rule, fallback: &ChannelPolicy) 
 }
 
 pub(super) fn limits(checks: &mut Checks, keys: LimitKeys, idle_timeout: Option<Span>) -> Limits {
-    let default = Limits::default();
+    let of = Limits::default();
     let key = |name: &str| format!("limits.{name}");
+    let count = 1..=1_000_000;
     let idle_timeout =
-        checks.span("server.heartbeat.idle_timeout", idle_timeout, default.idle_timeout, 1_000..=7 * DAY);
-    let ping_interval = ping_interval(checks, keys.ping_interval, default.ping_interval, idle_timeout);
-    let mut count = |name: &str, value, default, most| checks.number(&key(name), value, default, 1..=most);
-    let subscriptions_per_client = count(
-        "subscriptions_per_client",
-        keys.subscriptions_per_client,
-        default.subscriptions_per_client as u64,
-        1_000_000,
-    ) as usize;
-    let publishes_per_second = checks.number(
-        &key("publishes_per_second"),
-        keys.publishes_per_second,
-        default.publishes_per_second,
-        1..=1_000_000,
-    );
-    let new_channels_per_minute = checks.number(
-        &key("new_channels_per_minute"),
-        keys.new_channels_per_minute,
-        default.new_channels_per_minute,
-        1..=1_000_000,
-    );
-    let errors_in_a_row =
-        checks.number(&key("errors_in_a_row"), keys.errors_in_a_row, default.errors_in_a_row, 1..=1_000_000);
-    let mut size =
-        |name: &str, value, default, least| checks.size(&key(name), value, default, least..=MAX_MESSAGE * 16);
-    let write_queue_bytes =
-        size("write_queue_bytes", keys.write_queue_bytes, default.write_queue_bytes, 4_096);
-    let frame_bytes =
-        checks.size(&key("frame_bytes"), keys.frame_bytes, default.frame_bytes, 1_024..=MAX_MESSAGE);
-    let mut span = |name: &str, value, default: Duration, least, most| {
-        checks.span(&key(name), value, default, least..=most)
-    };
+        checks.span("server.heartbeat.idle_timeout", idle_timeout, of.idle_timeout, 1_000..=7 * DAY);
     Limits {
-        subscriptions_per_client,
-        write_queue_bytes,
-        publishes_per_second,
-        new_channels_per_minute,
-        frame_bytes,
-        errors_in_a_row,
-        connect_deadline: span(
-            "connect_deadline",
+        subscriptions_per_client: checks.number(
+            &key("subscriptions_per_client"),
+            keys.subscriptions_per_client,
+            of.subscriptions_per_client,
+            count.clone(),
+        ),
+        write_queue_bytes: checks.size(
+            &key("write_queue_bytes"),
+            keys.write_queue_bytes,
+            of.write_queue_bytes,
+            4_096..=1 << 30,
+        ),
+        publishes_per_second: checks.number(
+            &key("publishes_per_second"),
+            keys.publishes_per_second,
+            of.publishes_per_second,
+            count.clone(),
+        ),
+        new_channels_per_minute: checks.number(
+            &key("new_channels_per_minute"),
+            keys.new_channels_per_minute,
+            of.new_channels_per_minute,
+            count.clone(),
+        ),
+        frame_bytes: checks.size(&key("frame_bytes"), keys.frame_bytes, of.frame_bytes, 1_024..=MAX_MESSAGE),
+        errors_in_a_row: checks.number(
+            &key("errors_in_a_row"),
+            keys.errors_in_a_row,
+            of.errors_in_a_row,
+            count,
+        ),
+        connect_deadline: checks.span(
+            &key("connect_deadline"),
             keys.connect_deadline,
-            default.connect_deadline,
-            100,
-            600_000,
+            of.connect_deadline,
+            100..=600_000,
         ),
         idle_timeout,
-        ping_interval,
-        resume_window: span("resume_window", keys.resume_window, default.resume_window, 1_000, 7 * DAY),
-        request_timeout: span("request_timeout", keys.request_timeout, default.request_timeout, 50, 600_000),
+        ping_interval: ping_interval(checks, keys.ping_interval, of.ping_interval, idle_timeout),
+        resume_window: checks.span(
+            &key("resume_window"),
+            keys.resume_window,
+            of.resume_window,
+            1_000..=7 * DAY,
+        ),
+        request_timeout: checks.span(
+            &key("request_timeout"),
+            keys.request_timeout,
+            of.request_timeout,
+            50..=600_000,
+        ),
     }
 }
 

@@ -20,8 +20,7 @@ pub(super) fn validate(root: Root) -> Result<(Config, Vec<Problem>), ConfigError
     let mut checks = Checks::default();
     let server = root.server.unwrap_or_default();
     let transport = root.transport.unwrap_or_default();
-    let (redis_keys, broker) = broker(&mut checks, root.broker.unwrap_or_default());
-    let fallback = redis_keys.fallback;
+    let (fallback, broker) = broker(&mut checks, root.broker.unwrap_or_default());
     let idle_timeout = server.heartbeat.unwrap_or_default().idle_timeout;
     let limits = limits(&mut checks, root.limits.unwrap_or_default(), idle_timeout);
     let config = Config {
