@@ -11,7 +11,9 @@
 //!   method enqueues its work before it returns its future, and dropping the future does not undo the work.
 
 mod error;
+pub mod interest;
 mod publication;
+pub mod recovery;
 mod request;
 mod session_record;
 
