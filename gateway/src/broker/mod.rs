@@ -12,6 +12,7 @@
 
 mod error;
 pub mod interest;
+pub mod memory;
 mod publication;
 pub mod recovery;
 mod request;
