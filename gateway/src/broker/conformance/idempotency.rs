@@ -39,15 +39,28 @@ pub(super) async fn two_hundred_retries_through_two_nodes_are_one_publication(cx
 
 pub(super) async fn keys_are_scoped_by_user_and_channel(cx: Context) {
     let (channel, other) = (cx.channel("keep", "a"), cx.channel("keep", "a.b"));
-    let mut offset = 0;
-    for (user, key) in
-        [("ab", "c"), ("a", "bc"), ("", "abc"), ("abc", ""), ("a:b", "c"), ("a", "b:c"), ("ü", "\0")]
-    {
-        offset += 1;
+    // Scopes that spell the same text when they are only strung together.
+    let (around, inside) = (format!("{channel}z"), format!("z{channel}y"));
+    let scopes = [
+        ("ab", "c"),
+        ("a", "bc"),
+        ("", "abc"),
+        ("abc", ""),
+        ("a:b", "c"),
+        ("a", "b:c"),
+        ("\u{fc}", "\0"),
+        ("", &inside),
+        (&around, "y"),
+        ("", "q"),
+        ("", ".bq"),
+    ];
+    for (offset, (user, key)) in (1..).zip(scopes) {
         let first = cx.node(0).publish(keyed(&channel, user, key)).await.unwrap();
         assert!(!first.duplicate && first.position.unwrap().offset == offset, "{user:?} {key:?}");
         let repeat = cx.node(1).publish(keyed(&channel, user, key)).await.unwrap();
         assert_eq!(repeat, Published { duplicate: true, ..first });
+    }
+    for (user, key) in scopes {
         let elsewhere = cx.node(0).publish(keyed(&other, user, key)).await.unwrap();
         assert!(!elsewhere.duplicate, "{user:?} {key:?}");
     }

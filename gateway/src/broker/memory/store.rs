@@ -226,7 +226,7 @@ impl Store {
         (slice.len() == count).then(|| slice.last().cloned()).flatten()
     }
 
-    /// Makes `need` bytes fit: by age, then by size, then by forgetting channels whose entries are all gone.
+    /// Makes `need` bytes fit: by age, then by forgetting channels without entries, then by size.
     fn make_room(&mut self, need: usize, now_ms: u64) -> Result<(), BrokerError> {
         if self.used().saturating_add(need) <= self.limit {
             return Ok(());
@@ -239,9 +239,11 @@ impl Store {
         }
         self.sweep(None, usize::MAX, now_ms);
         let wanted = self.limit.saturating_sub(need).saturating_sub(self.limit / HEADROOM);
-        if let Some(free) = self.used().checked_sub(wanted) {
-            let sizes = self.slots.values().map(Slot::entry_bytes).collect();
-            self.shrink_histories(budget::level(sizes, free));
+        if self.used() > wanted {
+            self.forget_emptied(now_ms);
+        }
+        if self.used() > wanted {
+            self.shrink_histories(self.used() - wanted);
         }
         if self.used() > wanted {
             self.forget_emptied(now_ms);
@@ -249,16 +251,25 @@ impl Store {
         Ok(())
     }
 
-    fn shrink_histories(&mut self, level: usize) {
+    /// Frees so many bytes of entries, if there are so many: of the largest histories, those with the oldest first.
+    fn shrink_histories(&mut self, free: usize) {
+        let level = budget::level(self.slots.values().map(Slot::entry_bytes).collect(), free);
+        let histories = self.slots.values_mut().filter_map(|slot| slot.history.as_mut());
+        let mut large: Vec<&mut History> = histories.filter(|history| history.bytes() > level).collect();
+        large.sort_by_key(|history| history.oldest_ms());
         let mut freed = 0;
-        for history in self.slots.values_mut().filter_map(|slot| slot.history.as_mut()) {
+        for history in large {
             let before = history.bytes();
             history.shrink(level);
             freed += before - history.bytes();
+            if freed >= free {
+                break;
+            }
         }
         self.channel_bytes -= freed;
     }
 
+    /// Forgets channels that hold no entries; their cursors are then answered as lost.
     fn forget_emptied(&mut self, now_ms: u64) {
         let emptied = |slot: &Slot| slot.history.as_ref().is_none_or(History::is_empty);
         let names: Vec<Channel> =
