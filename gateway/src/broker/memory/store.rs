@@ -1,7 +1,8 @@
 //! Everything the memory broker keeps: pure data, times and requests in, answers out.
 
 use std::{
-    collections::BTreeSet,
+    cmp::Reverse,
+    collections::{BTreeSet, BinaryHeap},
     ops::Bound::{Excluded, Unbounded},
     sync::Arc,
 };
@@ -31,6 +32,9 @@ const REMEMBER_LOST_MS: u64 = 24 * 60 * 60 * 1000;
 /// Eviction frees this fraction of the budget beyond what is needed, so that it does not run at every publish.
 const HEADROOM: usize = 64;
 
+/// Lack of memory looks for expired histories at most this often, as that visits every channel.
+const SWEEP_AGAIN_MS: u64 = 1_000;
+
 #[derive(Debug)]
 pub(super) struct Store {
     pub(super) policies: Policies,
@@ -46,6 +50,8 @@ pub(super) struct Store {
     sessions: Expiring<SessionRecord>,
     /// Bytes of all channels and their entries.
     channel_bytes: usize,
+    /// When lack of memory last made everything that had expired go.
+    swept_ms: u64,
 }
 
 /// What is known of one channel; at least one of the two.
@@ -100,6 +106,7 @@ impl Store {
             first_positions: Expiring::new(),
             sessions: Expiring::new(),
             channel_bytes: 0,
+            swept_ms: 0,
         }
     }
 
@@ -237,7 +244,10 @@ impl Store {
         if fixed.saturating_add(need) > self.limit {
             return Err(BrokerError::MemoryLimit { need, limit: self.limit, used: fixed });
         }
-        self.sweep(None, usize::MAX, now_ms);
+        if now_ms.saturating_sub(self.swept_ms) >= SWEEP_AGAIN_MS {
+            self.swept_ms = now_ms;
+            self.sweep(None, usize::MAX, now_ms);
+        }
         let wanted = self.limit.saturating_sub(need).saturating_sub(self.limit / HEADROOM);
         if self.used() > wanted {
             self.forget_emptied(now_ms);
@@ -256,15 +266,14 @@ impl Store {
         let level = budget::level(self.slots.values().map(Slot::entry_bytes).collect(), free);
         let histories = self.slots.values_mut().filter_map(|slot| slot.history.as_mut());
         let mut large: Vec<&mut History> = histories.filter(|history| history.bytes() > level).collect();
-        large.sort_by_key(|history| history.oldest_ms());
+        // A heap, as usually only few of many are taken.
+        let mut oldest: BinaryHeap<_> =
+            large.iter().enumerate().map(|(at, history)| Reverse((history.oldest_ms(), at))).collect();
         let mut freed = 0;
-        for history in large {
-            let before = history.bytes();
-            history.shrink(level);
-            freed += before - history.bytes();
-            if freed >= free {
-                break;
-            }
+        while let Some(Reverse((_, at))) = oldest.pop().filter(|_| freed < free) {
+            let before = large[at].bytes();
+            large[at].shrink(level);
+            freed += before - large[at].bytes();
         }
         self.channel_bytes -= freed;
     }
