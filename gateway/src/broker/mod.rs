@@ -10,6 +10,8 @@
 //! - Calls for one sink and target take effect in the order in which the *methods were called* (not polled): a
 //!   method enqueues its work before it returns its future, and dropping the future does not undo the work.
 
+pub mod redis;
+
 mod error;
 mod publication;
 mod request;
