@@ -1,7 +1,8 @@
 //! The Redis broker.
 //!
 //! Transport layer: one [`Connection`] is one TCP connection that is opened, watched and thrown away; a [`Link`] keeps
-//! one open and publishes it. Nothing here ever sends a command twice by itself.
+//! one open and publishes it. Nothing here ever sends a command twice by itself; the one exception is a script that
+//! Redis had forgotten, which was not executed.
 
 mod boot;
 mod client;
