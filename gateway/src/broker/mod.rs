@@ -17,6 +17,7 @@ pub mod interest;
 pub mod memory;
 mod publication;
 pub mod recovery;
+pub mod redis;
 mod request;
 mod session_record;
 

@@ -6,6 +6,7 @@ use super::{Shard, State, frames::Frames};
 use crate::{
     broker::{Delivery, GapReason, Publication},
     channel::Channel,
+    error::CloseCode,
     position::Position,
     session::{Now, gap_frame},
 };
@@ -108,6 +109,13 @@ impl Shard {
         tracing::warn!(%channel, "the shard fell behind, reading the channel's history");
         for key in state.listeners(channel) {
             let Some(subscription) = state.subscriptions.get_mut(key as usize) else { continue };
+            if subscription.flow.is_live() && subscription.is_pattern(&state.index) {
+                // Without its marker a pattern cannot be read again; its client has it and recovers exactly.
+                let connection = subscription.connection;
+                let code = CloseCode::SlowConsumer;
+                self.close_connection(state, connection, code, "the node fell behind, reconnect to catch up");
+                continue;
+            }
             subscription.flow.fall_behind(channel, before);
             self.pump(state, key);
         }

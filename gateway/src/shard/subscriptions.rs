@@ -9,7 +9,7 @@ use super::{
     deliver::excluded,
     flow::{Flow, Step},
     frames::{Frames, encode},
-    index::Seat,
+    index::{Index, Seat},
 };
 use crate::{
     broker::{BrokerError, PatternCursors, Publication, Start, Subscribe, Subscribed},
@@ -28,6 +28,13 @@ pub(super) struct Subscription {
     pub flow: Flow,
     /// Why there is no recovery, if it was asked for and refused.
     refused: Option<&'static str>,
+}
+
+impl Subscription {
+    /// Whether it listens to a pattern.
+    pub fn is_pattern(&self, index: &Index) -> bool {
+        matches!(index.target(self.seat), Target::Pattern(_))
+    }
 }
 
 impl Shard {
