@@ -14,7 +14,7 @@ use crate::{
     api::admin::{self, AdminState, Readiness},
     broker::{Broker, BrokerStatus},
     config::{Config, ListenAddr},
-    rpc::{Handler, Handlers},
+    rpc::Handlers,
     session::Settings,
     shard::{self, ShardConfig},
     telemetry::metrics,
@@ -64,11 +64,10 @@ impl NodeBuilder {
         self
     }
 
-    /// Answers RPCs in this process: those whose channel and method the globs match (`*` one segment, a last `**`
-    /// any number). The first match wins.
+    /// Answers RPCs in this process.
     #[must_use]
-    pub fn handler(mut self, channel: &str, method: &str, handler: impl Handler) -> Self {
-        self.handlers.add(channel, method, handler);
+    pub fn handlers(mut self, handlers: Handlers) -> Self {
+        self.handlers = handlers;
         self
     }
 
