@@ -1,0 +1,95 @@
+//! Compiles the .proto files, without protoc, into
+//! - prost types (every map a `BTreeMap`: equal messages have equal bytes; every
+//!   bytes field a `Bytes`),
+//! - proto3-JSON serde implementations (pbjson), except for the types that
+//!   `src/*_json.rs` do by hand,
+//! - tonic stubs, only with the `grpc-server` and `grpc-client` features,
+//! - two descriptor sets: the whole schema, and MessageLoop v1 without the extension.
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+use prost::Message as _;
+use protox::prost_reflect::prost_types::{DescriptorProto, FileDescriptorSet};
+
+const ROOTS: [&str; 4] = [
+    "messageloop/v1/messaging.proto",
+    "messageloop/server/v1/api.proto",
+    "messageloop/proxy/v1/proxy.proto",
+    "io/cloudevents/v1/cloudevents.proto",
+];
+
+/// Files that hold nothing but the extension's own message types.
+const EXTENSION_FILES: [&str; 2] = ["messageloop/v1/position.proto", "messageloop/v1/streamgate.proto"];
+
+/// Package whose messages the extension adds fields to, and the first number of those.
+const EXTENDED_PACKAGE: &str = "messageloop.v1";
+const FIRST_EXTENSION_FIELD: i32 = 40;
+
+/// Types whose JSON is written by hand: see `src/*_json.rs`. A name covers what is nested in it.
+const HAND_WRITTEN_JSON: [&str; 6] = [
+    ".io.cloudevents.v1.CloudEvent",
+    ".google.protobuf.Any",
+    ".google.protobuf.Timestamp",
+    ".google.protobuf.Struct",
+    ".google.protobuf.Value",
+    ".google.protobuf.ListValue",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    println!("cargo:rerun-if-changed=build.rs");
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    let set = protox::compile(ROOTS, ["proto"])?;
+    let descriptors = without_source_info(set.clone()).encode_to_vec();
+    fs::write(out.join("descriptors.bin"), &descriptors)?;
+    fs::write(out.join("descriptors_v1.bin"), v1_only(without_source_info(set.clone())).encode_to_vec())?;
+
+    let mut config = prost_build::Config::new();
+    config.btree_map(["."]).bytes(["."]).compile_well_known_types().disable_comments([".google"]);
+    let server = env::var_os("CARGO_FEATURE_GRPC_SERVER").is_some();
+    let client = env::var_os("CARGO_FEATURE_GRPC_CLIENT").is_some();
+    if server || client {
+        let stubs = tonic_prost_build::configure().build_server(server).build_client(client);
+        config.service_generator(stubs.service_generator());
+    }
+    config.compile_fds(set)?;
+
+    pbjson_build::Builder::new()
+        .register_descriptors(&descriptors)?
+        .preserve_proto_field_names()
+        .ignore_unknown_fields()
+        .btree_map(["."])
+        .exclude(HAND_WRITTEN_JSON)
+        .build(&[".messageloop", ".io.cloudevents"])?;
+    Ok(())
+}
+
+fn without_source_info(mut set: FileDescriptorSet) -> FileDescriptorSet {
+    for file in &mut set.file {
+        file.source_code_info = None;
+    }
+    set
+}
+
+/// MessageLoop v1 alone: without the extension's fields, map entries and files.
+fn v1_only(mut set: FileDescriptorSet) -> FileDescriptorSet {
+    let is_extension = |name: &str| EXTENSION_FILES.contains(&name);
+    set.file.retain(|file| !is_extension(file.name()));
+    for file in &mut set.file {
+        file.dependency.retain(|name| !is_extension(name));
+        if file.package() == EXTENDED_PACKAGE {
+            file.message_type.iter_mut().for_each(strip_extension);
+        }
+    }
+    set
+}
+
+fn strip_extension(message: &mut DescriptorProto) {
+    message.field.retain(|field| field.number() < FIRST_EXTENSION_FIELD);
+    // Map entries are nested types of their message: drop those without a field.
+    let used: Vec<String> = message.field.iter().map(|field| field.type_name().to_owned()).collect();
+    message.nested_type.retain(|nested| {
+        let suffix = format!(".{}", nested.name());
+        used.iter().any(|name| name.ends_with(&suffix))
+    });
+}
