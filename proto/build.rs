@@ -45,7 +45,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("descriptors_v1.bin"), v1_only(without_source_info(set.clone())).encode_to_vec())?;
 
     let mut config = prost_build::Config::new();
-    config.btree_map(["."]).bytes(["."]).compile_well_known_types().disable_comments([".google"]);
+    config
+        .enable_type_names()
+        .btree_map(["."])
+        .bytes(["."])
+        .compile_well_known_types()
+        .disable_comments([".google"]);
     let server = env::var_os("CARGO_FEATURE_GRPC_SERVER").is_some();
     let client = env::var_os("CARGO_FEATURE_GRPC_CLIENT").is_some();
     if server || client {

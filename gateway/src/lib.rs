@@ -4,9 +4,16 @@
 //! [`broker`]. The layers point down only: transports turn bytes into frames, sessions turn frames into effects,
 //! shards carry effects out, brokers keep what must outlive a connection.
 
+pub mod api;
 pub mod broker;
 pub mod channel;
+pub mod cli;
+pub mod config;
 pub mod error;
 pub mod policy;
 pub mod position;
+pub mod rpc;
+pub mod session;
 pub mod shard;
+pub mod telemetry;
+pub mod transport;

@@ -10,8 +10,14 @@
 //! - Calls for one sink and target take effect in the order in which the *methods were called* (not polled): a
 //!   method enqueues its work before it returns its future, and dropping the future does not undo the work.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod error;
+pub mod interest;
+pub mod memory;
 mod publication;
+pub mod recovery;
+pub mod redis;
 mod request;
 mod session_record;
 

@@ -10,8 +10,9 @@ use std::{
 
 use crate::{
     broker::{GapReason, PatternCursors, Publication, Subscribed},
-    channel::{Channel, Pattern, Target},
+    channel::{Channel, Target},
     position::Position,
+    session::Recovered,
 };
 
 /// Live publications that one opening or replaying subscription may hold, in bytes of events.
@@ -43,20 +44,7 @@ pub struct Behind {
     marker: Option<String>,
     /// Gaps to report, by channel, before the replay of later publications.
     gaps: Vec<(Channel, Option<Position>, GapReason)>,
-    outcome: Outcome,
-}
-
-/// What `recover_complete` says.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Outcome {
-    /// Where live publications go on: the channel's position, or the pattern's marker.
-    pub position: Option<Position>,
-    /// A pattern's marker, opaque.
-    pub marker: Option<String>,
-    /// More was missed than is replayed.
-    pub truncated: bool,
-    /// The first reason for which something is missing.
-    pub gap: Option<GapReason>,
+    outcome: Recovered,
 }
 
 /// What to do next for a subscription that is behind.
@@ -65,7 +53,7 @@ pub enum Step {
     /// Send as a replay.
     Replay(Arc<Publication>),
     /// Say that the recovery is complete; comes exactly once, if it was asked for.
-    Complete(Outcome),
+    Complete(Recovered),
     /// Report a gap of one channel of a pattern.
     Gap(Channel, Option<Position>, GapReason),
     /// Send as live.
@@ -108,6 +96,17 @@ impl Flow {
         }
     }
 
+    /// What the mailbox could not take of `channel` after `before` is missing: it is asked for again. A live
+    /// subscription must be one to the channel itself, for a pattern needs its marker to ask again.
+    pub fn fall_behind(&mut self, channel: &Channel, before: Position) {
+        if matches!(self, Self::Live) {
+            *self = Self::Behind(Box::new(Behind { opened: true, ..Behind::default() }));
+        }
+        if let Self::Behind(behind) = self {
+            behind.miss(channel, before);
+        }
+    }
+
     /// The next step, `None` when the subscription is (or has just become) live.
     pub fn step(&mut self) -> Option<Step> {
         let Self::Behind(behind) = self else { return None };
@@ -125,7 +124,9 @@ impl Behind {
         // What has a position can be asked for again, so nothing of it is held after an overflow; what has none
         // carries no continuity promise and is dropped when there is no room.
         if self.overflowed || self.held_bytes + size > HOLD_BYTES {
-            self.overflowed |= publication.position.is_some();
+            if let Some(position) = publication.position {
+                self.miss(&publication.channel, before(position));
+            }
             return;
         }
         self.held_bytes += size;
@@ -191,9 +192,21 @@ impl Behind {
     fn restart(&mut self) -> PatternCursors {
         self.opened = false;
         self.overflowed = false;
-        self.held.clear();
+        for publication in std::mem::take(&mut self.held) {
+            if let Some(position) = publication.position {
+                self.tops.entry(publication.channel.clone()).or_insert(before(position));
+            }
+        }
         self.held_bytes = 0;
         PatternCursors { channels: self.tops.clone(), marker: self.marker.clone() }
+    }
+
+    /// What comes after `seen`, and what is held of the channel, has to be asked for again.
+    fn miss(&mut self, channel: &Channel, seen: Position) {
+        self.overflowed = true;
+        let held = self.held.iter().find(|publication| publication.channel == *channel);
+        let seen = held.and_then(|first| first.position).map_or(seen, before);
+        self.tops.entry(channel.clone()).or_insert(seen);
     }
 
     fn is_new(&self, publication: &Publication) -> bool {
@@ -206,21 +219,12 @@ impl Behind {
 
 /// Where the replay of a channel with a gap begins: just before the first publication that is left.
 fn first_known(publications: &[Arc<Publication>]) -> Option<Position> {
-    let first = publications.first()?.position?;
-    Some(Position { offset: first.offset.saturating_sub(1), ..first })
+    publications.first()?.position.map(before)
 }
 
-/// Cursor of `target` in what [`Step::Refetch`] brings, for a channel.
-#[must_use]
-pub fn channel_cursor(cursors: &PatternCursors, channel: &Channel) -> Option<Position> {
-    cursors.channels.get(channel).copied()
-}
-
-/// The key under which a pattern's marker travels among its cursors: the pattern itself, which is never the name
-/// of a channel.
-#[must_use]
-pub fn marker_key(pattern: &Pattern) -> &str {
-    pattern.as_str()
+/// The cursor that has seen everything up to, but not including, `position`.
+fn before(position: Position) -> Position {
+    Position { offset: position.offset.saturating_sub(1), ..position }
 }
 
 #[cfg(test)]
@@ -299,5 +303,17 @@ mod tests {
         assert!(!flow.accept(&publication(5, 1)));
         flow.opened(&target(), answer(4, 3..=4));
         assert_eq!(drain(&mut flow), ["replay 3", "replay 4", "complete 4", "live 5"]);
+    }
+
+    #[test]
+    fn a_live_subscription_that_fell_behind_reads_again_from_where_it_was() {
+        let mut flow = Flow::Live;
+        flow.fall_behind(&channel(), Position { epoch: 1, offset: 3 });
+        assert!(!flow.accept(&publication(9, 1)));
+        assert_eq!(drain(&mut flow), ["refetch 3"]);
+        assert!(!flow.accept(&publication(10, 1)));
+        flow.opened(&target(), answer(9, 4..=9));
+        let steps = drain(&mut flow);
+        assert_eq!(steps, ["replay 4", "replay 5", "replay 6", "replay 7", "replay 8", "replay 9", "live 10"]);
     }
 }

@@ -1,3 +1,110 @@
-//! s
+//! Connection shards: one per core, each a thread that owns its connections and subscription index.
+//!
+//! Owns: sessions, their outlets and subscriptions, the timer wheel, the local index. Nobody else touches them, so
+//! there is no lock on the way of a message; the world talks to a shard by [`Mail`].
+//!
+//! Never does: know how bytes look on a socket (that is `transport`) or what a frame means (that is `session`).
+//!
+//! Invariants: a publication reaches each connection at most once, however many of its subscriptions match; a
+//! subscription that is not live holds or re-reads what comes meanwhile, so nothing is skipped; a connection that
+//! cannot take a frame is closed with 3512 and harms nobody else.
+
+mod connection;
+mod deliver;
+mod effects;
 pub mod flow;
+mod frames;
+pub mod index;
+mod mailbox;
+mod meters;
+mod run;
+mod subscriptions;
 pub mod wheel;
+
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use slab::Slab;
+
+pub use mailbox::{Mail, Mailbox};
+pub use run::{Serve, ShardConfig, ShardHandle, spawn};
+
+use crate::{
+    broker::{Broker, SinkId},
+    rpc::Handlers,
+    session::{Now, Settings},
+};
+use connection::Connection;
+use frames::ReplayFrames;
+use index::Index;
+use meters::Meters;
+use subscriptions::Subscription;
+use wheel::Wheel;
+
+/// Names a connection of a shard; never used again by another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ConnId {
+    key: u32,
+    serial: u32,
+}
+
+/// A shard as its own tasks see it; cheap to clone, never leaves its thread.
+#[derive(Clone)]
+pub struct Shard(Rc<Inner>);
+
+struct Inner {
+    /// Never borrowed across an await.
+    state: RefCell<State>,
+    /// Where all connections read into; never borrowed across an await.
+    scratch: RefCell<Vec<u8>>,
+    broker: Arc<dyn Broker>,
+    sink: SinkId,
+    settings: Settings,
+    handlers: Handlers,
+    rpc_timeout: Duration,
+    started: Instant,
+    meters: Meters,
+}
+
+/// Everything that changes.
+struct State {
+    connections: Slab<Connection>,
+    subscriptions: Slab<Subscription>,
+    index: Index,
+    wheel: Wheel,
+    /// Connections with something to flush.
+    dirty: Vec<u32>,
+    replays: ReplayFrames,
+    /// A buffer for the listeners of a delivery.
+    members: Vec<u32>,
+    next_serial: u32,
+    /// Number of the delivery under way, by which a connection knows that it has it already.
+    delivery: u64,
+    draining: bool,
+    drained: Option<tokio::sync::oneshot::Sender<()>>,
+}
+
+impl Shard {
+    /// The time by the shard's clock.
+    #[must_use]
+    pub fn now(&self) -> Now {
+        let mono_ms = u64::try_from(self.0.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now { mono_ms, unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX) }
+    }
+
+    /// Lends the buffer that all connections of the shard read into.
+    pub fn with_scratch<R>(&self, read: impl FnOnce(&mut [u8]) -> R) -> R {
+        read(&mut self.0.scratch.borrow_mut())
+    }
+
+    /// The settings of all sessions.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+}

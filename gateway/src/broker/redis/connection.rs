@@ -1,0 +1,138 @@
+//! An open connection, as the rest of the broker sees it.
+
+use std::time::Duration;
+
+use super::{
+    client::{Caller, Wire},
+    command::{Command, CommandName},
+    error::{CallError, ConnectError},
+    hello::Hello,
+    options::RedisOptions,
+    reply::Reply,
+};
+
+/// One open connection. Share it in an `Arc`; dropping the last one closes the socket.
+#[derive(Debug)]
+pub struct Connection {
+    wire: Wire,
+    hello: Hello,
+    generation: u64,
+}
+
+impl Connection {
+    /// Connects, authenticates, selects the database and reads who the server is. `generation` is the caller's number
+    /// for this connection. Must be called within a Tokio runtime.
+    ///
+    /// Safe to cancel: what was opened so far is closed.
+    ///
+    /// # Errors
+    /// [`ConnectError`]; a server that is not a master is refused.
+    pub async fn open(options: &RedisOptions, generation: u64) -> Result<Self, ConnectError> {
+        let wire = Wire::open(options).await?;
+        let hello = greet(wire.caller(), &options.address(), options.connect_timeout).await?;
+        Ok(Self { wire, hello, generation })
+    }
+
+    /// What the server said on this connection before it was handed out.
+    #[must_use]
+    pub fn hello(&self) -> &Hello {
+        &self.hello
+    }
+
+    /// The number given by who opened it.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Queues `command` now and answers with its reply. Commands are written in the order of these calls; the future
+    /// only waits. It may be dropped: the command then still runs, its reply is discarded.
+    ///
+    /// If the reply does not come within `deadline` the connection is ended: nothing on it can be trusted any more,
+    /// and everything else under way on it fails as [`CallError::MaybeExecuted`].
+    pub fn call(
+        &self,
+        command: Command,
+        deadline: Duration,
+    ) -> impl Future<Output = Result<Reply, CallError>> + Send + use<> {
+        self.wire.caller().call(command, deadline)
+    }
+
+    /// Calls commands on this connection without keeping it open.
+    pub(super) fn caller(&self) -> Caller {
+        self.wire.caller().clone()
+    }
+
+    /// Waits until the connection has ended and answers why. Safe to cancel.
+    pub async fn closed(&self) -> String {
+        self.wire.caller().closed().await.to_string()
+    }
+
+    /// Whether the connection has ended.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.wire.caller().closed_reason().is_some()
+    }
+
+    /// Ends the connection: closes the socket, fails what is under way.
+    pub fn end(&self, reason: &str) {
+        self.wire.caller().end(reason);
+    }
+}
+
+/// Asks who the server is; the questions travel together.
+async fn greet(caller: &Caller, address: &str, timeout: Duration) -> Result<Hello, ConnectError> {
+    let info = |section: &'static str| caller.call(Command::new(CommandName::Info).arg(section), timeout);
+    let (replication, server) = (info("replication"), info("server"));
+    let role = caller.call(Command::new(CommandName::Role), timeout);
+    let time = caller.call(Command::new(CommandName::Time), timeout);
+
+    let failed = |error: CallError| match error {
+        CallError::Server(error) if error.code == "NOPERM" || error.code == "NOAUTH" => {
+            ConnectError::Denied { address: address.to_owned(), reason: error.to_string() }
+        }
+        CallError::Server(error) => {
+            ConnectError::Unusable { address: address.to_owned(), reason: error.to_string() }
+        }
+        CallError::NeverSent(reason) | CallError::MaybeExecuted(reason) => {
+            ConnectError::Unreachable { address: address.to_owned(), reason }
+        }
+    };
+    let replication = replication.await.map_err(failed)?;
+    let server = server.await.map_err(failed)?;
+    let role = match role.await {
+        Ok(reply) => first_word(&reply),
+        // An ACL may keep ROLE back; INFO replication says the same, in one reply with the replication id.
+        Err(CallError::Server(error)) if error.code == "NOPERM" => None,
+        Err(error) => return Err(failed(error)),
+    };
+    // Kept back by an ACL as well: the clock is only told, not needed.
+    let time_ms = time.await.ok().and_then(|reply| milliseconds(&reply)).unwrap_or(0);
+
+    let text = |reply: &Reply| reply.as_bytes().map(|text| String::from_utf8_lossy(text).into_owned());
+    let unusable = |reason: String| ConnectError::Unusable { address: address.to_owned(), reason };
+    let hello = text(&replication)
+        .and_then(|replication| Ok((replication, text(&server)?)))
+        .map_err(|error| unusable(format!("INFO: {error}")))
+        .and_then(|(replication, server)| {
+            Hello::from_info(&replication, &server, time_ms).map_err(unusable)
+        })?;
+    let role = role.unwrap_or_else(|| hello.role.clone());
+    if role != "master" || hello.role != "master" {
+        return Err(ConnectError::NotMaster { address: address.to_owned(), role });
+    }
+    Ok(hello)
+}
+
+/// The first element of `ROLE`'s array.
+fn first_word(reply: &Reply) -> Option<String> {
+    reply.as_array().ok()?.first()?.as_str().ok().map(str::to_owned)
+}
+
+/// `TIME`: seconds and microseconds.
+fn milliseconds(reply: &Reply) -> Option<u64> {
+    match reply.as_array().ok()? {
+        [seconds, micros] => Some(seconds.as_u64().ok()? * 1000 + micros.as_u64().ok()? / 1000),
+        _ => None,
+    }
+}

@@ -1,0 +1,49 @@
+//! What a running node may take over from a changed configuration.
+
+use super::runtime::Config;
+
+/// The outcome of [`Config::reload`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reload {
+    /// What the node runs with from now on: the old configuration with the reloadable parts of the new one.
+    pub config: Config,
+    /// Sections that changed and hold now: `channels`, `limits`, `log.level`.
+    pub applied: Vec<&'static str>,
+    /// Keys or sections that differ and hold only after a restart.
+    pub needs_restart: Vec<&'static str>,
+}
+
+impl Config {
+    /// Sorts the differences between two checked configurations by whether they can hold at once. Pure: the caller
+    /// installs `policies`, `limits` and the log level.
+    #[must_use]
+    pub fn reload(old: &Self, new: &Self) -> Reload {
+        let differing = |differences: &[(&'static str, bool)]| {
+            differences.iter().filter(|(_, differs)| *differs).map(|(key, _)| *key).collect()
+        };
+        let mut config = old.clone();
+        config.policies = new.policies.clone();
+        config.limits = new.limits.clone();
+        config.log.level.clone_from(&new.log.level);
+        Reload {
+            config,
+            applied: differing(&[
+                ("channels", old.policies != new.policies),
+                ("limits", old.limits != new.limits),
+                ("log.level", old.log.level != new.log.level),
+            ]),
+            needs_restart: differing(&[
+                ("server.http.addr", old.admin != new.admin),
+                ("server.rpc_timeout", old.rpc_timeout != new.rpc_timeout),
+                ("transport.websocket", old.websocket != new.websocket),
+                ("transport.grpc", old.grpc != new.grpc),
+                ("broker", old.broker != new.broker),
+                ("allow_anonymous", old.allow_anonymous != new.allow_anonymous),
+                ("shards", old.shards != new.shards),
+                ("log.format", old.log.format != new.log.format),
+                ("drain.duration", old.drain != new.drain),
+                ("proxy", old.backends != new.backends),
+            ]),
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The checked settings that a node runs with.
+
+use std::{fmt, time::Duration};
+
+use serde_yaml_ng::Value;
+
+use super::listen::ListenAddr;
+use crate::policy::{ChannelPolicy, Limits, Policies, PolicyRule};
+
+/// Everything a node needs to know, checked. Made by [`load`](super::load); [`Config::default`] is what an empty
+/// file gives.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Where metrics and health are served (`server.http.addr`).
+    pub admin: ListenAddr,
+    /// The WebSocket and client HTTP listener.
+    pub websocket: WebSocketConfig,
+    /// The gRPC listener (`transport.grpc.addr`).
+    pub grpc: ListenAddr,
+    /// Where everything lives that must outlive a connection.
+    pub broker: BrokerConfig,
+    /// Connection shards, 1 to 64: one per core where the file says 0.
+    pub shards: usize,
+    /// Whether clients without authentication may come from other machines.
+    pub allow_anonymous: bool,
+    /// Policies by channel pattern. Reloadable.
+    pub policies: PolicyTable,
+    /// What one client may use. Reloadable.
+    pub limits: Limits,
+    /// Longest that an RPC may take (`server.rpc_timeout`).
+    pub rpc_timeout: Duration,
+    /// What is logged, and how.
+    pub log: LogConfig,
+    /// Time over which a draining node sends its clients away (`drain.duration`).
+    pub drain: Duration,
+    /// Backends of the user (`proxy`). Kept; nothing calls them yet.
+    pub backends: Vec<Backend>,
+}
+
+/// The WebSocket and client HTTP listener (`transport.websocket`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebSocketConfig {
+    /// Where it listens.
+    pub addr: ListenAddr,
+    /// Path of the upgrade request.
+    pub path: String,
+    /// Origins that may connect besides the listener's own; `*` is any.
+    pub allowed_origins: Vec<String>,
+}
+
+/// Which broker, and its settings (`broker`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BrokerConfig {
+    /// One node, in memory.
+    Memory(MemoryConfig),
+    /// Any number of nodes, on Redis Streams.
+    Redis(RedisConfig),
+}
+
+/// The memory broker (`broker.memory`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryConfig {
+    /// Bytes that history may hold in all.
+    pub max_bytes: usize,
+}
+
+/// The Redis broker (`broker.redis`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RedisConfig {
+    /// `host:port`; the host may be a name, it is resolved at each connect.
+    pub addr: String,
+    /// ACL user; none: the default user.
+    pub username: Option<String>,
+    /// Password of the user.
+    pub password: Option<Password>,
+    /// Logical database.
+    pub db: u8,
+    /// What every key starts with.
+    pub key_prefix: String,
+    /// Hash slices of channels; fixed for a deployment.
+    pub partitions: u16,
+    /// Longest that opening a connection may take, handshake included.
+    pub connect_timeout: Duration,
+    /// Longest that a command may take before its connection is given up.
+    pub command_timeout: Duration,
+    /// Entries that an inbox keeps for a node that does not read, about.
+    pub inbox_max_length: u64,
+    /// How long an inbox outlives the last sign of its node.
+    pub inbox_ttl: Duration,
+}
+
+/// A secret that no log shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(String);
+
+impl Password {
+    /// Wraps a secret.
+    #[must_use]
+    pub fn new(secret: String) -> Self {
+        Self(secret)
+    }
+
+    /// The secret itself: for the wire only.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(***)")
+    }
+}
+
+/// Policies as configured (`channels`); what [`Policies`] is made from and replaced with.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PolicyTable {
+    /// The first rule that matches wins.
+    pub rules: Vec<PolicyRule>,
+    /// What holds where no rule matches.
+    pub fallback: ChannelPolicy,
+}
+
+impl PolicyTable {
+    /// A table for lookups.
+    #[must_use]
+    pub fn build(&self) -> Policies {
+        Policies::new(self.rules.clone(), self.fallback.clone())
+    }
+
+    /// Makes this the table of a running node.
+    pub fn install(&self, policies: &Policies) {
+        policies.replace(self.rules.clone(), self.fallback.clone());
+    }
+}
+
+/// What is logged (`log`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogConfig {
+    /// A level, or directives such as `info,streamgate=debug`. Reloadable.
+    pub level: String,
+    /// Text or JSON.
+    pub format: LogFormat,
+}
+
+/// How a line of the log looks (`log.format`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A backend of the user (an element of `proxy`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Backend {
+    /// Name in logs.
+    pub name: String,
+    /// URL or host:port.
+    pub endpoint: String,
+    /// Longest that a call may take; the smaller of this and `server.rpc_timeout` holds.
+    pub timeout: Option<Duration>,
+    /// Settings of an HTTP backend, as they stand in the file.
+    pub http: Option<Value>,
+    /// Settings of a gRPC backend, as they stand in the file.
+    pub grpc: Option<Value>,
+    /// What goes to this backend.
+    pub routes: Vec<BackendRoute>,
+}
+
+/// Globs over channel and method (an element of `proxy[].routes`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendRoute {
+    /// Glob over the channel; empty for `$authenticate`.
+    pub channel: String,
+    /// Glob over the method.
+    pub method: String,
+}

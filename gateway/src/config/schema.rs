@@ -1,0 +1,161 @@
+//! The file as it is written: every key that may stand in it. `docs/configuration.md` says what each does.
+
+use serde_yaml_ng::Value;
+
+use super::{
+    layer::section,
+    units::{Size, Span},
+};
+
+section! {
+    /// The whole file.
+    Root {
+        server: Server,
+        transport: Transport,
+        broker: Broker,
+        channels: Vec<Rule>,
+        limits: LimitKeys,
+        allow_anonymous: bool,
+        shards: u64,
+        log: Log,
+        drain: Drain,
+        proxy: Vec<Proxy>,
+    }
+}
+
+section! {
+    /// `server`
+    Server { http: Http, heartbeat: Heartbeat, rpc_timeout: Span, }
+}
+
+section! {
+    /// `server.http`: the admin listener.
+    Http { addr: String, }
+}
+
+section! {
+    /// `server.heartbeat`
+    Heartbeat { idle_timeout: Span, }
+}
+
+section! {
+    /// `transport`
+    Transport { websocket: WebSocket, grpc: Grpc, }
+}
+
+section! {
+    /// `transport.websocket`; the last three are MessageLoop's and mean nothing here.
+    WebSocket {
+        addr: String,
+        path: String,
+        allowed_origins: Vec<String>,
+        read_timeout: Span,
+        write_timeout: Span,
+        compression: bool,
+    }
+}
+
+section! {
+    /// `transport.grpc`; the last one is MessageLoop's and means nothing here.
+    Grpc {
+        // MessageLoop's README says `address`, its code `addr`.
+        #[serde(alias = "address")]
+        addr: String,
+        write_timeout: Span,
+    }
+}
+
+section! {
+    /// `broker`
+    Broker { r#type: String, memory: Memory, redis: Redis, }
+}
+
+section! {
+    /// `broker.memory`
+    Memory { max_bytes: Size, }
+}
+
+section! {
+    /// `broker.redis`; from `stream_max_length` on they are MessageLoop's, the first two of them mean something.
+    Redis {
+        addr: String,
+        username: String,
+        password: String,
+        db: u64,
+        key_prefix: String,
+        partitions: u64,
+        connect_timeout: Span,
+        command_timeout: Span,
+        inbox_max_length: u64,
+        inbox_ttl: Span,
+        stream_max_length: u64,
+        history_ttl: Span,
+        pool_size: u64,
+        min_idle_conns: u64,
+        max_retries: Value,
+        dial_timeout: Span,
+        read_timeout: Span,
+        write_timeout: Span,
+        stream_approximate: bool,
+        consumer_group: String,
+    }
+}
+
+section! {
+    /// An element of `channels`.
+    Rule {
+        pattern: String,
+        history_size: u64,
+        history_ttl: Span,
+        idempotency_window: Span,
+        recovery: bool,
+        presence: bool,
+        join_leave: bool,
+        publisher_identity: bool,
+        max_message_size: Size,
+        transient: bool,
+    }
+}
+
+section! {
+    /// `limits`
+    LimitKeys {
+        subscriptions_per_client: u64,
+        write_queue_bytes: Size,
+        publishes_per_second: u64,
+        new_channels_per_minute: u64,
+        frame_bytes: Size,
+        errors_in_a_row: u64,
+        connect_deadline: Span,
+        ping_interval: Span,
+        resume_window: Span,
+        request_timeout: Span,
+    }
+}
+
+section! {
+    /// `log`
+    Log { level: String, format: String, }
+}
+
+section! {
+    /// `drain`
+    Drain { duration: Span, }
+}
+
+section! {
+    /// An element of `proxy`: a backend that hooks and RPCs go to.
+    Proxy {
+        name: String,
+        endpoint: String,
+        timeout: Span,
+        http: Value,
+        grpc: Value,
+        routes: Vec<Route>,
+    }
+}
+
+section! {
+    /// An element of `proxy[].routes`.
+    Route { channel: String, method: String, }
+}

@@ -1,0 +1,206 @@
+//! From what is written to what a node runs with: every range, every rule between keys, all problems at once.
+
+use std::{net::SocketAddr, thread::available_parallelism, time::Duration};
+
+use super::{
+    broker::broker,
+    checks::Checks,
+    error::{ConfigError, Problem},
+    listen::ListenAddr,
+    policies::{limits, policies},
+    runtime::{Backend, BackendRoute, Config, LogConfig, LogFormat, WebSocketConfig},
+    schema::{Log, Proxy, Root, WebSocket},
+};
+
+/// Sinks that a broker can have ([`SinkId`](crate::broker::SinkId)).
+const MAX_SHARDS: u64 = 64;
+
+/// Checks everything; the second value is the warnings.
+pub(super) fn validate(root: Root) -> Result<(Config, Vec<Problem>), ConfigError> {
+    let mut checks = Checks::default();
+    let server = root.server.unwrap_or_default();
+    let transport = root.transport.unwrap_or_default();
+    let (fallback, broker) = broker(&mut checks, root.broker.unwrap_or_default());
+    let idle_timeout = server.heartbeat.unwrap_or_default().idle_timeout;
+    let limits = limits(&mut checks, root.limits.unwrap_or_default(), idle_timeout);
+    let config = Config {
+        admin: checks.listen("server.http.addr", server.http.unwrap_or_default().addr, local(8080)),
+        websocket: websocket(&mut checks, transport.websocket.unwrap_or_default()),
+        grpc: grpc(&mut checks, transport.grpc.unwrap_or_default()),
+        broker,
+        shards: shards(&mut checks, root.shards),
+        allow_anonymous: root.allow_anonymous.unwrap_or(false),
+        policies: policies(&mut checks, root.channels.unwrap_or_default(), fallback, limits.frame_bytes),
+        limits,
+        rpc_timeout: checks.span(
+            "server.rpc_timeout",
+            server.rpc_timeout,
+            Duration::from_secs(30),
+            1..=3_600_000,
+        ),
+        log: log(&mut checks, root.log.unwrap_or_default()),
+        drain: checks.span(
+            "drain.duration",
+            root.drain.unwrap_or_default().duration,
+            Duration::from_secs(10),
+            0..=3_600_000,
+        ),
+        backends: backends(&mut checks, root.proxy.unwrap_or_default()),
+    };
+    refuse_open_doors(&mut checks, &config);
+    if checks.problems.is_empty() {
+        Ok((config, checks.warnings))
+    } else {
+        Err(ConfigError { problems: checks.problems })
+    }
+}
+
+fn local(port: u16) -> ListenAddr {
+    SocketAddr::from(([127, 0, 0, 1], port)).into()
+}
+
+fn shards(checks: &mut Checks, value: Option<u64>) -> usize {
+    match checks.number("shards", value, 0, 0..=MAX_SHARDS) {
+        0 => available_parallelism().map_or(1, usize::from).min(MAX_SHARDS as usize),
+        shards => shards,
+    }
+}
+
+fn websocket(checks: &mut Checks, keys: WebSocket) -> WebSocketConfig {
+    let key = "transport.websocket";
+    for (name, present) in [
+        ("read_timeout", keys.read_timeout.is_some()),
+        ("write_timeout", keys.write_timeout.is_some()),
+        ("compression", keys.compression == Some(true)),
+    ] {
+        if present {
+            checks.warn(&format!("{key}.{name}"), "has no meaning here and is ignored");
+        }
+    }
+    let path = keys.path.unwrap_or_else(|| "/ws".to_owned());
+    if !path.starts_with('/') || path.contains(['?', '#', '*', '{']) || path.contains(char::is_whitespace) {
+        checks.wrong(
+            &format!("{key}.path"),
+            format!("`{path}` is not a path: it starts with / and has no ?, #, *"),
+        );
+    }
+    let allowed_origins = keys.allowed_origins.unwrap_or_default();
+    for (at, origin) in allowed_origins.iter().enumerate() {
+        if !is_origin(origin) {
+            checks.wrong(
+                &format!("{key}.allowed_origins[{at}]"),
+                format!("`{origin}` is not an origin: write scheme://host or scheme://host:port, null, or *"),
+            );
+        }
+    }
+    WebSocketConfig {
+        addr: checks.listen(&format!("{key}.addr"), keys.addr, local(9080)),
+        path,
+        allowed_origins,
+    }
+}
+
+fn grpc(checks: &mut Checks, keys: super::schema::Grpc) -> ListenAddr {
+    if keys.write_timeout.is_some() {
+        checks.warn("transport.grpc.write_timeout", "has no meaning here and is ignored");
+    }
+    checks.listen("transport.grpc.addr", keys.addr, local(9090))
+}
+
+/// RFC 6454: scheme, host and port, nothing behind them.
+fn is_origin(text: &str) -> bool {
+    if matches!(text, "*" | "null") {
+        return true;
+    }
+    text.split_once("://").is_some_and(|(scheme, host)| {
+        !scheme.is_empty()
+            && !host.is_empty()
+            && !host.contains(['/', '?', '#', '@', '*'])
+            && !text.contains(char::is_whitespace)
+    })
+}
+
+fn log(checks: &mut Checks, keys: Log) -> LogConfig {
+    let level = keys.level.unwrap_or_else(|| "info".to_owned());
+    if let Err(message) = check_level(&level) {
+        checks.wrong("log.level", message);
+    }
+    let format = match keys.format.as_deref() {
+        None | Some("text") => LogFormat::Text,
+        Some("json") => LogFormat::Json,
+        Some(other) => {
+            checks.wrong("log.format", format!("`{other}` is unknown, allowed is text or json"));
+            LogFormat::Text
+        }
+    };
+    LogConfig { level, format }
+}
+
+/// The filter's own parser takes a misspelt level for a target; so a directive without `=` must be a level.
+fn check_level(text: &str) -> Result<(), String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    for directive in text.split(',') {
+        let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level).trim();
+        if !LEVELS.contains(&level.to_ascii_lowercase().as_str()) {
+            return Err(format!(
+                "`{directive}` is not a level, allowed is {}, also target=level, separated by commas",
+                LEVELS.join(", ")
+            ));
+        }
+    }
+    tracing_subscriber::EnvFilter::try_new(text)
+        .map(drop)
+        .map_err(|error| format!("`{text}` is not understood: {error}"))
+}
+
+fn backends(checks: &mut Checks, list: Vec<Proxy>) -> Vec<Backend> {
+    if !list.is_empty() {
+        checks.warn("proxy", "is read but not used: hooks and RPC backends are not built yet");
+    }
+    list.into_iter()
+        .enumerate()
+        .map(|(at, keys)| {
+            let endpoint = keys.endpoint.unwrap_or_default();
+            if endpoint.is_empty() {
+                checks.wrong(&format!("proxy[{at}].endpoint"), "is missing");
+            }
+            Backend {
+                name: keys.name.unwrap_or_else(|| endpoint.clone()),
+                endpoint,
+                timeout: keys.timeout.map(|span| span.0),
+                http: keys.http,
+                grpc: keys.grpc,
+                routes: keys
+                    .routes
+                    .unwrap_or_default()
+                    .into_iter()
+                    .map(|route| BackendRoute {
+                        channel: route.channel.unwrap_or_default(),
+                        method: route.method.unwrap_or_default(),
+                    })
+                    .collect(),
+            }
+        })
+        .collect()
+}
+
+/// No authentication exists yet, so only loopback or an explicit word opens a client listener.
+fn refuse_open_doors(checks: &mut Checks, config: &Config) {
+    if config.allow_anonymous {
+        return;
+    }
+    for (key, addr) in
+        [("transport.websocket.addr", &config.websocket.addr), ("transport.grpc.addr", &config.grpc)]
+    {
+        if !addr.is_loopback() {
+            checks.wrong(
+                key,
+                format!(
+                    "{addr} can be reached from other machines, but no authentication is configured: anybody \
+                     could publish and subscribe. Listen on 127.0.0.1, or allow it with `allow_anonymous: true` \
+                     (STREAMGATE_ALLOW_ANONYMOUS=true)"
+                ),
+            );
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Connect: who the client is, what it brings back, what it subscribes to.
+
+use std::collections::VecDeque;
+
+use streamgate_proto::v1::{Connect, Connected, Subscription, outbound_message as out};
+
+use super::{EXTENDED, Effect, Effects, Now, Phase, ReplyTo, ResumeToken, Session, SubscribeBatch, millis};
+use crate::{
+    broker::{BrokerError, SessionRecord},
+    error::ClientError,
+};
+
+/// A connect that is being carried out.
+#[derive(Debug)]
+pub struct Connecting {
+    reply: ReplyTo,
+    subscriptions: Vec<Subscription>,
+    token: Option<ResumeToken>,
+    resumed: bool,
+}
+
+impl Connecting {
+    pub(super) fn into_reply(self) -> ReplyTo {
+        self.reply
+    }
+}
+
+impl Session {
+    pub(super) fn connect(&mut self, now: Now, reply: ReplyTo, connect: Connect, fx: &mut Effects) {
+        self.extended = connect.caps.iter().any(|cap| cap == EXTENDED);
+        self.client_id = connect.client_id;
+        let token = if self.extended { ResumeToken::parse(&connect.resume_token) } else { None };
+        let connecting = Connecting { reply, subscriptions: connect.subscriptions, token, resumed: false };
+        self.phase = Phase::Connecting(VecDeque::new());
+        match &connecting.token {
+            Some(token) => {
+                fx.push(Effect::LoadSession {
+                    session: token.session.clone(),
+                    connecting: Box::new(connecting),
+                });
+            }
+            None => self.connect_subscriptions(now, connecting, fx),
+        }
+    }
+
+    /// Takes the session of a resume token. A token that is forgotten, or bound to another user, brings nothing back
+    /// and is no error: the client gets a new session.
+    pub fn session_loaded(
+        &mut self,
+        now: Now,
+        mut connecting: Box<Connecting>,
+        loaded: Result<Option<SessionRecord>, BrokerError>,
+        fx: &mut Effects,
+    ) {
+        let record = match loaded {
+            Ok(record) => record,
+            Err(error) => return self.connect_failed(now, connecting.reply, &(&error).into(), fx),
+        };
+        let token = connecting.token.take();
+        if let (Some(record), Some(token)) = (record, token)
+            && record.secret_hash == token.secret_hash()
+            && record.user_id == self.user_id
+        {
+            for channel in record.subscriptions {
+                if !connecting.subscriptions.iter().any(|given| given.channel == channel) {
+                    let ephemeral = record.ephemeral.contains(&channel);
+                    connecting.subscriptions.push(Subscription {
+                        channel,
+                        ephemeral,
+                        ..Subscription::default()
+                    });
+                }
+            }
+            connecting.resumed = true;
+            self.id.clone_from(&token.session);
+            self.resume = Some(token);
+        }
+        self.connect_subscriptions(now, *connecting, fx);
+    }
+
+    fn connect_subscriptions(&mut self, now: Now, mut connecting: Connecting, fx: &mut Effects) {
+        let wanted = std::mem::take(&mut connecting.subscriptions);
+        let (items, known) = match self.plan(now, wanted, fx) {
+            Some(Ok(plan)) => plan,
+            Some(Err(error)) => return self.connect_failed(now, connecting.reply, &error, fx),
+            None => return,
+        };
+        let batch = SubscribeBatch {
+            reply: ReplyTo::default(),
+            connecting: Some(Box::new(connecting)),
+            items,
+            known,
+        };
+        if batch.items.is_empty() {
+            self.subscribe_done(now, batch, &[], fx);
+        } else {
+            fx.push(Effect::Subscribe(Box::new(batch)));
+        }
+    }
+
+    /// The client may try again: its connection is as before the connect.
+    pub(super) fn connect_failed(&mut self, now: Now, reply: ReplyTo, error: &ClientError, fx: &mut Effects) {
+        if matches!(self.phase, Phase::Connecting(_)) {
+            self.fail(now, reply, error, fx);
+            self.phase = Phase::New;
+        }
+    }
+
+    /// Answers the connect, then takes the frames that the client sent meanwhile.
+    pub(super) fn connected(
+        &mut self,
+        now: Now,
+        connecting: Connecting,
+        subscriptions: Vec<Subscription>,
+        fx: &mut Effects,
+    ) {
+        let mut connected = Connected { session_id: self.id.clone(), subscriptions, ..Connected::default() };
+        if self.extended {
+            let limits = self.settings.limits.load();
+            let token = self.resume.get_or_insert_with(|| ResumeToken::fresh(&self.id));
+            connected.caps = vec![EXTENDED.to_owned()];
+            connected.resumed = connecting.resumed;
+            connected.resume_token = token.wire();
+            connected.user_id.clone_from(&self.user_id);
+            connected.ping_interval_ms = u32::try_from(millis(limits.ping_interval)).unwrap_or(u32::MAX);
+        }
+        let former = std::mem::replace(&mut self.phase, Phase::Open);
+        self.answer(now, connecting.reply, out::Envelope::Connected(connected), fx);
+        fx.push(Effect::Opened);
+        self.save(now, fx);
+        if let Phase::Connecting(deferred) = former {
+            for frame in deferred {
+                self.receive(now, frame, fx);
+            }
+        }
+    }
+
+    /// Keeps what brings the session back, if the client can use it.
+    pub(super) fn save(&mut self, now: Now, fx: &mut Effects) {
+        let Some(token) = &self.resume else { return };
+        if !matches!(self.phase, Phase::Open) {
+            return;
+        }
+        self.saved_ms = now.mono_ms;
+        let names = |ephemeral: bool| {
+            let mut names: Vec<_> = self
+                .subscriptions
+                .iter()
+                .filter(|(_, held)| held.ephemeral || !ephemeral)
+                .map(|(target, _)| target.as_str().to_owned())
+                .collect();
+            names.sort_unstable();
+            names
+        };
+        let record = SessionRecord {
+            secret_hash: token.secret_hash(),
+            user_id: self.user_id.clone(),
+            subscriptions: names(false),
+            ephemeral: names(true),
+        };
+        let ttl_ms = millis(self.settings.limits.load().resume_window);
+        fx.push(Effect::SaveSession { session: self.id.clone(), record, ttl_ms });
+    }
+}

@@ -1,0 +1,182 @@
+//! What a session wants done.
+
+use std::collections::BTreeMap;
+
+use streamgate_proto::{cloudevents::CloudEvent, v1::OutboundMessage};
+
+use crate::{
+    broker::{HistoryQuery, PatternCursors, Publish, SessionRecord, Start, SubscribeTo},
+    channel::Target,
+    error::CloseCode,
+};
+
+/// Effects in the order in which they are to be carried out.
+pub type Effects = Vec<Effect>;
+
+/// What the answer to a request carries back.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReplyTo {
+    /// `id` of the request, or a fresh one where the server speaks first.
+    pub id: String,
+    /// `metadata` of the request.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl ReplyTo {
+    /// For frames that answer nothing.
+    #[must_use]
+    pub fn fresh() -> Self {
+        Self { id: uuid::Uuid::new_v4().to_string(), metadata: BTreeMap::new() }
+    }
+}
+
+/// One thing to do. Operations come back to the session by the method named at each.
+#[derive(Debug)]
+pub enum Effect {
+    /// Write this frame.
+    Send(Box<OutboundMessage>),
+    /// Connect succeeded: deadlines change, so check them anew.
+    Opened,
+    /// Ping below the protocol, if the transport can.
+    TransportPing,
+    /// Publish, then [`super::Session::publish_done`].
+    Publish {
+        /// Goes back with the result.
+        reply: ReplyTo,
+        /// What.
+        publish: Box<Publish>,
+    },
+    /// Subscribe all, then [`super::Session::subscribe_done`] or [`super::Session::subscribe_failed`].
+    Subscribe(Box<SubscribeBatch>),
+    /// Forget these subscriptions, open or not.
+    Unsubscribe(Vec<u32>),
+    /// Read, then [`super::Session::history_done`].
+    History {
+        /// Goes back with the result.
+        reply: ReplyTo,
+        /// What.
+        query: HistoryQuery,
+    },
+    /// Load the session of a resume token, then [`super::Session::session_loaded`].
+    LoadSession {
+        /// Its id.
+        session: String,
+        /// Goes back with the result.
+        connecting: Box<super::connect::Connecting>,
+    },
+    /// Keep the record; failure is only logged, as it costs a resume and nothing else.
+    SaveSession {
+        /// Its id.
+        session: String,
+        /// What to keep.
+        record: SessionRecord,
+        /// For how long.
+        ttl_ms: u64,
+    },
+    /// Call a handler, then [`super::Session::rpc_done`].
+    Rpc {
+        /// Goes back with the result.
+        reply: ReplyTo,
+        /// What.
+        request: RpcRequest,
+    },
+    /// Close the connection; the last effect.
+    Close {
+        /// Code on the wire.
+        code: CloseCode,
+        /// Text on the wire.
+        reason: String,
+    },
+}
+
+impl Effect {
+    pub(super) fn send(frame: OutboundMessage) -> Self {
+        Self::Send(Box::new(frame))
+    }
+}
+
+/// A call from a client.
+#[derive(Debug, Clone)]
+pub struct RpcRequest {
+    /// Channel of the envelope, else the event's source.
+    pub channel: String,
+    /// Method of the envelope, else the event's type.
+    pub method: String,
+    /// The payload.
+    pub event: CloudEvent,
+    /// How long the caller waits at most; 0: the server's own limit.
+    pub timeout_ms: u64,
+    /// Who calls: the session,
+    pub session_id: String,
+    /// what the client says of itself,
+    pub client_id: String,
+    /// and the authenticated user, empty if anonymous.
+    pub user_id: String,
+}
+
+/// Subscriptions that succeed or fail together.
+#[derive(Debug)]
+pub struct SubscribeBatch {
+    /// Of the request.
+    pub reply: ReplyTo,
+    /// Set if the batch belongs to a connect.
+    pub connecting: Option<Box<super::connect::Connecting>>,
+    /// The new subscriptions, none twice.
+    pub items: Vec<Item>,
+    /// Requested again while held: acknowledged as they are.
+    pub(super) known: Vec<Target>,
+}
+
+/// One subscription of a batch.
+#[derive(Debug)]
+pub struct Item {
+    /// Names the subscription towards the shard; never used again within the session.
+    pub slot: u32,
+    /// Channel or pattern.
+    pub target: Target,
+    /// Where to start.
+    pub wish: Wish,
+    /// Not in presence.
+    pub ephemeral: bool,
+}
+
+/// Where a subscription is to start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wish {
+    /// With the next publication; nothing announces it.
+    Live,
+    /// With the past; ends with `recover_complete`.
+    Past(Start<PatternCursors>),
+    /// Live, as recovery is refused for this reason, which `recover_complete` tells.
+    Refused(&'static str),
+}
+
+impl Item {
+    /// The broker's request for this item. For a channel the cursor is the one entry of the cursors.
+    #[must_use]
+    pub fn request(&self) -> SubscribeTo {
+        let start = match &self.wish {
+            Wish::Past(start) => start.clone(),
+            Wish::Live | Wish::Refused(_) => Start::Live,
+        };
+        subscribe_to(&self.target, start)
+    }
+}
+
+/// The broker's request for `target`; without a cursor a channel starts live.
+#[must_use]
+pub fn subscribe_to(target: &Target, start: Start<PatternCursors>) -> SubscribeTo {
+    match target {
+        Target::Pattern(pattern) => SubscribeTo::Pattern { pattern: pattern.clone(), start },
+        Target::Channel(channel) => {
+            let start = match start {
+                Start::Live => Start::Live,
+                Start::From(from) => Start::From(from),
+                Start::After(cursors) => {
+                    cursors.channels.get(channel).copied().map_or(Start::Live, Start::After)
+                }
+            };
+            SubscribeTo::Channel { channel: channel.clone(), start }
+        }
+    }
+}

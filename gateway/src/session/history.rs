@@ -1,0 +1,72 @@
+//! Reading a page of history.
+
+use prost::Message as _;
+use streamgate_proto::v1::{HistoryRequest, HistoryResponse, outbound_message as out};
+
+use super::{Effect, Effects, Now, ReplyTo, Session, render, subscribe::wire_position};
+use crate::{
+    broker::{BrokerError, HistoryPage, HistoryQuery},
+    channel::Channel,
+    error::ClientError,
+    position::Position,
+};
+
+impl Session {
+    pub(super) fn history(&mut self, now: Now, reply: ReplyTo, request: HistoryRequest, fx: &mut Effects) {
+        let channel = match Channel::parse(&request.channel) {
+            Ok(channel) => channel,
+            Err(error) => return self.fail(now, reply, &error.into(), fx),
+        };
+        let limit = match request.limit {
+            -1 => None,
+            got => match u64::try_from(got) {
+                Ok(limit) => Some(limit),
+                Err(_) => {
+                    let text = format!("limit is {got}: -1 stands for all, 0 for the position only");
+                    return self.fail(now, reply, &ClientError::bad_request(text), fx);
+                }
+            },
+        };
+        let since = request.since.map(|since| Position::from_wire(&since.epoch, since.offset));
+        fx.push(Effect::History {
+            reply,
+            query: HistoryQuery { channel, since, limit, reverse: request.reverse },
+        });
+    }
+
+    /// Answers a history request. A page never fills more than half of the client's write queue: what does not fit
+    /// is cut, and the page says that it is truncated.
+    pub fn history_done(
+        &mut self,
+        now: Now,
+        reply: ReplyTo,
+        result: Result<HistoryPage, BrokerError>,
+        fx: &mut Effects,
+    ) {
+        let page = match result {
+            Ok(page) => page,
+            Err(error) => return self.fail(now, reply, &(&error).into(), fx),
+        };
+        let mut room = self.settings.limits.load().write_queue_bytes / 2;
+        let mut response = HistoryResponse {
+            position: page.position.map(wire_position),
+            truncated: page.truncated,
+            ..HistoryResponse::default()
+        };
+        for publication in &page.publications {
+            let message = match render::message(publication, false) {
+                Ok(message) => message,
+                Err(error) => return self.fail(now, reply, &error, fx),
+            };
+            // JSON needs up to a third more than protobuf for binary data, and quotes for the rest.
+            let size = message.encoded_len() * 3 / 2 + 128;
+            let Some(left) = room.checked_sub(size) else {
+                response.truncated = true;
+                break;
+            };
+            room = left;
+            response.messages.push(message);
+        }
+        self.answer(now, reply, out::Envelope::History(response), fx);
+    }
+}

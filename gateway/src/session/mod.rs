@@ -1,0 +1,346 @@
+//! Sessions: what a client may say and what it gets back.
+//!
+//! Owns: the [`Session`] state machine. A decoded frame or a completed operation goes in, [`Effect`]s come out; every
+//! transport drives the same machine. Never does: touch sockets, clocks or the broker; the time is an argument.
+//!
+//! Invariants:
+//! - Nothing is answered before `connect` succeeded, except errors about it.
+//! - The answer to a request carries the request's `id` and `metadata`.
+//! - A client that did not list `streamgate.v1` never gets a field outside MessageLoop v1.
+//! - After [`Effect::Close`] no effect follows.
+
+mod budget;
+mod connect;
+mod effect;
+mod history;
+mod publish;
+mod render;
+mod subscribe;
+mod token;
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use arc_swap::ArcSwap;
+use streamgate_proto::{
+    downgrade_to_v1,
+    v1::{InboundMessage, OutboundMessage, inbound_message::Envelope as In, outbound_message as out},
+};
+
+pub use connect::Connecting;
+pub use effect::{Effect, Effects, Item, ReplyTo, RpcRequest, SubscribeBatch, Wish, subscribe_to};
+pub use render::{Recovered, gap_frame, publication_frame, recover_complete_frame};
+pub use token::ResumeToken;
+
+use crate::{
+    channel::Target,
+    error::{ClientError, CloseCode, ErrorCode},
+    policy::{Limits, Policies},
+};
+use budget::{ChannelBudget, PublishBudget};
+
+/// The capability that selects the extended schema (PROTOCOL part B).
+pub const EXTENDED: &str = "streamgate.v1";
+
+/// What all sessions of a node share; reloadable.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// By channel pattern.
+    pub policies: Policies,
+    /// For every client.
+    pub limits: Arc<ArcSwap<Limits>>,
+}
+
+impl Settings {
+    /// Settings with these values.
+    #[must_use]
+    pub fn new(policies: Policies, limits: Limits) -> Self {
+        Self { policies, limits: Arc::new(ArcSwap::from_pointee(limits)) }
+    }
+}
+
+/// The time of an input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Now {
+    /// Milliseconds of a clock that never goes back.
+    pub mono_ms: u64,
+    /// Milliseconds since the Unix epoch.
+    pub unix_ms: u64,
+}
+
+/// How far a session is.
+#[derive(Debug)]
+enum Phase {
+    /// Waiting for connect.
+    New,
+    /// Connect is being carried out; what the client sent after it waits.
+    Connecting(VecDeque<InboundMessage>),
+    Open,
+    Closed,
+}
+
+/// Frames that may follow connect before it is answered.
+const DEFERRED_FRAMES: usize = 256;
+
+/// One client's logical connection.
+#[derive(Debug)]
+pub struct Session {
+    settings: Settings,
+    phase: Phase,
+    id: String,
+    extended: bool,
+    client_id: String,
+    user_id: String,
+    /// Set for extended clients; what brings the session back.
+    resume: Option<ResumeToken>,
+    /// By channel or pattern.
+    subscriptions: HashMap<Target, Held>,
+    next_slot: u32,
+    errors_in_a_row: u32,
+    started_ms: u64,
+    heard_ms: u64,
+    pinged_ms: u64,
+    saved_ms: u64,
+    publishes: PublishBudget,
+    channels: ChannelBudget,
+}
+
+/// What a session knows of one of its subscriptions.
+#[derive(Debug)]
+struct Held {
+    slot: u32,
+    ephemeral: bool,
+}
+
+impl Session {
+    /// A session whose transport is connected since `now`.
+    #[must_use]
+    pub fn new(settings: Settings, now: Now) -> Self {
+        Self {
+            settings,
+            phase: Phase::New,
+            id: uuid::Uuid::new_v4().to_string(),
+            extended: false,
+            client_id: String::new(),
+            user_id: String::new(),
+            resume: None,
+            subscriptions: HashMap::new(),
+            next_slot: 0,
+            errors_in_a_row: 0,
+            started_ms: now.mono_ms,
+            heard_ms: now.mono_ms,
+            pinged_ms: now.mono_ms,
+            saved_ms: now.mono_ms,
+            publishes: PublishBudget::default(),
+            channels: ChannelBudget::default(),
+        }
+    }
+
+    /// Public id: names the session in presence and RPC, proves nothing.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Whether the client gets the extended schema.
+    #[must_use]
+    pub fn is_extended(&self) -> bool {
+        self.extended
+    }
+
+    /// Whether connect succeeded and nothing closed the session.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open)
+    }
+
+    /// Takes a decoded frame.
+    pub fn receive(&mut self, now: Now, frame: InboundMessage, fx: &mut Effects) {
+        self.heard_ms = now.mono_ms;
+        self.errors_in_a_row = 0;
+        match &mut self.phase {
+            Phase::New => match frame.envelope {
+                Some(In::Connect(connect)) => {
+                    let reply = ReplyTo { id: frame.id, metadata: frame.metadata };
+                    self.connect(now, reply, connect, fx);
+                }
+                _ => self.close(CloseCode::Stale, "the first frame must be connect", fx),
+            },
+            Phase::Connecting(deferred) if deferred.len() < DEFERRED_FRAMES => deferred.push_back(frame),
+            Phase::Connecting(_) => self.close(CloseCode::BadRequest, "too many frames before connected", fx),
+            Phase::Open => self.dispatch(now, frame, fx),
+            Phase::Closed => {}
+        }
+    }
+
+    /// Takes notice of a frame that could not be decoded; `reason` is fit for the client.
+    pub fn undecodable(&mut self, now: Now, reason: &str, fx: &mut Effects) {
+        self.heard_ms = now.mono_ms;
+        match self.phase {
+            Phase::Closed => {}
+            Phase::New => self.close(CloseCode::Stale, "the first frame must be connect", fx),
+            Phase::Connecting(_) | Phase::Open => {
+                self.errors_in_a_row += 1;
+                self.fail(now, ReplyTo::default(), &ClientError::bad_request(reason), fx);
+                if self.errors_in_a_row >= self.settings.limits.load().errors_in_a_row {
+                    self.close(CloseCode::TooManyErrors, CloseCode::TooManyErrors.reason(), fx);
+                }
+            }
+        }
+    }
+
+    /// Takes notice of a sign of life below the protocol, as a WebSocket pong.
+    pub fn heard(&mut self, now: Now) {
+        self.heard_ms = now.mono_ms;
+    }
+
+    /// Checks deadlines; returns when (in `mono_ms`) to check again.
+    pub fn tick(&mut self, now: Now, fx: &mut Effects) -> u64 {
+        let limits = self.settings.limits.load_full();
+        let silent = now.mono_ms.saturating_sub(self.heard_ms);
+        let ping = millis(limits.ping_interval);
+        match self.phase {
+            Phase::Closed => return u64::MAX,
+            Phase::New | Phase::Connecting(_) => {
+                let deadline = self.started_ms.saturating_add(millis(limits.connect_deadline));
+                if matches!(self.phase, Phase::New) && now.mono_ms >= deadline {
+                    self.close(CloseCode::Stale, "no connect in time", fx);
+                    return u64::MAX;
+                }
+                return deadline.max(now.mono_ms + 1);
+            }
+            Phase::Open => {}
+        }
+        // An extended client answers pings: three unanswered ones are enough to know that it is gone.
+        let patience = millis(limits.idle_timeout).min(if self.extended { 3 * ping } else { u64::MAX });
+        if silent >= patience {
+            self.close(CloseCode::IdleTimeout, "nothing heard for too long", fx);
+            return u64::MAX;
+        }
+        if now.mono_ms >= self.heard_ms.max(self.pinged_ms).saturating_add(ping) {
+            self.pinged_ms = now.mono_ms;
+            if self.extended {
+                self.answer(now, ReplyTo::fresh(), out::Envelope::Ping(Default::default()), fx);
+            } else {
+                fx.push(Effect::TransportPing);
+            }
+        }
+        if self.resume.is_some() && now.mono_ms >= self.saved_ms + millis(limits.resume_window) / 2 {
+            self.save(now, fx);
+        }
+        (self.heard_ms.max(self.pinged_ms).saturating_add(ping)).min(self.heard_ms.saturating_add(patience))
+    }
+
+    /// Ends the session by our own will.
+    pub fn close(&mut self, code: CloseCode, reason: &str, fx: &mut Effects) {
+        if !matches!(self.phase, Phase::Closed) {
+            self.phase = Phase::Closed;
+            fx.push(Effect::Close { code, reason: reason.to_owned() });
+        }
+    }
+
+    /// Ends the session because its connection is gone; nothing can be sent any more.
+    pub fn disconnected(&mut self) {
+        self.phase = Phase::Closed;
+    }
+
+    fn dispatch(&mut self, now: Now, frame: InboundMessage, fx: &mut Effects) {
+        let reply = ReplyTo { id: frame.id, metadata: frame.metadata };
+        let Some(envelope) = frame.envelope else {
+            return self.not_supported(now, reply, "the frame has no envelope that this server knows", fx);
+        };
+        match envelope {
+            In::Connect(_) => self.close(CloseCode::BadRequest, "already connected", fx),
+            In::Subscribe(subscribe) => self.subscribe(now, reply, subscribe.subscriptions, fx),
+            In::Unsubscribe(unsubscribe) => self.unsubscribe(now, reply, unsubscribe.subscriptions, fx),
+            In::Publish(event) => {
+                self.publish(
+                    now,
+                    reply,
+                    &frame.channel,
+                    event,
+                    frame.publish_options.unwrap_or_default(),
+                    fx,
+                );
+            }
+            In::RpcRequest(event) => {
+                let channel = if frame.channel.is_empty() { event.source.clone() } else { frame.channel };
+                let method = if frame.method.is_empty() { event.r#type.clone() } else { frame.method };
+                let timeout_ms = u64::from(frame.timeout_ms);
+                let request = RpcRequest {
+                    channel,
+                    method,
+                    event,
+                    timeout_ms,
+                    session_id: self.id.clone(),
+                    client_id: self.client_id.clone(),
+                    user_id: self.user_id.clone(),
+                };
+                fx.push(Effect::Rpc { reply, request });
+            }
+            In::Ping(_) => self.answer(now, reply, out::Envelope::Pong(Default::default()), fx),
+            In::SubRefresh(_) => {
+                self.answer(now, reply, out::Envelope::SubRefreshAck(Default::default()), fx)
+            }
+            In::History(request) if self.extended => self.history(now, reply, request, fx),
+            In::History(_) => {
+                self.not_supported(now, reply, "history is offered to streamgate.v1 clients", fx)
+            }
+            // Signs of life, and answers to surveys that nobody asked: dropped (PROTOCOL part B, "Survey").
+            In::Pong(_) | In::SurveyResponse(_) => {}
+            In::SurveyRequest(_) => self.not_supported(now, reply, "surveys are not offered", fx),
+            In::PresenceQuery(_) => self.not_supported(now, reply, "presence is not offered", fx),
+            In::RpcServe(_) | In::RpcResult(_) => {
+                self.not_supported(now, reply, "serving RPCs is not offered", fx)
+            }
+            In::Ack(_) | In::Nack(_) | In::Extend(_) => {
+                self.not_supported(now, reply, "queues are not offered", fx)
+            }
+            In::Refresh(_) => self.not_supported(now, reply, "token refresh is not offered", fx),
+        }
+    }
+
+    /// Answers an RPC.
+    pub fn rpc_done(
+        &mut self,
+        now: Now,
+        reply: ReplyTo,
+        result: Result<streamgate_proto::cloudevents::CloudEvent, ClientError>,
+        fx: &mut Effects,
+    ) {
+        match result {
+            Ok(event) => self.answer(now, reply, out::Envelope::RpcReply(event), fx),
+            Err(error) => self.fail(now, reply, &error, fx),
+        }
+    }
+
+    fn not_supported(&self, now: Now, reply: ReplyTo, what: &str, fx: &mut Effects) {
+        self.fail(now, reply, &ClientError::new(ErrorCode::NotSupported, what), fx);
+    }
+
+    fn fail(&self, now: Now, reply: ReplyTo, error: &ClientError, fx: &mut Effects) {
+        self.answer(now, reply, out::Envelope::Error(render::wire_error(error)), fx);
+    }
+
+    fn answer(&self, now: Now, reply: ReplyTo, envelope: out::Envelope, fx: &mut Effects) {
+        if matches!(self.phase, Phase::Closed) {
+            return;
+        }
+        let mut frame = OutboundMessage {
+            id: reply.id,
+            metadata: reply.metadata,
+            time: now.unix_ms,
+            envelope: Some(envelope),
+        };
+        // What v1 has no word for is not said: requests that have such answers are refused before.
+        if self.extended || downgrade_to_v1(&mut frame).is_ok() {
+            fx.push(Effect::send(frame));
+        }
+    }
+}
+
+fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

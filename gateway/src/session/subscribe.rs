@@ -1,0 +1,263 @@
+//! Subscribing and unsubscribing: a batch is done as a whole or not at all.
+
+use streamgate_proto::v1::{
+    Position as WirePosition, SubscribeAck, Subscription, UnsubscribeAck, outbound_message as out,
+    start_from::Point,
+};
+
+use super::{Effect, Effects, Held, Item, Now, Phase, ReplyTo, Session, SubscribeBatch, Wish};
+use crate::{
+    broker::{BrokerError, From, PatternCursors, Start, Subscribed},
+    channel::{Channel, Target},
+    error::{ClientError, CloseCode, ErrorCode},
+    position::Position,
+};
+
+/// New subscriptions, and those that are held already.
+pub(super) type Plan = (Vec<Item>, Vec<Target>);
+
+impl Session {
+    pub(super) fn subscribe(
+        &mut self,
+        now: Now,
+        reply: ReplyTo,
+        wanted: Vec<Subscription>,
+        fx: &mut Effects,
+    ) {
+        let (items, known) = match self.plan(now, wanted, fx) {
+            Some(Ok(plan)) => plan,
+            Some(Err(error)) => return self.fail(now, reply, &error, fx),
+            None => return,
+        };
+        let batch = SubscribeBatch { reply, connecting: None, items, known };
+        if batch.items.is_empty() {
+            self.subscribe_done(now, batch, &[], fx);
+        } else {
+            fx.push(Effect::Subscribe(Box::new(batch)));
+        }
+    }
+
+    /// Checks a whole batch and takes slots for what is new; `None` if the session was closed over it.
+    pub(super) fn plan(
+        &mut self,
+        now: Now,
+        wanted: Vec<Subscription>,
+        fx: &mut Effects,
+    ) -> Option<Result<Plan, ClientError>> {
+        let limits = self.settings.limits.load_full();
+        let (mut items, mut known): Plan = Default::default();
+        for subscription in wanted {
+            let (target, wish) = match self.wish(&subscription) {
+                Ok(wish) => wish,
+                Err(error) => return Some(Err(error)),
+            };
+            if items.iter().any(|item| item.target == target) || known.contains(&target) {
+                continue;
+            }
+            if self.subscriptions.contains_key(&target) && wish == Wish::Live {
+                known.push(target);
+                continue;
+            }
+            if !self.channels.take(now.mono_ms, target.as_str(), limits.new_channels_per_minute) {
+                let text = format!("more than {} new channels in a minute", limits.new_channels_per_minute);
+                return Some(Err(ClientError::new(ErrorCode::RateLimited, text)));
+            }
+            items.push(Item { slot: 0, target, wish, ephemeral: subscription.ephemeral });
+        }
+        let fresh = items.iter().filter(|item| !self.subscriptions.contains_key(&item.target)).count();
+        if self.subscriptions.len() + fresh > limits.subscriptions_per_client {
+            let reason = format!("more than {} subscriptions", limits.subscriptions_per_client);
+            self.close(CloseCode::ChannelLimit, &reason, fx);
+            return None;
+        }
+        for item in &mut items {
+            item.slot = self.next_slot;
+            self.next_slot += 1;
+            let held = Held { slot: item.slot, ephemeral: item.ephemeral };
+            // Asked for again with a cursor: the old subscription ends, the new one replays.
+            if let Some(former) = self.subscriptions.insert(item.target.clone(), held) {
+                fx.push(Effect::Unsubscribe(vec![former.slot]));
+            }
+        }
+        Some(Ok((items, known)))
+    }
+
+    /// Checks one subscription: what it names and where it is to start.
+    fn wish(&self, wanted: &Subscription) -> Result<(Target, Wish), ClientError> {
+        let target = Target::parse(&wanted.channel)?;
+        if !self.extended {
+            return Ok((target, Wish::Live));
+        }
+        if wanted.queue.is_some() {
+            return Err(ClientError::new(ErrorCode::NotSupported, "queue subscriptions are not offered"));
+        }
+        if wanted.presence {
+            return Err(ClientError::new(ErrorCode::NotSupported, "presence is not offered"));
+        }
+        let from = wanted.from.as_ref().and_then(|from| from.point.as_ref());
+        let from = match from {
+            None | Some(Point::Start(false)) => None,
+            Some(Point::Start(true)) => Some(From::Start),
+            Some(Point::TimeMs(at)) => Some(From::TimeMs(*at)),
+            Some(Point::Last(count)) => Some(From::Last(u64::from(*count))),
+        };
+        if !wanted.recover && from.is_none() {
+            return Ok((target, Wish::Live));
+        }
+        if let Target::Channel(channel) = &target
+            && !self.settings.policies.of(channel.as_str()).recovery
+        {
+            return Ok((target, Wish::Refused("the channel's policy allows no recovery")));
+        }
+        let cursors = if wanted.recover { cursors(&target, wanted)? } else { None };
+        let start = match (cursors, from) {
+            (Some(cursors), _) => Start::After(cursors),
+            (None, Some(from)) => Start::From(from),
+            (None, None) => Start::Live,
+        };
+        Ok((target, Wish::Past(start)))
+    }
+
+    /// Acknowledges a batch; the shard starts the replays after the effects of this.
+    pub fn subscribe_done(
+        &mut self,
+        now: Now,
+        batch: SubscribeBatch,
+        answers: &[Subscribed],
+        fx: &mut Effects,
+    ) {
+        if matches!(self.phase, Phase::Closed) {
+            return;
+        }
+        let mut acked: Vec<_> =
+            batch.items.iter().zip(answers).map(|(item, answer)| Self::acked(item, answer)).collect();
+        acked.extend(batch.known.iter().map(|target| Subscription {
+            channel: target.as_str().to_owned(),
+            ephemeral: self.subscriptions.get(target).is_some_and(|held| held.ephemeral),
+            ..Subscription::default()
+        }));
+        match batch.connecting {
+            Some(connecting) => self.connected(now, *connecting, acked, fx),
+            None => {
+                let ack = SubscribeAck { subscriptions: acked };
+                self.answer(now, batch.reply, out::Envelope::SubscribeAck(ack), fx);
+                if !batch.items.is_empty() {
+                    self.save(now, fx);
+                }
+            }
+        }
+    }
+
+    /// Takes back a whole batch.
+    pub fn subscribe_failed(
+        &mut self,
+        now: Now,
+        batch: SubscribeBatch,
+        error: &BrokerError,
+        fx: &mut Effects,
+    ) {
+        self.subscriptions.retain(|_, held| !batch.items.iter().any(|item| item.slot == held.slot));
+        fx.push(Effect::Unsubscribe(batch.items.iter().map(|item| item.slot).collect()));
+        match batch.connecting {
+            Some(connecting) => {
+                let reply = connecting.into_reply();
+                self.connect_failed(now, reply, &error.into(), fx);
+            }
+            None => self.fail(now, batch.reply, &error.into(), fx),
+        }
+    }
+
+    pub(super) fn unsubscribe(
+        &mut self,
+        now: Now,
+        reply: ReplyTo,
+        wanted: Vec<Subscription>,
+        fx: &mut Effects,
+    ) {
+        let targets: Result<Vec<_>, _> = wanted.iter().map(|one| Target::parse(&one.channel)).collect();
+        let targets = match targets {
+            Ok(targets) => targets,
+            Err(error) => return self.fail(now, reply, &error.into(), fx),
+        };
+        let slots: Vec<_> = targets
+            .iter()
+            .filter_map(|target| self.subscriptions.remove(target))
+            .map(|held| held.slot)
+            .collect();
+        let changed = !slots.is_empty();
+        if changed {
+            fx.push(Effect::Unsubscribe(slots));
+        }
+        let subscriptions = targets
+            .iter()
+            .map(|target| Subscription { channel: target.as_str().to_owned(), ..Subscription::default() })
+            .collect();
+        self.answer(now, reply, out::Envelope::UnsubscribeAck(UnsubscribeAck { subscriptions }), fx);
+        if changed {
+            self.save(now, fx);
+        }
+    }
+
+    /// How a subscription is acknowledged: an extended client that starts live learns where that is, so that it can
+    /// recover from there.
+    fn acked(item: &Item, answer: &Subscribed) -> Subscription {
+        let mut acked = Subscription {
+            channel: item.target.as_str().to_owned(),
+            ephemeral: item.ephemeral,
+            ..Subscription::default()
+        };
+        if matches!(item.wish, Wish::Past(_)) {
+            return acked;
+        }
+        match &item.target {
+            Target::Channel(_) => acked.cursor = answer.positions.first().map(|(_, at)| wire_position(*at)),
+            Target::Pattern(pattern) => {
+                acked.cursors = answer
+                    .positions
+                    .iter()
+                    .map(|(name, at)| (name.as_str().to_owned(), wire_position(*at)))
+                    .collect();
+                if let Some(marker) = &answer.marker {
+                    let marker = WirePosition { epoch: marker.clone(), offset: 0 };
+                    acked.cursors.insert(pattern.as_str().to_owned(), marker);
+                }
+            }
+        }
+        acked
+    }
+}
+
+/// The wire form of a position.
+pub(super) fn wire_position(position: Position) -> WirePosition {
+    WirePosition { epoch: position.epoch.to_string(), offset: position.offset }
+}
+
+/// The cursors of a recovering subscription; `None` if it brings none. The marker of a pattern travels under the
+/// pattern's own name, which is never the name of a channel.
+fn cursors(target: &Target, wanted: &Subscription) -> Result<Option<PatternCursors>, ClientError> {
+    let mut cursors = PatternCursors::default();
+    match target {
+        Target::Channel(channel) => {
+            let Some(cursor) = &wanted.cursor else { return Ok(None) };
+            cursors.channels.insert(channel.clone(), Position::from_wire(&cursor.epoch, cursor.offset));
+        }
+        Target::Pattern(pattern) => {
+            if wanted.cursors.is_empty() {
+                return Ok(None);
+            }
+            for (name, cursor) in &wanted.cursors {
+                if name == pattern.as_str() {
+                    cursors.marker = Some(cursor.epoch.clone());
+                    continue;
+                }
+                let channel = Channel::parse(name)?;
+                if !pattern.matches(name) {
+                    let text = format!("a cursor names {name:?}, which {pattern} does not match");
+                    return Err(ClientError::bad_request(text));
+                }
+                cursors.channels.insert(channel, Position::from_wire(&cursor.epoch, cursor.offset));
+            }
+        }
+    }
+    Ok(Some(cursors))
+}

@@ -1,0 +1,225 @@
+//! One connection of the shard, and what its transport tells of it.
+
+use ahash::AHashMap;
+use streamgate_proto::decode_inbound;
+
+use super::{ConnId, Shard, State};
+use crate::{
+    error::CloseCode,
+    session::{Effects, Now, Session},
+    transport::Outlet,
+};
+
+/// Operations that one connection may have under way before it is no longer read from.
+const IN_FLIGHT: u32 = 1024;
+
+/// A client's connection, from the transport's first frame until the transport is gone.
+pub(super) struct Connection {
+    pub serial: u32,
+    pub session: Session,
+    pub outlet: Box<dyn Outlet>,
+    /// Keys of its subscriptions by the session's slot.
+    pub slots: AHashMap<u32, u32>,
+    /// Subscriptions whose replay waits for room in the write queue.
+    pub waiting: Vec<u32>,
+    pub in_flight: u32,
+    /// The last delivery that reached it, see [`State::delivery`].
+    pub delivery: u64,
+    /// When the wheel is to look at it; other entries of the wheel are stale.
+    pub wake_ms: u64,
+    pub dirty: bool,
+    pub closing: bool,
+}
+
+impl Shard {
+    /// Takes a new connection.
+    #[must_use]
+    pub fn open(&self, outlet: Box<dyn Outlet>) -> ConnId {
+        let now = self.now();
+        let state = &mut *self.0.state.borrow_mut();
+        state.next_serial = state.next_serial.wrapping_add(1);
+        let serial = state.next_serial;
+        self.0.meters.connections[outlet.wire().index()].increment(1);
+        let key = state.connections.insert(Connection {
+            serial,
+            session: Session::new(self.0.settings.clone(), now),
+            outlet,
+            slots: AHashMap::new(),
+            waiting: Vec::new(),
+            in_flight: 0,
+            delivery: 0,
+            wake_ms: 0,
+            dirty: false,
+            closing: false,
+        }) as u32;
+        self.tick_connection(state, key, now);
+        if state.draining {
+            self.close_connection(state, key, CloseCode::Draining, CloseCode::Draining.reason());
+        }
+        self.flush(state);
+        ConnId { key, serial }
+    }
+
+    /// Takes one whole message of the client.
+    pub fn receive(&self, id: ConnId, payload: &[u8]) {
+        self.with_session(id, |wire, session, now, fx| {
+            self.0.meters.received[wire.index()].increment(1);
+            match decode_inbound(wire.encoding(), payload) {
+                Ok(frame) => session.receive(now, frame, fx),
+                Err(error) => session.undecodable(now, &error.to_string(), fx),
+            }
+        });
+    }
+
+    /// Takes notice of a sign of life below the protocol.
+    pub fn heard(&self, id: ConnId) {
+        let now = self.now();
+        if let Some(connection) = self.0.state.borrow_mut().connection(id) {
+            connection.session.heard(now);
+        }
+    }
+
+    /// Closes the connection for what its transport saw, as a broken frame.
+    pub fn fail(&self, id: ConnId, code: CloseCode, reason: &str) {
+        let state = &mut *self.0.state.borrow_mut();
+        if state.connection(id).is_some() {
+            self.close_connection(state, id.key, code, reason);
+        }
+    }
+
+    /// Goes on with replays that waited for room in the write queue.
+    pub fn drained(&self, id: ConnId) {
+        let state = &mut *self.0.state.borrow_mut();
+        let Some(connection) = state.connection(id) else { return };
+        for subscription in std::mem::take(&mut connection.waiting) {
+            self.pump(state, subscription);
+        }
+        self.flush(state);
+    }
+
+    /// Forgets a connection whose transport is gone.
+    pub fn gone(&self, id: ConnId) {
+        let state = &mut *self.0.state.borrow_mut();
+        if state.connection(id).is_none() {
+            return;
+        }
+        self.drop_subscriptions(state, id.key);
+        let mut connection = state.connections.remove(id.key as usize);
+        connection.session.disconnected();
+        self.0.meters.connections[connection.outlet.wire().index()].decrement(1);
+        state.report_drained();
+    }
+
+    /// Lets the session work, then carries out what it wants.
+    pub(super) fn with_session(
+        &self,
+        id: ConnId,
+        work: impl FnOnce(crate::transport::Wire, &mut Session, Now, &mut Effects),
+    ) {
+        let now = self.now();
+        let state = &mut *self.0.state.borrow_mut();
+        let Some(connection) = state.connection(id) else { return };
+        let wire = connection.outlet.wire();
+        let mut fx = Effects::new();
+        work(wire, &mut connection.session, now, &mut fx);
+        self.carry_out(state, id.key, fx);
+        self.flush(state);
+    }
+
+    /// Runs the session's deadlines and puts the connection back into the wheel.
+    pub(super) fn tick_connection(&self, state: &mut State, key: u32, now: Now) {
+        let connection = &mut state.connections[key as usize];
+        let mut fx = Effects::new();
+        let next = connection.session.tick(now, &mut fx);
+        connection.wake_ms = next;
+        if next != u64::MAX {
+            state.wheel.insert(key, next);
+        }
+        self.carry_out(state, key, fx);
+    }
+
+    /// Runs every deadline that is due.
+    pub(super) fn tick(&self) {
+        let now = self.now();
+        let state = &mut *self.0.state.borrow_mut();
+        let mut due = Vec::new();
+        state.wheel.advance(now.mono_ms, &mut due);
+        for key in due {
+            let Some(connection) = state.connections.get(key as usize) else { continue };
+            if connection.wake_ms <= now.mono_ms {
+                self.tick_connection(state, key, now);
+            } else if connection.wake_ms != u64::MAX {
+                // Put in for an earlier deadline, or cut off at the wheel's horizon.
+                let at = connection.wake_ms;
+                state.wheel.insert(key, at);
+            }
+        }
+        state.replays.sweep(now);
+        self.flush(state);
+    }
+
+    /// Closes by the session, so that it knows.
+    pub(super) fn close_connection(&self, state: &mut State, key: u32, code: CloseCode, reason: &str) {
+        let mut fx = Effects::new();
+        state.connections[key as usize].session.close(code, reason, &mut fx);
+        self.carry_out(state, key, fx);
+    }
+
+    /// Notes the begin of an operation; a client with too many is not read from until some are done.
+    pub(super) fn begin(&self, state: &mut State, key: u32) {
+        let connection = &mut state.connections[key as usize];
+        connection.in_flight += 1;
+        if connection.in_flight == IN_FLIGHT {
+            connection.outlet.pause_reading(true);
+        }
+    }
+
+    /// Notes the end of an operation.
+    pub(super) fn end(&self, id: ConnId) {
+        let state = &mut *self.0.state.borrow_mut();
+        let Some(connection) = state.connection(id) else { return };
+        connection.in_flight -= 1;
+        if connection.in_flight == IN_FLIGHT - 1 {
+            connection.outlet.pause_reading(false);
+        }
+    }
+
+    /// Writes what was pushed since the last time, one write for each connection.
+    pub(super) fn flush(&self, state: &mut State) {
+        while let Some(key) = state.dirty.pop() {
+            let Some(connection) = state.connections.get_mut(key as usize) else { continue };
+            connection.dirty = false;
+            connection.outlet.flush();
+            // What has room again marks the connection anew, so this ends when the socket takes no more.
+            for subscription in std::mem::take(&mut connection.waiting) {
+                self.pump(state, subscription);
+            }
+        }
+    }
+}
+
+impl State {
+    /// The connection, unless it is gone.
+    pub(super) fn connection(&mut self, id: ConnId) -> Option<&mut Connection> {
+        self.connections.get_mut(id.key as usize).filter(|connection| connection.serial == id.serial)
+    }
+
+    /// Marks a connection for the next flush.
+    pub(super) fn mark_dirty(&mut self, key: u32) {
+        let connection = &mut self.connections[key as usize];
+        if !std::mem::replace(&mut connection.dirty, true) {
+            self.dirty.push(key);
+        }
+    }
+
+    /// Tells whoever drains the shard when the last connection is gone.
+    pub(super) fn report_drained(&mut self) {
+        if self.draining
+            && self.connections.is_empty()
+            && let Some(drained) = self.drained.take()
+        {
+            // Whoever asked may have given up waiting.
+            let _ = drained.send(());
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Carrying out what sessions want.
+
+use std::{future::Future, time::Duration};
+
+use super::{ConnId, Shard, State, frames::encode};
+use crate::{
+    broker::BrokerError,
+    error::{ClientError, CloseCode, ErrorCode},
+    session::{Effect, Effects, RpcRequest},
+};
+
+impl Shard {
+    /// Carries out `fx` in order.
+    pub(super) fn carry_out(&self, state: &mut State, key: u32, fx: Effects) {
+        for effect in fx {
+            self.carry_out_one(state, key, effect);
+        }
+    }
+
+    fn carry_out_one(&self, state: &mut State, key: u32, effect: Effect) {
+        let id = ConnId { key, serial: state.connections[key as usize].serial };
+        match effect {
+            Effect::Send(message) => match encode(state.connections[key as usize].outlet.wire(), &message) {
+                Ok(frame) => self.push(state, key, frame),
+                Err(code) => self.close_connection(state, key, code, code.reason()),
+            },
+            Effect::Opened => {
+                let now = self.now();
+                self.tick_connection(state, key, now);
+            }
+            Effect::TransportPing => {
+                state.connections[key as usize].outlet.ping();
+                state.mark_dirty(key);
+            }
+            Effect::Publish { reply, publish } => {
+                let published = self.0.broker.publish(*publish);
+                self.operate(state, id, published, move |shard, result| {
+                    shard
+                        .with_session(id, |_, session, now, fx| session.publish_done(now, reply, result, fx));
+                });
+            }
+            Effect::Subscribe(batch) => self.subscribe(state, id, *batch),
+            Effect::Unsubscribe(slots) => {
+                for slot in slots {
+                    self.drop_slot(state, key, slot);
+                }
+            }
+            Effect::History { reply, query } => {
+                let page = self.0.broker.history(query);
+                self.operate(state, id, page, move |shard, result| {
+                    shard
+                        .with_session(id, |_, session, now, fx| session.history_done(now, reply, result, fx));
+                });
+            }
+            Effect::LoadSession { session, connecting } => {
+                let loaded = self.0.broker.load_session(&session);
+                self.operate(state, id, loaded, move |shard, result| {
+                    shard.with_session(id, |_, session, now, fx| {
+                        session.session_loaded(now, connecting, result, fx);
+                    });
+                });
+            }
+            Effect::SaveSession { session, record, ttl_ms } => {
+                let saved = self.0.broker.save_session(&session, record, ttl_ms);
+                tokio::task::spawn_local(async move {
+                    if let Err(error) = saved.await {
+                        tracing::debug!(%error, "a session could not be saved, it cannot be resumed");
+                    }
+                });
+            }
+            Effect::Rpc { reply, request } => {
+                let answered = self.call(request);
+                self.begin(state, key);
+                let shard = self.clone();
+                tokio::task::spawn_local(async move {
+                    let result = answered.await;
+                    shard.end(id);
+                    shard.with_session(id, |_, session, now, fx| session.rpc_done(now, reply, result, fx));
+                });
+            }
+            Effect::Close { code, reason } => self.closed(state, key, code, &reason),
+        }
+    }
+
+    /// Queues a frame; a client whose queue is full is cut off.
+    pub(super) fn push(&self, state: &mut State, key: u32, frame: bytes::Bytes) {
+        let connection = &mut state.connections[key as usize];
+        if connection.closing {
+            return;
+        }
+        match connection.outlet.push(frame) {
+            Ok(()) => {
+                self.0.meters.sent.increment(1);
+                state.mark_dirty(key);
+            }
+            Err(_) => {
+                self.close_connection(state, key, CloseCode::SlowConsumer, CloseCode::SlowConsumer.reason())
+            }
+        }
+    }
+
+    fn closed(&self, state: &mut State, key: u32, code: CloseCode, reason: &str) {
+        self.drop_subscriptions(state, key);
+        let connection = &mut state.connections[key as usize];
+        if !std::mem::replace(&mut connection.closing, true) {
+            self.0.meters.closed(code);
+            tracing::debug!(
+                session = connection.session.id(),
+                code = code.code(),
+                reason,
+                "closing a connection"
+            );
+            connection.outlet.close(code, reason);
+            state.mark_dirty(key);
+        }
+    }
+
+    /// Awaits an operation of the broker beside the shard, for as long as requests may take.
+    pub(super) fn operate<T: 'static>(
+        &self,
+        state: &mut State,
+        id: ConnId,
+        operation: impl Future<Output = Result<T, BrokerError>> + 'static,
+        done: impl FnOnce(&Self, Result<T, BrokerError>) + 'static,
+    ) {
+        self.begin(state, id.key);
+        let timeout = self.0.settings.limits.load().request_timeout;
+        let shard = self.clone();
+        tokio::task::spawn_local(async move {
+            let result = within(timeout, operation).await;
+            shard.end(id);
+            done(&shard, result);
+        });
+    }
+
+    fn call(
+        &self,
+        request: RpcRequest,
+    ) -> impl Future<Output = Result<streamgate_proto::cloudevents::CloudEvent, ClientError>> + 'static {
+        let mut limit = self.0.rpc_timeout;
+        if request.timeout_ms > 0 {
+            limit = limit.min(Duration::from_millis(request.timeout_ms));
+        }
+        let answered = self.0.handlers.call(request);
+        async move {
+            match tokio::time::timeout(limit, answered).await {
+                Ok(result) => result,
+                Err(_) => {
+                    let text = format!("no answer within {limit:?}");
+                    Err(ClientError::new(ErrorCode::RpcTimeout, text))
+                }
+            }
+        }
+    }
+}
+
+/// Waits at most `timeout`; what is late may still be carried out.
+async fn within<T>(
+    timeout: Duration,
+    operation: impl Future<Output = Result<T, BrokerError>>,
+) -> Result<T, BrokerError> {
+    match tokio::time::timeout(timeout, operation).await {
+        Ok(result) => result,
+        Err(_) => {
+            Err(BrokerError::NotAvailable { reason: format!("no answer within {timeout:?}"), sent: true })
+        }
+    }
+}

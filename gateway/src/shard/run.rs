@@ -1,0 +1,196 @@
+//! A shard's thread: its runtime, its loop, and the handle by which a node holds it.
+
+use std::{
+    cell::RefCell,
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use slab::Slab;
+use streamgate_proto::v1::{OutboundMessage, Reconnect, outbound_message::Envelope};
+use tokio::{sync::oneshot, task::LocalSet, time::MissedTickBehavior};
+
+use super::{
+    Inner, Mail, Mailbox, Shard, State,
+    frames::{ReplayFrames, encode},
+    index::Index,
+    mailbox::{Inbox, mailbox},
+    meters::Meters,
+    wheel::{TICK_MS, Wheel},
+};
+use crate::{
+    broker::Broker,
+    error::CloseCode,
+    rpc::Handlers,
+    session::{ReplyTo, Settings},
+};
+
+/// Bytes of the buffer that all connections of a shard read into.
+const SCRATCH_BYTES: usize = 64 * 1024;
+/// Mail taken before what it caused is written out.
+const BATCH: usize = 256;
+
+/// Serves an accepted socket; runs on the shard's thread.
+pub type Serve = Arc<dyn Fn(&Shard, std::net::TcpStream, SocketAddr) + Send + Sync>;
+
+/// What a shard works with.
+#[derive(Clone)]
+pub struct ShardConfig {
+    /// Order, history, interest.
+    pub broker: Arc<dyn Broker>,
+    /// Policies and limits.
+    pub settings: Settings,
+    /// In-process RPC handlers.
+    pub handlers: Handlers,
+    /// Greatest time of an RPC.
+    pub rpc_timeout: Duration,
+    /// Serves accepted sockets.
+    pub serve: Serve,
+}
+
+/// A running shard.
+pub struct ShardHandle {
+    mailbox: Mailbox,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+/// Starts a shard on a thread of its own.
+///
+/// # Errors
+/// The thread or its runtime cannot be made.
+pub fn spawn(number: usize, config: ShardConfig) -> io::Result<ShardHandle> {
+    let (mailbox, inbox) = mailbox();
+    let sink = config.broker.attach(Arc::new(mailbox.clone()));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let body = move || {
+        let now = Instant::now();
+        let state = State {
+            connections: Slab::new(),
+            subscriptions: Slab::new(),
+            index: Index::default(),
+            wheel: Wheel::new(0),
+            dirty: Vec::new(),
+            replays: ReplayFrames::default(),
+            members: Vec::new(),
+            next_serial: 0,
+            delivery: 0,
+            draining: false,
+            drained: None,
+        };
+        let shard = Shard(Rc::new(Inner {
+            state: RefCell::new(state),
+            scratch: RefCell::new(vec![0; SCRATCH_BYTES]),
+            broker: config.broker,
+            sink,
+            settings: config.settings,
+            handlers: config.handlers,
+            rpc_timeout: config.rpc_timeout,
+            started: now,
+            meters: Meters::new(),
+        }));
+        LocalSet::new().block_on(&runtime, shard.run(inbox, &config.serve));
+    };
+    let thread = thread::Builder::new().name(format!("shard-{number}")).spawn(body)?;
+    Ok(ShardHandle { mailbox, thread: Some(thread) })
+}
+
+impl ShardHandle {
+    /// Where to send mail.
+    #[must_use]
+    pub fn mailbox(&self) -> &Mailbox {
+        &self.mailbox
+    }
+
+    /// Sends every client away; resolves when all are gone.
+    pub fn drain(&self) -> oneshot::Receiver<()> {
+        let (drained, done) = oneshot::channel();
+        self.mailbox.send(Mail::Drain(drained));
+        done
+    }
+
+    /// Ends the shard with whatever is still connected, and waits for its thread.
+    pub fn stop(mut self) {
+        self.mailbox.send(Mail::Stop);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("a shard ended by a panic");
+        }
+    }
+}
+
+impl Shard {
+    async fn run(&self, mut inbox: Inbox, serve: &Serve) {
+        let mut batch = Vec::with_capacity(BATCH);
+        let mut ticks = tokio::time::interval(Duration::from_millis(TICK_MS));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                received = inbox.receive(&mut batch, BATCH) => {
+                    if !received || !self.take(&mut batch, serve) {
+                        return;
+                    }
+                }
+                _ = ticks.tick() => self.tick(),
+            }
+        }
+    }
+
+    /// Takes a batch of mail, then writes what it caused; `false` when told to stop.
+    fn take(&self, batch: &mut Vec<Mail>, serve: &Serve) -> bool {
+        let now = self.now();
+        for mail in batch.drain(..) {
+            match mail {
+                Mail::Delivered(delivery) => self.deliver(&mut self.0.state.borrow_mut(), now, &delivery),
+                Mail::FellBehind(channel, before) => {
+                    self.fell_behind(&mut self.0.state.borrow_mut(), &channel, before);
+                }
+                Mail::Accepted(stream, peer) => serve(self, stream, peer),
+                Mail::Open(outlet, reply) => {
+                    let id = self.open(outlet);
+                    if reply.send(id).is_err() {
+                        self.gone(id);
+                    }
+                }
+                Mail::Frame(id, payload) => self.receive(id, &payload),
+                Mail::Drained(id) => self.drained(id),
+                Mail::Gone(id) => self.gone(id),
+                Mail::Drain(drained) => self.drain(drained),
+                Mail::Stop => return false,
+            }
+        }
+        self.flush(&mut self.0.state.borrow_mut());
+        true
+    }
+
+    fn drain(&self, drained: oneshot::Sender<()>) {
+        let now = self.now();
+        let state = &mut *self.0.state.borrow_mut();
+        state.draining = true;
+        state.drained = Some(drained);
+        let keys: Vec<u32> = state.connections.iter().map(|(key, _)| key as u32).collect();
+        for key in keys {
+            let connection = &state.connections[key as usize];
+            if connection.session.is_open() && connection.session.is_extended() {
+                let reconnect = OutboundMessage {
+                    id: ReplyTo::fresh().id,
+                    time: now.unix_ms,
+                    envelope: Some(Envelope::Reconnect(Reconnect { after_ms: 0 })),
+                    ..OutboundMessage::default()
+                };
+                if let Ok(frame) = encode(connection.outlet.wire(), &reconnect) {
+                    self.push(state, key, frame);
+                }
+            }
+            // Written before the close frame, which drops what is unsent.
+            state.connections[key as usize].outlet.flush();
+            self.close_connection(state, key, CloseCode::Draining, CloseCode::Draining.reason());
+        }
+        self.flush(state);
+        state.report_drained();
+    }
+}

@@ -1,0 +1,9 @@
+//! Transports: bytes on one side, frames on the other, nothing else.
+//!
+//! Owns how a client is spoken to on the wire. Must never know what a frame's payload means: that is the
+//! session's business, and every transport drives the same session.
+
+mod outlet;
+pub mod ws;
+
+pub use outlet::{Outlet, Overflow, Wire};

@@ -1,0 +1,89 @@
+//! The way out of a shard: what every transport offers to write to its client.
+
+use bytes::Bytes;
+use streamgate_proto::Encoding;
+
+use super::ws::{OpCode, encode_frame};
+use crate::error::CloseCode;
+
+/// How envelopes look on a connection; one encoding of a publication serves all connections with the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Wire {
+    /// WebSocket text frames with JSON.
+    WsJson,
+    /// WebSocket binary frames with protobuf.
+    WsProto,
+    /// Messages of a gRPC stream, protobuf.
+    Grpc,
+}
+
+impl Wire {
+    /// How many there are; [`Self::index`] is below.
+    pub const COUNT: usize = 3;
+
+    /// The place of this form in a table of all.
+    #[must_use]
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The encoding of envelopes.
+    #[must_use]
+    pub fn encoding(self) -> Encoding {
+        match self {
+            Self::WsJson => Encoding::Json,
+            Self::WsProto | Self::Grpc => Encoding::Protobuf,
+        }
+    }
+
+    /// Puts an encoded envelope into a frame of the transport.
+    #[must_use]
+    pub fn frame(self, payload: Bytes) -> Bytes {
+        match self {
+            Self::WsJson => encode_frame(OpCode::Text, &payload),
+            Self::WsProto => encode_frame(OpCode::Binary, &payload),
+            Self::Grpc => payload,
+        }
+    }
+
+    /// Value of the metrics label `transport`.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::WsJson => "ws_json",
+            Self::WsProto => "ws_proto",
+            Self::Grpc => "grpc",
+        }
+    }
+}
+
+/// The frame does not fit into the write queue: the client reads too slowly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Overflow;
+
+/// Writes to one client. Owned by the shard; nothing here waits.
+pub trait Outlet {
+    /// The form of this connection.
+    fn wire(&self) -> Wire;
+
+    /// Queues a frame made by [`Wire::frame`].
+    ///
+    /// # Errors
+    /// [`Overflow`]; the queue is unchanged.
+    fn push(&mut self, frame: Bytes) -> Result<(), Overflow>;
+
+    /// Bytes that wait to be written.
+    fn queued_bytes(&self) -> usize;
+
+    /// Writes what can be written now; the transport itself sees to the rest.
+    fn flush(&mut self);
+
+    /// Pings below the protocol, if there is such a thing.
+    fn ping(&mut self);
+
+    /// Drops what is not yet written, says why, and closes. Nothing is pushed afterwards.
+    fn close(&mut self, code: CloseCode, reason: &str);
+
+    /// Stops or resumes reading from the client.
+    fn pause_reading(&mut self, paused: bool);
+}

@@ -1,0 +1,291 @@
+//! A WebSocket connection of a shard: the socket, its write queue, and the task that reads.
+//!
+//! The shard writes by itself after each batch of work ([`Outlet::flush`]); the task writes only what the socket did
+//! not take then. Reads go through the shard's scratch buffer, so an idle connection holds no buffer.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::poll_fn,
+    io::{self, IoSlice},
+    rc::Rc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::net::TcpStream;
+
+use super::{
+    DataKinds, Event, FrameReader, OpCode, Subprotocol, WriteQueue, encode_frame, writer::MAX_SLICES,
+};
+use crate::{
+    error::CloseCode,
+    shard::{ConnId, Shard},
+    transport::{Outlet, Overflow, Wire},
+};
+
+/// How long a client may take to read what is left and to answer the close frame.
+const LINGER: Duration = Duration::from_secs(30);
+/// Reads of one wake-up, after which others get their turn.
+const READS: usize = 8;
+
+/// Shared by the shard (which writes) and the connection's task (which reads, and writes the rest).
+struct Socket {
+    stream: TcpStream,
+    queue: RefCell<WriteQueue>,
+    /// The task, to be woken for what only it can do.
+    task: RefCell<Option<Waker>>,
+    /// The socket did not take everything: the task waits until it does.
+    backlogged: Cell<bool>,
+    paused: Cell<bool>,
+}
+
+/// How a connection ended.
+enum End {
+    /// A close frame is queued: write it, then wait for the client's.
+    Closing,
+    /// The client is gone.
+    Gone,
+}
+
+/// What one attempt to write came to.
+enum Written {
+    All,
+    Part,
+}
+
+/// Serves an upgraded socket until it ends. `first` are the bytes that came behind the upgrade request.
+pub(super) async fn serve(shard: Shard, stream: TcpStream, mut first: Vec<u8>, chosen: Option<Subprotocol>) {
+    let (wire, accepts) = if chosen.is_some_and(Subprotocol::is_binary) {
+        (Wire::WsProto, DataKinds::Binary)
+    } else {
+        (Wire::WsJson, DataKinds::Text)
+    };
+    let (limit, frame_bytes) = {
+        let limits = shard.settings().limits.load();
+        (clamp(limits.write_queue_bytes), clamp(limits.frame_bytes))
+    };
+    let socket = Rc::new(Socket {
+        stream,
+        queue: RefCell::new(WriteQueue::new(limit)),
+        task: RefCell::new(None),
+        backlogged: Cell::new(false),
+        paused: Cell::new(false),
+    });
+    let id = shard.open(Box::new(WsOutlet { socket: socket.clone(), wire }));
+    let mut reader = FrameReader::new(frame_bytes, accepts);
+    socket.feed(&shard, id, &mut reader, &mut first);
+    drop(first);
+    let end = poll_fn(|cx| socket.poll(cx, &shard, id, &mut reader)).await;
+    if matches!(end, End::Closing) {
+        // Boxed: it is rare, and its state would make every idle connection larger.
+        let lingered = Box::pin(tokio::time::timeout(LINGER, socket.linger())).await;
+        if let Ok(Err(error)) = lingered {
+            tracing::trace!(%error, "the client did not wait for the close");
+        }
+    }
+    shard.gone(id);
+}
+
+fn clamp(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+impl Socket {
+    /// Writes what was left over, then reads and hands on. Pending: waits for the socket or the shard.
+    fn poll(&self, cx: &mut Context<'_>, shard: &Shard, id: ConnId, reader: &mut FrameReader) -> Poll<End> {
+        self.remember(cx);
+        if self.backlogged.get() && self.poll_write(cx, shard, id).is_err() {
+            return Poll::Ready(End::Gone);
+        }
+        for _ in 0..READS {
+            if self.queue.borrow().is_closing() {
+                return Poll::Ready(End::Closing);
+            }
+            if self.paused.get() {
+                return Poll::Pending;
+            }
+            match self.stream.poll_read_ready(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(_)) => return Poll::Ready(End::Gone),
+                Poll::Ready(Ok(())) => {}
+            }
+            let read = shard.with_scratch(|scratch| {
+                let size = self.stream.try_read(scratch)?;
+                self.feed(shard, id, reader, &mut scratch[..size]);
+                Ok::<_, io::Error>(size)
+            });
+            match read {
+                Ok(0) => return Poll::Ready(End::Gone),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return Poll::Ready(End::Gone),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn poll_write(&self, cx: &mut Context<'_>, shard: &Shard, id: ConnId) -> io::Result<()> {
+        loop {
+            match self.write()? {
+                Written::All => {
+                    self.backlogged.set(false);
+                    shard.drained(id);
+                    // The shard may have filled it again; then it has marked the backlog again, too.
+                    if !self.backlogged.get() {
+                        return Ok(());
+                    }
+                }
+                Written::Part => match self.stream.poll_write_ready(cx) {
+                    Poll::Ready(ready) => ready?,
+                    Poll::Pending => {
+                        shard.drained(id);
+                        return Ok(());
+                    }
+                },
+            }
+        }
+    }
+
+    /// Writes as much as the socket takes.
+    fn write(&self) -> io::Result<Written> {
+        let queue = &mut *self.queue.borrow_mut();
+        while !queue.is_empty() {
+            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+            let count = queue.fill_slices(&mut slices);
+            match self.stream.try_write_vectored(&slices[..count]) {
+                Ok(written) => queue.advance(written),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Written::Part),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Written::All)
+    }
+
+    /// Takes bytes of the client; a violation of the protocol closes with its code.
+    fn feed(&self, shard: &Shard, id: ConnId, reader: &mut FrameReader, bytes: &mut [u8]) {
+        for event in reader.read(bytes) {
+            match event {
+                Ok(Event::Text(text)) => shard.receive(id, text.as_bytes()),
+                Ok(Event::Binary(payload)) => shard.receive(id, &payload),
+                Ok(Event::Ping(payload)) => {
+                    shard.heard(id);
+                    let pushed = self.queue.borrow_mut().push(encode_frame(OpCode::Pong, &payload));
+                    match pushed {
+                        Ok(()) => self.flush(),
+                        // After the close frame nothing is owed; a full queue is that of a client that does not read.
+                        Err(super::PushError::Closing) => {}
+                        Err(super::PushError::Overflow { .. }) => {
+                            shard.fail(id, CloseCode::SlowConsumer, CloseCode::SlowConsumer.reason());
+                        }
+                    }
+                }
+                Ok(Event::Pong(_)) => shard.heard(id),
+                Ok(Event::Close(frame)) => {
+                    shard.gone(id);
+                    self.queue.borrow_mut().close(frame.as_ref().map(|frame| (frame.code, &*frame.reason)));
+                }
+                Err(error) => {
+                    let code = match error.close_code() {
+                        1003 => CloseCode::UnsupportedData,
+                        1007 => CloseCode::InvalidUtf8,
+                        1009 => CloseCode::TooBig,
+                        _ => CloseCode::Protocol,
+                    };
+                    shard.fail(id, code, &error.to_string());
+                }
+            }
+        }
+    }
+
+    /// Writes now; the rest, and errors, are the task's business.
+    fn flush(&self) {
+        if self.backlogged.get() {
+            return;
+        }
+        if !matches!(self.write(), Ok(Written::All)) {
+            self.backlogged.set(true);
+            self.wake();
+        } else if self.queue.borrow().is_closing() {
+            self.wake();
+        }
+    }
+
+    /// Writes the rest with the close frame, ends our side, and waits for the client to end its own: a socket that is
+    /// dropped with unread bytes is reset, and the client might never read the close code.
+    async fn linger(&self) -> io::Result<()> {
+        while let Written::Part = self.write()? {
+            self.stream.writable().await?;
+        }
+        socket2::SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write)?;
+        let mut ignored = [0; 1024];
+        loop {
+            self.stream.readable().await?;
+            match self.stream.try_read(&mut ignored) {
+                Ok(0) => return Ok(()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn remember(&self, cx: &Context<'_>) {
+        let mut task = self.task.borrow_mut();
+        if !task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
+            *task = Some(cx.waker().clone());
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(task) = &*self.task.borrow() {
+            task.wake_by_ref();
+        }
+    }
+}
+
+/// The shard's side of a connection.
+struct WsOutlet {
+    socket: Rc<Socket>,
+    wire: Wire,
+}
+
+impl Outlet for WsOutlet {
+    fn wire(&self) -> Wire {
+        self.wire
+    }
+
+    fn push(&mut self, frame: Bytes) -> Result<(), Overflow> {
+        self.socket.queue.borrow_mut().push(frame).map_err(|_| Overflow)
+    }
+
+    fn queued_bytes(&self) -> usize {
+        self.socket.queue.borrow().queued_bytes()
+    }
+
+    fn flush(&mut self) {
+        self.socket.flush();
+    }
+
+    fn ping(&mut self) {
+        // A full queue is noticed by the next publication; a ping is no reason to cut anybody off.
+        let _ = self.socket.queue.borrow_mut().push(encode_frame(OpCode::Ping, b""));
+    }
+
+    fn close(&mut self, code: CloseCode, reason: &str) {
+        let queue = &mut *self.socket.queue.borrow_mut();
+        if code == CloseCode::SlowConsumer {
+            queue.discard_unsent();
+        }
+        queue.close(Some((code.code(), reason)));
+        self.socket.wake();
+    }
+
+    fn pause_reading(&mut self, paused: bool) {
+        self.socket.paused.set(paused);
+        if !paused {
+            self.socket.wake();
+        }
+    }
+}
