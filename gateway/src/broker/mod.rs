@@ -13,7 +13,10 @@
 pub mod redis;
 
 mod error;
+pub mod interest;
+pub mod memory;
 mod publication;
+pub mod recovery;
 mod request;
 mod session_record;
 

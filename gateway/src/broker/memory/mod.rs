@@ -1,0 +1,235 @@
+//! The memory broker: one node, nothing to install, nothing that outlives the process.
+//!
+//! Owns: histories, idempotency records, session records and interest, within a budget of bytes. Never does: know of
+//! sessions or sockets, or block on anything but its own lock.
+//!
+//! Invariants:
+//! - One lock orders everything: a method does its whole work before it returns its future, deliveries included, so
+//!   a sink must not call the broker from [`Sink::deliver`].
+//! - No read depends on the sweeper: what has expired is dropped before it is looked at. The sweeper only gives
+//!   memory back earlier.
+//! - Histories stay contiguous: whatever is evicted, is evicted from the head.
+
+mod budget;
+mod clock;
+mod expiring;
+mod history;
+mod pages;
+mod replay;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
+};
+
+use futures_util::future::{BoxFuture, FutureExt as _, ready};
+use tokio::{runtime::Handle, sync::watch, task::JoinHandle, time};
+
+use self::{clock::Clock, store::Store};
+use super::{
+    Broker, BrokerError, BrokerStatus, Delivery, HistoryPage, HistoryQuery, Publish, Published,
+    SessionRecord, Sink, SinkId, Subscribe, SubscribeTo, Subscribed, interest::Interest,
+};
+use crate::{
+    channel::{Channel, Target},
+    policy::Policies,
+};
+
+/// Channels that the sweeper looks at under one hold of the lock.
+const SWEEP_SLICE: usize = 1_024;
+
+/// What a [`MemoryBroker`] may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryOptions {
+    /// Bytes of history, idempotency and session records together, by an estimate that includes the bookkeeping.
+    pub max_bytes: usize,
+    /// How often memory of expired things is given back.
+    pub sweep_every: Duration,
+}
+
+impl Default for MemoryOptions {
+    fn default() -> Self {
+        Self { max_bytes: 256 * 1024 * 1024, sweep_every: Duration::from_secs(1) }
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct MemoryBroker {
+    shared: Arc<Shared>,
+    sweeper: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    clock: Clock,
+    state: Mutex<State>,
+    status: watch::Sender<BrokerStatus>,
+}
+
+struct State {
+    store: Store,
+    interest: Interest,
+    sinks: Vec<Arc<dyn Sink>>,
+    stopped: bool,
+}
+
+impl MemoryBroker {
+    /// An empty broker. Within a tokio runtime it also starts a task that sweeps up what has expired; without one,
+    /// that happens when the channel is next used or memory is short.
+    #[must_use]
+    pub fn new(policies: Policies, options: MemoryOptions) -> Self {
+        let clock = Clock::new();
+        let store = Store::new(policies, options.max_bytes, clock.now_ms());
+        let state = State { store, interest: Interest::default(), sinks: Vec::new(), stopped: false };
+        let status = watch::Sender::new(BrokerStatus::Ready);
+        let shared = Arc::new(Shared { clock, state: Mutex::new(state), status });
+        let sweep = sweep(Arc::downgrade(&shared), options.sweep_every);
+        let sweeper = Handle::try_current().ok().map(|runtime| runtime.spawn(sweep));
+        Self { shared, sweeper }
+    }
+
+    /// Bytes in use, of [`MemoryOptions::max_bytes`].
+    #[must_use]
+    pub fn used_bytes(&self) -> usize {
+        self.shared.lock().store.used()
+    }
+
+    /// Does `work` at once, under the lock; the future only carries the answer.
+    fn now<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut State, u64) -> Result<T, BrokerError>,
+    ) -> BoxFuture<'static, Result<T, BrokerError>> {
+        let mut state = self.shared.lock();
+        let now_ms = self.shared.clock.now_ms();
+        let answer = if state.stopped { Err(BrokerError::Stopped) } else { work(&mut state, now_ms) };
+        ready(answer).boxed()
+    }
+
+    fn stop(&self) {
+        let mut state = self.shared.lock();
+        state.stopped = true;
+        state.interest = Interest::default();
+        state.sinks.clear();
+        if let Some(sweeper) = &self.sweeper {
+            sweeper.abort();
+        }
+        self.shared.status.send_replace(BrokerStatus::Stopped);
+    }
+}
+
+impl Broker for MemoryBroker {
+    /// # Panics
+    /// At the 65th sink.
+    fn attach(&self, sink: Arc<dyn Sink>) -> SinkId {
+        let mut state = self.shared.lock();
+        let id = u8::try_from(state.sinks.len()).unwrap_or(u8::MAX);
+        assert!(id < 64, "a broker takes at most 64 sinks");
+        state.sinks.push(sink);
+        SinkId(id)
+    }
+
+    fn publish(&self, publish: Publish) -> BoxFuture<'static, Result<Published, BrokerError>> {
+        self.now(|state, now_ms| {
+            let (published, publication) = state.store.publish(publish, now_ms)?;
+            if let Some(publication) = publication {
+                for sink in state.interest.listeners(publication.channel.as_str()).iter() {
+                    if let Some(sink) = state.sinks.get(usize::from(sink.0)) {
+                        sink.deliver(Delivery::Publication(publication.clone()));
+                    }
+                }
+            }
+            Ok(published)
+        })
+    }
+
+    fn subscribe(
+        &self,
+        sink: SinkId,
+        request: Subscribe,
+    ) -> BoxFuture<'static, Result<Subscribed, BrokerError>> {
+        self.now(|state, now_ms| {
+            let target = match &request.to {
+                SubscribeTo::Channel { channel, .. } => Target::Channel(channel.clone()),
+                SubscribeTo::Pattern { pattern, .. } => Target::Pattern(pattern.clone()),
+            };
+            state.interest.insert(&target, sink);
+            Ok(state.store.subscribe(request.to, now_ms))
+        })
+    }
+
+    fn unsubscribe(&self, sink: SinkId, target: Target) {
+        self.shared.lock().interest.remove(&target, sink);
+    }
+
+    fn history(&self, query: HistoryQuery) -> BoxFuture<'static, Result<HistoryPage, BrokerError>> {
+        self.now(|state, now_ms| Ok(state.store.history(&query, now_ms)))
+    }
+
+    fn remove_history(&self, channel: Channel) -> BoxFuture<'static, Result<(), BrokerError>> {
+        self.now(|state, now_ms| {
+            state.store.remove_history(&channel, now_ms);
+            Ok(())
+        })
+    }
+
+    fn save_session(
+        &self,
+        session: &str,
+        record: SessionRecord,
+        ttl_ms: u64,
+    ) -> BoxFuture<'static, Result<(), BrokerError>> {
+        self.now(|state, now_ms| state.store.save_session(session, record, ttl_ms, now_ms))
+    }
+
+    fn load_session(&self, session: &str) -> BoxFuture<'static, Result<Option<SessionRecord>, BrokerError>> {
+        self.now(|state, now_ms| Ok(state.store.load_session(session, now_ms)))
+    }
+
+    fn status(&self) -> watch::Receiver<BrokerStatus> {
+        self.shared.status.subscribe()
+    }
+
+    fn shutdown(&self) -> BoxFuture<'static, ()> {
+        self.stop();
+        ready(()).boxed()
+    }
+}
+
+impl Drop for MemoryBroker {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Shared {
+    /// A sink that panicked left the store whole: deliveries come after every change of it.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+/// Sweeps slice by slice until the broker is gone; publishes get the lock in between. Safe to cancel.
+async fn sweep(shared: Weak<Shared>, every: Duration) {
+    loop {
+        time::sleep(every).await;
+        let mut after = None;
+        loop {
+            let Some(shared) = shared.upgrade() else { return };
+            let now_ms = shared.clock.now_ms();
+            after = shared.lock().store.sweep(after.as_ref(), SWEEP_SLICE, now_ms);
+            if after.is_none() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
