@@ -1,1 +1,3 @@
-//! Placeholder until the first slice lands.
+//! What the end-to-end suites share: real servers and what watches them.
+
+pub mod redis_server;

@@ -38,7 +38,7 @@ pub struct Waiting {
     /// Who waits.
     pub reply: oneshot::Sender<Result<Published, BrokerError>>,
     /// Its share of the partition's load.
-    pub permit: Permit,
+    pub _permit: Permit,
 }
 
 /// A batch that was sent.
@@ -199,7 +199,7 @@ mod tests {
                 transient: false,
                 record: None,
                 reply,
-                permit: Permit::default(),
+                _permit: Permit::default(),
             });
         }
         let mut args = Vec::new();

@@ -76,7 +76,9 @@ impl Link {
 
     /// Waits for an open connection; `None` once the link is stopped. Safe to cancel.
     pub async fn connected(&self) -> Option<Arc<Connection>> {
-        self.current.clone().wait_for(Option::is_some).await.ok()?.clone()
+        // A connection that has just ended is still published for a moment.
+        let open = |current: &Option<Arc<Connection>>| current.as_ref().is_some_and(|c| !c.is_closed());
+        self.current.clone().wait_for(open).await.ok()?.clone()
     }
 
     /// [`Connection::call`] on the open connection; fails at once as never sent if there is none.

@@ -168,7 +168,7 @@ impl RedisBroker {
             transient: publish.transient,
             record,
             reply,
-            permit,
+            _permit: permit,
         }))?;
         Ok(answer)
     }
