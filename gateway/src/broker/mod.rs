@@ -12,6 +12,8 @@
 
 pub mod redis;
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod error;
 pub mod interest;
 pub mod memory;

@@ -57,6 +57,11 @@ impl History {
         self.entries.is_empty()
     }
 
+    /// When the first kept entry was written.
+    pub(super) fn oldest_ms(&self) -> Option<u64> {
+        self.entries.front().map(|entry| entry.time_ms)
+    }
+
     /// Takes the publication at [`Self::next`].
     pub(super) fn append(&mut self, publication: Arc<Publication>) {
         debug_assert_eq!(publication.position, Some(self.next()));

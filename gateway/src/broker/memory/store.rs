@@ -1,7 +1,8 @@
 //! Everything the memory broker keeps: pure data, times and requests in, answers out.
 
 use std::{
-    collections::BTreeSet,
+    cmp::Reverse,
+    collections::{BTreeSet, BinaryHeap},
     ops::Bound::{Excluded, Unbounded},
     sync::Arc,
 };
@@ -31,6 +32,9 @@ const REMEMBER_LOST_MS: u64 = 24 * 60 * 60 * 1000;
 /// Eviction frees this fraction of the budget beyond what is needed, so that it does not run at every publish.
 const HEADROOM: usize = 64;
 
+/// Lack of memory looks for expired histories at most this often, as that visits every channel.
+const SWEEP_AGAIN_MS: u64 = 1_000;
+
 #[derive(Debug)]
 pub(super) struct Store {
     pub(super) policies: Policies,
@@ -46,6 +50,8 @@ pub(super) struct Store {
     sessions: Expiring<SessionRecord>,
     /// Bytes of all channels and their entries.
     channel_bytes: usize,
+    /// When lack of memory last made everything that had expired go.
+    swept_ms: u64,
 }
 
 /// What is known of one channel; at least one of the two.
@@ -100,6 +106,7 @@ impl Store {
             first_positions: Expiring::new(),
             sessions: Expiring::new(),
             channel_bytes: 0,
+            swept_ms: 0,
         }
     }
 
@@ -226,7 +233,7 @@ impl Store {
         (slice.len() == count).then(|| slice.last().cloned()).flatten()
     }
 
-    /// Makes `need` bytes fit: by age, then by size, then by forgetting channels whose entries are all gone.
+    /// Makes `need` bytes fit: by age, then by forgetting channels without entries, then by size.
     fn make_room(&mut self, need: usize, now_ms: u64) -> Result<(), BrokerError> {
         if self.used().saturating_add(need) <= self.limit {
             return Ok(());
@@ -237,11 +244,16 @@ impl Store {
         if fixed.saturating_add(need) > self.limit {
             return Err(BrokerError::MemoryLimit { need, limit: self.limit, used: fixed });
         }
-        self.sweep(None, usize::MAX, now_ms);
+        if now_ms.saturating_sub(self.swept_ms) >= SWEEP_AGAIN_MS {
+            self.swept_ms = now_ms;
+            self.sweep(None, usize::MAX, now_ms);
+        }
         let wanted = self.limit.saturating_sub(need).saturating_sub(self.limit / HEADROOM);
-        if let Some(free) = self.used().checked_sub(wanted) {
-            let sizes = self.slots.values().map(Slot::entry_bytes).collect();
-            self.shrink_histories(budget::level(sizes, free));
+        if self.used() > wanted {
+            self.forget_emptied(now_ms);
+        }
+        if self.used() > wanted {
+            self.shrink_histories(self.used() - wanted);
         }
         if self.used() > wanted {
             self.forget_emptied(now_ms);
@@ -249,16 +261,24 @@ impl Store {
         Ok(())
     }
 
-    fn shrink_histories(&mut self, level: usize) {
+    /// Frees so many bytes of entries, if there are so many: of the largest histories, those with the oldest first.
+    fn shrink_histories(&mut self, free: usize) {
+        let level = budget::level(self.slots.values().map(Slot::entry_bytes).collect(), free);
+        let histories = self.slots.values_mut().filter_map(|slot| slot.history.as_mut());
+        let mut large: Vec<&mut History> = histories.filter(|history| history.bytes() > level).collect();
+        // A heap, as usually only few of many are taken.
+        let mut oldest: BinaryHeap<_> =
+            large.iter().enumerate().map(|(at, history)| Reverse((history.oldest_ms(), at))).collect();
         let mut freed = 0;
-        for history in self.slots.values_mut().filter_map(|slot| slot.history.as_mut()) {
-            let before = history.bytes();
-            history.shrink(level);
-            freed += before - history.bytes();
+        while let Some(Reverse((_, at))) = oldest.pop().filter(|_| freed < free) {
+            let before = large[at].bytes();
+            large[at].shrink(level);
+            freed += before - large[at].bytes();
         }
         self.channel_bytes -= freed;
     }
 
+    /// Forgets channels that hold no entries; their cursors are then answered as lost.
     fn forget_emptied(&mut self, now_ms: u64) {
         let emptied = |slot: &Slot| slot.history.as_ref().is_none_or(History::is_empty);
         let names: Vec<Channel> =

@@ -139,10 +139,17 @@ mod tests {
             .map(|channel| (keys.partition_of(channel), stable_hash(channel.as_bytes())))
             .collect();
         assert_eq!(partitions, VECTORS);
-        assert_eq!(keys.base(0), "sg:{p0.143}:");
+        assert_eq!(keys.base(0), "sg:{p0.156}:");
     }
 
-    const VECTORS: [(usize, u64); 5] = [(0, 0); 5];
+    /// Computed apart from this code.
+    const VECTORS: [(usize, u64); 5] = [
+        (11, 9_413_272_369_427_828_315),
+        (3, 1_310_754_635_040_407_907),
+        (14, 17_913_898_719_661_951_502),
+        (15, 8_333_801_990_639_146_607),
+        (2, 8_927_270_583_295_865_842),
+    ];
 
     #[test]
     fn channels_spread_over_the_partitions() {

@@ -1,0 +1,161 @@
+//! The one suite that every broker passes.
+//!
+//! Owns: the cases that pin down what [`Broker`] promises, and a [`Recorder`] that takes deliveries. Never does: look
+//! into an implementation; whatever only one broker knows is tested beside it.
+//!
+//! Invariants: a case panics if and only if a promise is broken; each case gets fresh nodes and channel names of its
+//! own, so that one storage serves them all. Real time passes, because storage keeps its own clock.
+#![expect(clippy::unwrap_used, reason = "a case fails by panicking, as tests do")]
+
+mod context;
+mod delivery;
+mod history;
+mod idempotency;
+mod names;
+mod patterns;
+mod races;
+mod recorder;
+mod recovery;
+mod resets;
+mod sessions;
+mod starts;
+
+use std::{any::Any, sync::Arc, time::Duration};
+
+use futures_util::future::BoxFuture;
+
+pub use context::{Context, Listener, policies};
+pub use recorder::Recorder;
+
+use super::Broker;
+use crate::policy::Policies;
+
+/// How long a case may take before it counts as hung.
+const CASE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What a broker brings to be tested.
+pub trait Harness: Send + Sync {
+    /// Starts two nodes on the same storage, ready for work; a broker of one node gives the same one twice. Called
+    /// once for each case, with [`policies`]; the suite shuts the nodes down. All cases may share one storage.
+    fn start(&self, policies: Policies) -> BoxFuture<'_, [Arc<dyn Broker>; 2]>;
+}
+
+/// A case; panics if the broker breaks a promise.
+pub type CaseFn = fn(Context) -> BoxFuture<'static, ()>;
+
+macro_rules! cases {
+    ($($module:ident: $($case:ident),+;)*) => {
+        &[$($((concat!(stringify!($module), "::", stringify!($case)), |context| Box::pin($module::$case(context)))),+),*]
+    };
+}
+
+/// Every case by its name.
+pub const CASES: &[(&str, CaseFn)] = cases! {
+    delivery:
+        acks_tell_the_delivered_positions_and_offsets_are_contiguous,
+        twenty_publishers_on_two_nodes_are_seen_in_one_order,
+        publishes_are_stored_in_the_order_of_the_calls,
+        a_publish_goes_on_when_its_future_is_dropped,
+        interest_by_name_and_by_patterns_delivers_once,
+        subscribing_twice_is_subscribing_once,
+        unsubscribe_stops_deliveries,
+        calls_for_one_sink_take_effect_in_their_order,
+        every_one_of_many_sinks_is_served,
+        transient_publications_are_delivered_and_not_kept,
+        without_history_there_are_no_positions;
+    races:
+        a_live_start_has_no_hole,
+        a_recovery_under_publishes_has_no_hole_and_no_repeat,
+        a_pattern_recovery_under_births_has_no_hole_and_no_repeat,
+        many_recoveries_of_one_channel_agree;
+    recovery:
+        a_cursor_replays_exactly_what_came_after,
+        nothing_missed_replays_nothing,
+        long_replays_are_complete,
+        a_cursor_of_an_empty_channel_replays_everything,
+        a_cursor_of_a_channel_that_never_existed_missed_nothing,
+        a_trimmed_head_is_reported_and_the_rest_replayed,
+        a_trimmed_head_is_reported_to_a_cursor_of_an_empty_channel;
+    resets:
+        an_expired_history_is_reported_and_its_successor_is_a_new_epoch,
+        a_history_that_expired_after_an_empty_cursor_is_reported,
+        a_removed_history_is_reported_and_its_successor_is_a_new_epoch,
+        removing_what_does_not_exist_is_no_error,
+        unknown_epochs_are_reset_and_replay_everything,
+        an_offset_past_the_end_is_reset;
+    starts:
+        from_the_start,
+        from_the_last_entries,
+        from_a_time,
+        from_any_point_of_an_empty_channel_is_nothing;
+    history:
+        limits_cut_and_say_so,
+        since_reads_what_came_after,
+        reverse_reads_newest_first,
+        a_since_that_is_no_longer_kept_is_truncated,
+        more_than_the_configured_size_is_never_read,
+        nothing_older_than_the_configured_age_is_read,
+        a_channel_without_history_has_an_empty_page,
+        times_never_go_back;
+    idempotency:
+        two_hundred_retries_through_two_nodes_are_one_publication,
+        keys_are_scoped_by_user_and_channel,
+        the_window_ends,
+        keys_work_without_history;
+    patterns:
+        stars_match_what_they_say,
+        patterns_that_start_with_a_star_match,
+        a_pattern_ends_when_it_is_unsubscribed,
+        recovery_replays_by_cursor_and_includes_new_channels,
+        recovery_reports_gaps_by_channel,
+        a_pattern_starts_from_any_point,
+        positions_of_a_pattern_are_bounded;
+    sessions:
+        any_node_loads_what_was_saved_last,
+        records_expire;
+    names:
+        payloads_arrive_byte_by_byte,
+        odd_names_are_ordinary,
+        names_that_contain_each_other_are_separate;
+};
+
+/// Runs one case on fresh nodes.
+///
+/// # Errors
+/// Why the case failed, with its name.
+pub async fn run(harness: &dyn Harness, name: &str, case: CaseFn) -> Result<(), String> {
+    let nodes = harness.start(policies()).await;
+    let task = tokio::spawn(tokio::time::timeout(CASE_TIMEOUT, case(Context::new(nodes.clone()))));
+    let result = match task.await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(format!("{name}: not done after {CASE_TIMEOUT:?}")),
+        Err(error) if error.is_panic() => Err(format!("{name}: {}", text(&*error.into_panic()))),
+        Err(error) => Err(format!("{name}: {error}")),
+    };
+    for node in nodes {
+        node.shutdown().await;
+    }
+    result
+}
+
+/// Runs every case, one after the other.
+///
+/// # Errors
+/// What failed, one line for each case.
+pub async fn run_all(harness: &dyn Harness) -> Result<(), String> {
+    let mut failed = Vec::new();
+    for (name, case) in CASES {
+        if let Err(failure) = run(harness, name, *case).await {
+            failed.push(failure);
+        }
+    }
+    if failed.is_empty() {
+        return Ok(());
+    }
+    Err(format!("{} of {} cases failed:\n{}", failed.len(), CASES.len(), failed.join("\n")))
+}
+
+fn text(panic: &(dyn Any + Send)) -> &str {
+    let owned = panic.downcast_ref::<String>().map(String::as_str);
+    owned.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("panicked")
+}
