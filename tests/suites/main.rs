@@ -3,3 +3,6 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "in a test the panic is the report")]
 
 mod redis_link;
+mod v1_clients;
+mod v1_gateway;
+mod v1_wire;

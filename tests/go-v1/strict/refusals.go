@@ -1,6 +1,9 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+	"unicode/utf8"
+)
 
 var refusalChecks = []check{
 	{"refuses bad channels and goes on", func(s *schema, t transport) {
@@ -60,7 +63,7 @@ var refusalChecks = []check{
 		c := connected(s, t)
 		defer c.hangUp()
 		for _, garbage := range []string{"{", "null and void", "\x0a\xff\xff\xff\xff\x0f", "\xff"} {
-			if t.asJSON && garbage[0] >= 0x80 {
+			if t.asJSON && !utf8.ValidString(garbage) {
 				// Not UTF-8: that is for WebSocket itself to refuse.
 				continue
 			}
