@@ -4,3 +4,6 @@
 
 mod redis_conformance;
 mod redis_link;
+mod v1_clients;
+mod v1_gateway;
+mod v1_wire;
