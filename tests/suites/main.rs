@@ -2,5 +2,6 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "in a test the panic is the report")]
 
+mod redis_broker;
 mod redis_conformance;
 mod redis_link;

@@ -218,14 +218,20 @@ impl RedisBroker {
         let (partitions, pattern) = (self.partitions.clone(), pattern.clone());
         let wants_past = start != Start::Live;
         Ok(async move {
-            let parts: Result<Vec<PatternPart>, BrokerError> = join_all(answers).await.into_iter().collect();
-            parts.map(|parts| join(parts, wants_past)).inspect_err(|_| {
-                // All or nothing; those that failed have taken their part back already.
-                for partition in partitions.iter() {
+            let parts: Vec<Result<PatternPart, BrokerError>> = join_all(answers).await;
+            if parts.iter().any(Result::is_err) {
+                // All or nothing: where it is new, the interest is taken back.
+                let new = partitions
+                    .iter()
+                    .zip(&parts)
+                    .filter(|(_, part)| part.as_ref().is_ok_and(|part| part.fresh));
+                for (partition, _) in new {
                     let target = Target::Pattern(pattern.clone());
                     let _ = partition.send(Request::Unsubscribe { sink, target });
                 }
-            })
+            }
+            let parts: Result<Vec<PatternPart>, BrokerError> = parts.into_iter().collect();
+            parts.map(|parts| join(parts, wants_past))
         }
         .boxed())
     }
