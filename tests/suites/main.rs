@@ -5,3 +5,4 @@
 mod redis_broker;
 mod redis_conformance;
 mod redis_link;
+mod redis_scripts;
