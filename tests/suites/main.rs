@@ -4,5 +4,6 @@
 
 mod redis_broker;
 mod redis_conformance;
+mod redis_cost;
 mod redis_link;
 mod redis_scripts;
