@@ -19,7 +19,6 @@ use streamgate::{
     channel::Channel,
     config::Config,
     node::Node,
-    rpc::Handlers,
     session::RpcRequest,
 };
 use streamgate_proto::cloudevents::{CloudEvent, cloud_event::Data};
@@ -29,9 +28,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let config = Config::default();
     let broker: Arc<dyn Broker> =
         Arc::new(MemoryBroker::new(config.policies.build(), MemoryOptions::default()));
-    let mut handlers = Handlers::default();
-    handlers.add("**", "echo", |request: RpcRequest| async move { Ok(request.event) });
-    let node = Node::builder(config).broker(broker.clone()).handlers(handlers).start().await?;
+    let echo = |request: RpcRequest| async move { Ok(request.event) };
+    let node = Node::builder(config).broker(broker.clone()).handler("**", "echo", echo).start().await?;
     println!("ws://{}/ws publishes the time on `clock` and answers the method `echo`", node.websocket_addr());
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     loop {

@@ -2,14 +2,12 @@
 
 use std::process::ExitCode;
 
+use clap::Parser as _;
+
 /// Measured better than glibc's and mimalloc for many idle connections.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    let sources = streamgate::config::Sources {
-        environment: streamgate::config::process_environment().unwrap_or_default(),
-        ..streamgate::config::Sources::default()
-    };
-    streamgate::cli::serve::serve(&sources)
+    streamgate::cli::run(streamgate::cli::Cli::parse())
 }

@@ -58,9 +58,6 @@ pub enum EventError {
         /// Name of the attribute.
         name: String,
     },
-    /// `proto_data` that does not say what it is.
-    #[error("the event's proto_data has no type_url")]
-    NoTypeUrl,
 }
 
 /// Checks an event against CloudEvents 1.0: required attributes, attribute names and values.
@@ -87,10 +84,7 @@ pub fn validate(event: &CloudEvent) -> Result<(), EventError> {
         validate_name(name)?;
         validate_value(name, value)?;
     }
-    match &event.data {
-        Some(Data::ProtoData(any)) if any.type_url.is_empty() => Err(EventError::NoTypeUrl),
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 fn validate_name(name: &str) -> Result<(), EventError> {
@@ -118,15 +112,18 @@ fn validate_value(name: &str, value: &CloudEventAttributeValue) -> Result<(), Ev
 }
 
 /// The event as JSON clients get it: `proto_data` becomes `binary_data` (the packed message's bytes)
-/// and its type URL the attribute `dataschema`; any other event is borrowed as it is.
+/// and its type URL, if it names one, the attribute `dataschema`; any other event is borrowed as it is.
 #[must_use]
 pub fn binary_form(event: &CloudEvent) -> Cow<'_, CloudEvent> {
     let Some(Data::ProtoData(any)) = &event.data else {
         return Cow::Borrowed(event);
     };
-    let schema = CloudEventAttributeValue { attr: Some(Attr::CeUri(any.type_url.clone())) };
     let mut attributes = event.attributes.clone();
-    attributes.insert("dataschema".to_owned(), schema);
+    // v1 clients send events whose type URL is empty; their own `dataschema`, if any, then stands.
+    if !any.type_url.is_empty() {
+        let schema = CloudEventAttributeValue { attr: Some(Attr::CeUri(any.type_url.clone())) };
+        attributes.insert("dataschema".to_owned(), schema);
+    }
     Cow::Owned(CloudEvent {
         id: event.id.clone(),
         source: event.source.clone(),

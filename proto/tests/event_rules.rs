@@ -93,11 +93,14 @@ fn attribute_values_are_set_and_sound() {
 }
 
 #[test]
-fn proto_data_says_what_it_is() {
+fn proto_data_reaches_json_with_its_type_if_it_names_one() {
     let data =
         |type_url: &str| Some(Data::ProtoData(Any { type_url: type_url.to_owned(), value: vec![1].into() }));
-    validate(&CloudEvent { data: data("type.example/a.B"), ..event() }).unwrap();
-    assert_eq!(validate(&CloudEvent { data: data(""), ..event() }), Err(EventError::NoTypeUrl));
+    for (type_url, schema) in [("type.example/a.B", true), ("", false)] {
+        let event = CloudEvent { data: data(type_url), ..event() };
+        validate(&event).unwrap();
+        assert_eq!(binary_form(&event).attributes.contains_key("dataschema"), schema);
+    }
 }
 
 #[test]

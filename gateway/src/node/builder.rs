@@ -14,7 +14,7 @@ use crate::{
     api::admin::{self, AdminState, Readiness},
     broker::{Broker, BrokerStatus},
     config::{Config, ListenAddr},
-    rpc::Handlers,
+    rpc::{Handler, Handlers},
     session::Settings,
     shard::{self, ShardConfig},
     telemetry::metrics,
@@ -64,10 +64,11 @@ impl NodeBuilder {
         self
     }
 
-    /// Answers RPCs in this process.
+    /// Answers RPCs in this process: those whose channel and method the globs match (`*` one segment, a last `**`
+    /// any number). The first match wins.
     #[must_use]
-    pub fn handlers(mut self, handlers: Handlers) -> Self {
-        self.handlers = handlers;
+    pub fn handler(mut self, channel: &str, method: &str, handler: impl Handler) -> Self {
+        self.handlers.add(channel, method, handler);
         self
     }
 

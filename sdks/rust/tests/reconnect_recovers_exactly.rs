@@ -6,7 +6,8 @@ use fake::{Server, at, extended, live_at, message, named, next};
 use streamgate_client::{
     Encoding, StartAt, SubscribeOptions,
     proto::v1::{
-        Gap, Ping, Publication, Subscription, inbound_message::Envelope as In, outbound_message::Envelope as Out,
+        Gap, Ping, Publication, Subscription, inbound_message::Envelope as In,
+        outbound_message::Envelope as Out,
     },
 };
 
@@ -75,7 +76,8 @@ async fn a_pattern_brings_its_mark_and_a_cursor_for_every_channel() {
     let (mut peer, connect) = server.welcome().await;
     let wanted = &connect.subscriptions[0];
     assert!(wanted.recover && wanted.cursor.is_none());
-    let expected = [("a.*", "9:0"), ("a.b", "7:3"), ("a.c", "8:1")].map(|(name, text)| (name.to_owned(), at(text)));
+    let expected =
+        [("a.*", "9:0"), ("a.b", "7:3"), ("a.c", "8:1")].map(|(name, text)| (name.to_owned(), at(text)));
     assert_eq!(wanted.cursors, expected.into());
     peer.recovered("a.*", Some(at("11:0"))).await;
     assert_eq!(next(&mut subscription).await, "recovered a.*");
@@ -148,7 +150,8 @@ async fn what_cannot_be_recovered_is_a_gap() {
     let client = server.client();
     let (mut peer, _) = server.welcome().await;
     let options = SubscribeOptions::new("a").recover(false);
-    let (subscription, _) = tokio::join!(client.subscribe(options), peer.accept_subscribe(live_at("a", "7:4")));
+    let (subscription, _) =
+        tokio::join!(client.subscribe(options), peer.accept_subscribe(live_at("a", "7:4")));
     let mut subscription = subscription.unwrap();
     drop(peer);
     let (mut peer, connect) = server.welcome().await;
@@ -166,7 +169,8 @@ async fn a_slow_subscriber_loses_nothing_and_the_connection_lives() {
     let client = server.client();
     let (mut peer, _) = server.welcome().await;
     let options = SubscribeOptions::new("a").capacity(2);
-    let (subscription, _) = tokio::join!(client.subscribe(options), peer.accept_subscribe(live_at("a", "7:0")));
+    let (subscription, _) =
+        tokio::join!(client.subscribe(options), peer.accept_subscribe(live_at("a", "7:0")));
     let mut subscription = subscription.unwrap();
     for offset in 1..=50 {
         peer.publication("a", &format!("7:{offset}"), false).await;
@@ -194,8 +198,11 @@ async fn a_dropped_subscription_is_unsubscribed_also_if_a_resumed_session_brings
             other => panic!("unsubscribe expected in round {round}, got {other:?}"),
         }
         drop(peer);
-        let connected =
-            streamgate_client::proto::v1::Connected { resumed: true, subscriptions: vec![named("a")], ..extended() };
+        let connected = streamgate_client::proto::v1::Connected {
+            resumed: true,
+            subscriptions: vec![named("a")],
+            ..extended()
+        };
         let (again, connect) = server.welcome_with(connected).await;
         assert!(connect.subscriptions.is_empty());
         peer = again;
@@ -215,7 +222,8 @@ async fn odd_frames_change_nothing() {
     peer.raw(vec![1u8, 2, 3].into()).await;
     peer.recovered("a", Some(at("9:9"))).await;
     peer.recovered("nobody", None).await;
-    let bare = streamgate_client::proto::v1::Message { payload: None, position: None, ..message("a", "7:1", true) };
+    let bare =
+        streamgate_client::proto::v1::Message { payload: None, position: None, ..message("a", "7:1", true) };
     peer.say(Out::Publication(Publication { messages: vec![bare] })).await;
     peer.answer("ping-1", Out::Ping(Ping {})).await;
     let pong = peer.frame().await;

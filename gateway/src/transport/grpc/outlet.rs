@@ -161,7 +161,9 @@ impl Drop for Frames {
 fn disconnect_error(code: CloseCode, reason: &str) -> OutboundMessage {
     let text = |text: &str| wkt::Value { kind: Some(wkt::value::Kind::StringValue(text.to_owned())) };
     let number = wkt::Value { kind: Some(wkt::value::Kind::NumberValue(f64::from(code.code()))) };
-    let fields = [("code".to_owned(), number), ("reason".to_owned(), text(reason))].into_iter().collect();
+    // MessageLoop's own clients look for the code under the longer name.
+    let fields = [("code", number.clone()), ("disconnect_code", number), ("reason", text(reason))];
+    let fields = fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     OutboundMessage {
         id: uuid::Uuid::new_v4().to_string(),
         envelope: Some(Envelope::Error(shared::Error {

@@ -8,10 +8,9 @@ use futures_util::{SinkExt, StreamExt};
 use streamgate_client::{
     Client, CloudEventBuilder,
     proto::{
-        Encoding, decode_inbound, encode_outbound,
-        shared,
+        Encoding, decode_inbound, encode_outbound, shared,
         v1::{
-            self, Connect, Connected, InboundMessage, Message, OutboundMessage, PublishAck, Publication,
+            self, Connect, Connected, InboundMessage, Message, OutboundMessage, Publication, PublishAck,
             RecoverComplete, SubscribeAck, Subscription, inbound_message::Envelope as In,
             outbound_message::Envelope as Out,
         },
@@ -104,9 +103,12 @@ impl Peer {
     /// The next frame of the client.
     pub async fn frame(&mut self) -> InboundMessage {
         loop {
-            let message = timeout(PATIENCE, self.socket.next()).await.expect("no frame").expect("closed").unwrap();
+            let message =
+                timeout(PATIENCE, self.socket.next()).await.expect("no frame").expect("closed").unwrap();
             match message {
-                tungstenite::Message::Text(text) => return decode_inbound(Encoding::Json, text.as_bytes()).unwrap(),
+                tungstenite::Message::Text(text) => {
+                    return decode_inbound(Encoding::Json, text.as_bytes()).unwrap();
+                }
                 tungstenite::Message::Binary(bytes) => {
                     return decode_inbound(Encoding::Protobuf, &bytes).unwrap();
                 }
@@ -153,7 +155,8 @@ impl Peer {
     }
 
     pub async fn answer(&mut self, id: &str, envelope: Out) {
-        let frame = OutboundMessage { id: id.to_owned(), envelope: Some(envelope), ..OutboundMessage::default() };
+        let frame =
+            OutboundMessage { id: id.to_owned(), envelope: Some(envelope), ..OutboundMessage::default() };
         let bytes = encode_outbound(self.encoding, &frame).unwrap();
         let message = match self.encoding {
             Encoding::Json => tungstenite::Message::Text(bytes.try_into().unwrap()),
@@ -180,8 +183,7 @@ impl Peer {
     }
 
     pub async fn recovered(&mut self, target: &str, position: Option<v1::Position>) {
-        let complete =
-            RecoverComplete { channel: target.to_owned(), position, ..RecoverComplete::default() };
+        let complete = RecoverComplete { channel: target.to_owned(), position, ..RecoverComplete::default() };
         self.say(Out::RecoverComplete(complete)).await;
     }
 
