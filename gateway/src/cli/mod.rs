@@ -3,3 +3,4 @@
 //! Owns: reading arguments, and what people see on a terminal. Never does: anything a library user may need.
 
 pub mod config;
+pub mod serve;

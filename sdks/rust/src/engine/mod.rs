@@ -1,0 +1,377 @@
+//! The client's side of the protocol as a pure state machine: frames, requests and time in, effects out.
+//!
+//! Owns what must survive a lost connection (requests without an answer, subscriptions and their cursors) and what
+//! belongs to one connection (connect, heartbeat). Must never do I/O, sleep, or read a clock.
+//!
+//! Invariants: a message is handed to a subscription once and in order, and its cursor moves only then; whoever executes
+//! the effects delivers every `Deliver`, whatever happens to the connection. No frame, however odd, panics.
+
+mod heartbeat;
+mod held;
+mod requests;
+mod subscription;
+mod subscriptions;
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use streamgate_proto::v1::{
+    self, Connect, Connected, InboundMessage, OutboundMessage, inbound_message as inbound,
+    outbound_message::Envelope,
+};
+
+pub(crate) use requests::{Request, Retry};
+pub(crate) use subscription::{Delivery, Subscribing};
+
+use crate::error::Error;
+use heartbeat::{Beat, Heartbeat};
+use requests::Requests;
+use subscriptions::Subscriptions;
+
+/// The capability that selects the extended schema (PROTOCOL part B).
+pub(crate) const EXTENDED: &str = "streamgate.v1";
+
+/// Names a subscription inside this client.
+pub(crate) type SubscriptionId = u64;
+
+/// What the engine needs to know for its whole life.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) client_id: String,
+    pub(crate) token: String,
+    pub(crate) extended: bool,
+    /// How long the server may take to answer `connect`.
+    pub(crate) connect_timeout: Duration,
+    /// How often to ping a server that does not ping.
+    pub(crate) ping_interval: Duration,
+}
+
+/// What is to be done, in this order.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    /// Send on the current connection.
+    Send(InboundMessage),
+    /// Hand to a subscriber; must not be dropped when the connection breaks.
+    Deliver(SubscriptionId, Delivery),
+    /// The session is established.
+    Opened { session_id: String, resumed: bool },
+    /// Leave this connection because of the error; `soon`: without the usual delay.
+    Leave { error: Error, soon: bool },
+}
+
+/// Effects in the order in which they are to be carried out.
+pub(crate) type Effects = VecDeque<Effect>;
+
+#[derive(Debug)]
+enum Link {
+    Down,
+    /// Waits for the answer to the `connect` of this request id.
+    Connecting {
+        request: u64,
+        deadline: Instant,
+    },
+    Up {
+        heartbeat: Heartbeat,
+        leave_at: Option<Instant>,
+    },
+}
+
+/// Numbers of requests; never reused by one client.
+#[derive(Debug, Default)]
+pub(crate) struct RequestIds(u64);
+
+impl RequestIds {
+    fn next(&mut self) -> u64 {
+        self.0 += 1;
+        self.0
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    settings: Settings,
+    link: Link,
+    ids: RequestIds,
+    requests: Requests,
+    subscriptions: Subscriptions,
+    resume_token: String,
+    /// The server offers the extension, too.
+    extended: bool,
+    /// The server refused a connect over its subscriptions: ask for each by itself, to find the culprit.
+    connect_bare: bool,
+    effects: Effects,
+}
+
+impl Engine {
+    pub(crate) fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            link: Link::Down,
+            ids: RequestIds::default(),
+            requests: Requests::default(),
+            subscriptions: Subscriptions::default(),
+            resume_token: String::new(),
+            extended: false,
+            connect_bare: false,
+            effects: Effects::new(),
+        }
+    }
+
+    /// The next thing to do.
+    pub(crate) fn effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// A connection is there: says hello.
+    pub(crate) fn opened(&mut self, now: Instant) {
+        let request = self.ids.next();
+        let mut connect = Connect {
+            client_id: self.settings.client_id.clone(),
+            client_type: "streamgate-rust".to_owned(),
+            token: self.settings.token.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ..Connect::default()
+        };
+        if self.settings.extended {
+            connect.caps = vec![EXTENDED.to_owned()];
+        }
+        if !self.connect_bare {
+            connect.resume_token.clone_from(&self.resume_token);
+            connect.subscriptions = self.subscriptions.with_connect(request, self.extended);
+        }
+        self.link = Link::Connecting { request, deadline: now + self.settings.connect_timeout };
+        self.effects.push_back(Effect::Send(frame(request, inbound::Envelope::Connect(connect))));
+    }
+
+    /// The connection is gone.
+    pub(crate) fn lost(&mut self, error: &Error) {
+        self.link = Link::Down;
+        self.requests.lost(error);
+        self.subscriptions.lost();
+        // What was meant for the dead connection; deliveries stay.
+        self.effects.retain(|effect| matches!(effect, Effect::Deliver(..)));
+    }
+
+    /// Nothing will ever work again: everyone who waits is told why.
+    pub(crate) fn stop(&mut self, error: &Error) {
+        self.lost(error);
+        self.requests.fail_all(error);
+        self.subscriptions.end_all(error, &mut self.effects);
+    }
+
+    /// Takes a request; it is sent as soon as there is a connection.
+    pub(crate) fn request(&mut self, request: Request, now: Instant) {
+        let id = self.ids.next();
+        let up = self.is_up();
+        self.requests.add(id, request, up, now, &mut self.effects);
+    }
+
+    /// A frame could not be encoded: its request fails.
+    pub(crate) fn unsendable(&mut self, id: &str, error: Error) {
+        if let Ok(id) = id.parse() {
+            self.requests.refuse(id, error.clone());
+            self.subscriptions.refused(id, error, None, &mut self.effects);
+        }
+    }
+
+    /// Takes a subscription, or answers it at once if the target is taken.
+    pub(crate) fn subscribe(&mut self, subscribing: Subscribing, now: Instant) {
+        self.subscriptions.add(subscribing);
+        self.start_subscriptions(now);
+    }
+
+    /// Nobody listens to the subscription any more.
+    pub(crate) fn unsubscribe(&mut self, subscription: SubscriptionId, now: Instant) {
+        let Some((target, asked)) = self.subscriptions.remove(subscription) else { return };
+        if asked && self.is_up() {
+            self.send_unsubscribe(vec![target]);
+        }
+        self.start_subscriptions(now);
+    }
+
+    /// Something came from the server, if only a ping of the transport.
+    pub(crate) fn heard(&mut self, now: Instant) {
+        if let Link::Up { heartbeat, .. } = &mut self.link {
+            heartbeat.heard(now);
+        }
+    }
+
+    /// When [`tick`](Self::tick) has to be called at the latest.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let link = match &self.link {
+            Link::Down => None,
+            Link::Connecting { deadline, .. } => Some(*deadline),
+            Link::Up { heartbeat, leave_at } => {
+                let retry = self.subscriptions.next_retry();
+                [Some(heartbeat.deadline()), *leave_at, retry].into_iter().flatten().min()
+            }
+        };
+        link.into_iter().chain(self.requests.deadline()).min()
+    }
+
+    /// Time has passed.
+    pub(crate) fn tick(&mut self, now: Instant) {
+        let up = self.is_up();
+        self.requests.tick(now, up, &mut self.effects);
+        match &mut self.link {
+            Link::Down => {}
+            Link::Connecting { deadline, .. } => {
+                if *deadline <= now {
+                    self.leave(Error::Timeout { what: "connect" }, false);
+                }
+            }
+            Link::Up { leave_at, .. } if leave_at.is_some_and(|at| at <= now) => {
+                self.leave(Error::Closed { code: 1012, reason: "the node drains".to_owned() }, true);
+            }
+            Link::Up { heartbeat, .. } => match heartbeat.beat(now) {
+                Beat::Fine => self.start_subscriptions(now),
+                Beat::Ping => {
+                    let id = self.ids.next();
+                    let ping = frame(id, inbound::Envelope::Ping(v1::Ping {}));
+                    self.effects.push_back(Effect::Send(ping));
+                }
+                Beat::Dead(silence) => {
+                    let text = format!("nothing heard for {} ms", silence.as_millis());
+                    self.leave(Error::ConnectionLost(text), true);
+                }
+            },
+        }
+    }
+
+    /// Takes a frame from the server.
+    pub(crate) fn frame(&mut self, message: OutboundMessage, now: Instant) {
+        self.heard(now);
+        // Frames of the server's own have ids that are no numbers, or that nobody waits for.
+        let request = message.id.parse::<u64>().ok();
+        let Some(envelope) = message.envelope else { return };
+        if let Link::Connecting { request: expected, .. } = self.link {
+            return match envelope {
+                Envelope::Connected(connected) => self.connected(expected, connected, now),
+                Envelope::Error(error) => self.connect_refused(Error::from_wire(error)),
+                _ => {}
+            };
+        }
+        match envelope {
+            Envelope::Publication(publication) => {
+                for message in publication.messages {
+                    self.subscriptions.message(message.into(), &mut self.effects);
+                }
+            }
+            Envelope::Error(error) => self.error(request, Error::from_wire(error), now),
+            Envelope::SubscribeAck(ack) => {
+                if let Some(request) = request {
+                    self.subscriptions.acked(request, ack.subscriptions, self.extended, &mut self.effects);
+                    self.start_subscriptions(now);
+                }
+            }
+            Envelope::RecoverComplete(complete) => {
+                self.subscriptions.recovered(complete.into(), &mut self.effects);
+                self.start_subscriptions(now);
+            }
+            Envelope::Gap(gap) => self.subscriptions.gap(gap, &mut self.effects),
+            Envelope::PresenceEvent(event) => self.subscriptions.presence(event, &mut self.effects),
+            Envelope::Ping(_) => {
+                let pong = InboundMessage {
+                    id: message.id,
+                    envelope: Some(inbound::Envelope::Pong(v1::Pong {})),
+                    ..InboundMessage::default()
+                };
+                self.effects.push_back(Effect::Send(pong));
+            }
+            Envelope::Reconnect(reconnect) => {
+                if let Link::Up { leave_at, .. } = &mut self.link {
+                    *leave_at = Some(now + Duration::from_millis(reconnect.after_ms.into()));
+                }
+            }
+            answer => {
+                if let Some(request) = request {
+                    self.requests.answer(request, answer);
+                }
+            }
+        }
+    }
+
+    fn connected(&mut self, request: u64, connected: Connected, now: Instant) {
+        self.extended = self.settings.extended && connected.caps.iter().any(|cap| cap == EXTENDED);
+        self.resume_token = connected.resume_token;
+        self.connect_bare = false;
+        let heartbeat = Heartbeat::new(connected.ping_interval_ms, self.settings.ping_interval, now);
+        self.link = Link::Up { heartbeat, leave_at: None };
+        self.effects
+            .push_back(Effect::Opened { session_id: connected.session_id, resumed: connected.resumed });
+        // A resumed session may hold what was unsubscribed while there was no connection.
+        let foreign: Vec<_> = connected
+            .subscriptions
+            .iter()
+            .filter(|held| !self.subscriptions.contains(&held.channel))
+            .map(|held| held.channel.clone())
+            .collect();
+        self.subscriptions.acked(request, connected.subscriptions, self.extended, &mut self.effects);
+        if !foreign.is_empty() {
+            self.send_unsubscribe(foreign);
+        }
+        self.start_subscriptions(now);
+        self.requests.flush(now, &mut self.effects);
+    }
+
+    fn connect_refused(&mut self, error: Error) {
+        let over_subscriptions = matches!(&error, Error::Server { code, .. }
+            if code != "AUTH_ERROR" && code != "NOT_AVAILABLE");
+        if over_subscriptions {
+            self.connect_bare = true;
+        }
+        self.leave(error, false);
+    }
+
+    fn error(&mut self, request: Option<u64>, error: Error, now: Instant) {
+        if matches!(error, Error::Closed { .. }) {
+            return self.leave(error, false);
+        }
+        let Some(request) = request else {
+            tracing::warn!(%error, "the server reports an error that belongs to no request");
+            return;
+        };
+        if error.is_retryable() && self.requests.retry_later(request, now) {
+            return;
+        }
+        self.requests.refuse(request, error.clone());
+        self.subscriptions.refused(request, error, Some(now), &mut self.effects);
+    }
+
+    /// The transport failed, or the server closed it.
+    pub(crate) fn leave_with(&mut self, error: Error) {
+        self.leave(error, false);
+    }
+
+    fn leave(&mut self, error: Error, soon: bool) {
+        self.link = Link::Down;
+        self.effects.push_back(Effect::Leave { error, soon });
+    }
+
+    fn is_up(&self) -> bool {
+        matches!(self.link, Link::Up { .. })
+    }
+
+    fn start_subscriptions(&mut self, now: Instant) {
+        if self.is_up() {
+            self.subscriptions.start(&mut self.ids, self.extended, now, &mut self.effects);
+        }
+    }
+
+    fn send_unsubscribe(&mut self, targets: Vec<String>) {
+        let subscriptions = targets
+            .into_iter()
+            .map(|channel| v1::Subscription { channel, ..v1::Subscription::default() })
+            .collect();
+        let unsubscribe = inbound::Envelope::Unsubscribe(v1::Unsubscribe { subscriptions });
+        let id = self.ids.next();
+        self.effects.push_back(Effect::Send(frame(id, unsubscribe)));
+    }
+}
+
+fn frame(id: u64, envelope: inbound::Envelope) -> InboundMessage {
+    InboundMessage { id: id.to_string(), envelope: Some(envelope), ..InboundMessage::default() }
+}

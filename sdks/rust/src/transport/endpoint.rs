@@ -1,0 +1,105 @@
+//! URLs of gateways.
+
+use crate::error::Error;
+
+/// How to talk to an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    WebSocket,
+    Grpc,
+}
+
+/// Where a gateway listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Endpoint {
+    pub(crate) kind: Kind,
+    /// `host:port`, for people and for TCP.
+    pub(crate) address: String,
+    /// Whole URL: `ws://host:port/path` or `http://host:port`.
+    pub(crate) url: String,
+}
+
+/// Port of the WebSocket listener, if none is named.
+const WEBSOCKET_PORT: u16 = 9080;
+/// Port of the gRPC listener, if none is named.
+const GRPC_PORT: u16 = 9090;
+
+impl Endpoint {
+    /// Reads `ws://host[:port][/path]`, `grpc://host[:port]` or `host[:port]`, which means WebSocket. The path is `/ws`,
+    /// if none is given.
+    pub(crate) fn parse(url: &str) -> Result<Self, Error> {
+        let invalid = |reason: &str| Error::InvalidUrl { url: url.to_owned(), reason: reason.to_owned() };
+        let (scheme, rest) = url.split_once("://").unwrap_or(("ws", url));
+        let (authority, path) = match rest.find('/') {
+            Some(at) => rest.split_at(at),
+            None => (rest, ""),
+        };
+        let kind = match scheme {
+            "ws" => Kind::WebSocket,
+            "grpc" => Kind::Grpc,
+            "wss" | "grpcs" | "https" => {
+                return Err(invalid("this client has no TLS; connect through a proxy that adds it"));
+            }
+            _ => return Err(invalid("use ws://host:port, grpc://host:port or host:port")),
+        };
+        if authority.contains('@') {
+            return Err(invalid("credentials do not belong in the URL, give a token instead"));
+        }
+        let port = if kind == Kind::WebSocket { WEBSOCKET_PORT } else { GRPC_PORT };
+        let address = with_port(authority, port).ok_or_else(|| invalid("a host and a port are expected"))?;
+        let url = match kind {
+            Kind::WebSocket if matches!(path, "" | "/") => format!("ws://{address}/ws"),
+            Kind::WebSocket => format!("ws://{address}{path}"),
+            Kind::Grpc if matches!(path, "" | "/") => format!("http://{address}"),
+            Kind::Grpc => return Err(invalid("gRPC takes no path")),
+        };
+        Ok(Self { kind, address, url })
+    }
+}
+
+/// `host`, `host:port`, `[v6]` or `[v6]:port` with a port; `None` if it is none of these.
+fn with_port(authority: &str, default: u16) -> Option<String> {
+    // The colons of an IPv6 address are inside the brackets.
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()?),
+        _ => (authority, default),
+    };
+    let bracketed = host.starts_with('[') && host.ends_with(']');
+    let plain = !host.contains([':', '[', ']', ' ', '?', '#']);
+    (!host.is_empty() && (bracketed || plain)).then(|| format!("{host}:{port}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> String {
+        Endpoint::parse(text).unwrap().url
+    }
+
+    #[test]
+    fn short_forms_mean_websocket_on_its_usual_port_and_path() {
+        assert_eq!(url("127.0.0.1:9080"), "ws://127.0.0.1:9080/ws");
+        assert_eq!(url("node-2"), "ws://node-2:9080/ws");
+        assert_eq!(url("ws://node-2:80/"), "ws://node-2:80/ws");
+        assert_eq!(url("ws://node-2:80/realtime?x=1"), "ws://node-2:80/realtime?x=1");
+        assert_eq!(url("[::1]:9080"), "ws://[::1]:9080/ws");
+        assert_eq!(url("[::1]"), "ws://[::1]:9080/ws");
+    }
+
+    #[test]
+    fn grpc_has_its_own_port() {
+        assert_eq!(url("grpc://node-2"), "http://node-2:9090");
+        let endpoint = Endpoint::parse("grpc://node-2:1").unwrap();
+        assert_eq!((endpoint.kind, endpoint.address.as_str()), (Kind::Grpc, "node-2:1"));
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_refused_with_a_reason() {
+        for bad in
+            ["", "http://a:1", "wss://a:1", "ws://a:b", "ws://", "::1", "u@a:1", "grpc://a:1/x", "a b:1"]
+        {
+            assert!(matches!(Endpoint::parse(bad), Err(Error::InvalidUrl { .. })), "{bad:?}");
+        }
+    }
+}
