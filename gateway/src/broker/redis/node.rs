@@ -153,7 +153,7 @@ impl RedisBroker {
         &self,
         publish: Publish,
     ) -> Result<oneshot::Receiver<Result<Published, BrokerError>>, BrokerError> {
-        self.must_be_up()?;
+        self.must_have_started()?;
         let partition = self.partition_of(publish.channel.as_str())?;
         let blob = publish.stored.to_bytes();
         let permit = partition.admit(blob.len() + publish.channel.as_str().len())?;
@@ -173,11 +173,12 @@ impl RedisBroker {
         Ok(answer)
     }
 
-    /// Away from Redis, work is refused at once instead of waiting for it.
-    fn must_be_up(&self) -> Result<(), BrokerError> {
+    /// Whether the node has its place in Redis. While it is away its partitions refuse at once what needs their link;
+    /// without the reader alone, publishes go on and deliveries wait in the inboxes.
+    fn must_have_started(&self) -> Result<(), BrokerError> {
         match &*self.status.borrow() {
-            BrokerStatus::Ready => Ok(()),
-            BrokerStatus::Starting(reason) | BrokerStatus::Away(reason) => {
+            BrokerStatus::Ready | BrokerStatus::Away(_) => Ok(()),
+            BrokerStatus::Starting(reason) => {
                 Err(BrokerError::NotAvailable { reason: reason.clone(), sent: false })
             }
             BrokerStatus::Stopped => Err(BrokerError::Stopped),
@@ -185,7 +186,7 @@ impl RedisBroker {
     }
 
     fn enqueue_subscribe(&self, sink: SinkId, to: SubscribeTo) -> Result<Answer<Subscribed>, BrokerError> {
-        self.must_be_up()?;
+        self.must_have_started()?;
         match to {
             SubscribeTo::Channel { channel, start } => {
                 let partition = self.partition_of(channel.as_str())?;
@@ -218,14 +219,20 @@ impl RedisBroker {
         let (partitions, pattern) = (self.partitions.clone(), pattern.clone());
         let wants_past = start != Start::Live;
         Ok(async move {
-            let parts: Result<Vec<PatternPart>, BrokerError> = join_all(answers).await.into_iter().collect();
-            parts.map(|parts| join(parts, wants_past)).inspect_err(|_| {
-                // All or nothing; those that failed have taken their part back already.
-                for partition in partitions.iter() {
+            let parts: Vec<Result<PatternPart, BrokerError>> = join_all(answers).await;
+            if parts.iter().any(Result::is_err) {
+                // All or nothing: where it is new, the interest is taken back.
+                let new = partitions
+                    .iter()
+                    .zip(&parts)
+                    .filter(|(_, part)| part.as_ref().is_ok_and(|part| part.fresh));
+                for (partition, _) in new {
                     let target = Target::Pattern(pattern.clone());
                     let _ = partition.send(Request::Unsubscribe { sink, target });
                 }
-            })
+            }
+            let parts: Result<Vec<PatternPart>, BrokerError> = parts.into_iter().collect();
+            parts.map(|parts| join(parts, wants_past))
         }
         .boxed())
     }

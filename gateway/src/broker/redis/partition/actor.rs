@@ -28,7 +28,7 @@ use super::{
         topology,
     },
     FromReader, PatternPart, Request,
-    patterns::{PatternState, Scan},
+    patterns::{PatternState, PendingScan},
     slot::Slot,
 };
 use crate::{
@@ -87,7 +87,7 @@ pub(super) enum Done {
     },
     Scanned {
         pattern: Pattern,
-        scan: Scan,
+        subscriber: Option<u64>,
         outcome: Result<PatternPart, BrokerError>,
     },
     Checked {
@@ -107,6 +107,9 @@ pub struct Actor {
     pub(super) interest: Interest,
     pub(super) slots: HashMap<Channel, Slot>,
     pub(super) patterns: HashMap<Pattern, PatternState>,
+    /// Pattern subscribers without an answer so far.
+    pub(super) scans: Vec<PendingScan>,
+    pub(super) scan_count: u64,
     pub(super) combiner: Combiner,
     pub(super) beliefs: Beliefs,
     /// Replid that the beliefs were learned under.
@@ -127,6 +130,8 @@ impl Actor {
             interest: Interest::default(),
             slots: HashMap::new(),
             patterns: HashMap::new(),
+            scans: Vec::new(),
+            scan_count: 0,
             combiner: Combiner::default(),
             beliefs: Beliefs::default(),
             replid: String::new(),
@@ -203,7 +208,7 @@ impl Actor {
                 self.finish_read(&channel, version, subscribed, part, outcome);
             }
             Done::Filled { channel, from, outcome } => self.finish_fill(&channel, from, outcome),
-            Done::Scanned { pattern, scan, outcome } => self.finish_scan(&pattern, scan, outcome),
+            Done::Scanned { pattern, subscriber, outcome } => self.finish_scan(&pattern, subscriber, outcome),
             Done::Checked { batch, interests, outcome } => self.finish_check(batch, interests, outcome),
             Done::Ignored => {}
         }

@@ -35,7 +35,8 @@ impl Actor {
         let Some(position) = publication.position else {
             return self.deliver(&publication);
         };
-        let listened = !self.interest.listeners(publication.channel.as_str()).is_empty();
+        let name = publication.channel.as_str();
+        let listened = !self.interest.listeners(name).is_empty() || self.is_awaited(name);
         if !listened && !self.slots.contains_key(&publication.channel) {
             // Interest was withdrawn meanwhile.
             return;
@@ -64,8 +65,16 @@ impl Actor {
         }
     }
 
-    pub(super) fn deliver(&self, publication: &Arc<Publication>) {
-        let sinks = self.interest.listeners(publication.channel.as_str());
+    /// Hands a publication to whoever listens and does not have it yet.
+    fn deliver(&mut self, publication: &Arc<Publication>) {
+        let mut sinks = self.interest.listeners(publication.channel.as_str());
+        if let Some(position) = publication.position {
+            if let Some(slot) = self.slots.get_mut(&publication.channel).filter(|slot| !slot.skips.is_empty())
+            {
+                sinks = slot.without_skipping(sinks, position);
+            }
+            self.keep_for_scans(publication);
+        }
         self.environment.sinks.deliver(sinks, &Delivery::Publication(publication.clone()));
     }
 
@@ -75,6 +84,7 @@ impl Actor {
         if let Some(slot) = self.slots.get_mut(channel) {
             slot.broken();
         }
+        self.break_scans(channel);
         let sinks = self.interest.listeners(channel.as_str());
         self.environment.sinks.deliver(sinks, &Delivery::Gap { channel: channel.clone(), position, reason });
     }

@@ -5,8 +5,9 @@
 //!
 //! Invariants:
 //! - Requests take effect in the order in which [`Partition::send`] was called.
-//! - A sink's interest counts from before its script call on: nothing published after the position that is answered
-//!   can pass it by.
+//! - A sink takes part in deliveries from the moment of its answer on, and gets exactly what follows the position in it:
+//!   what was delivered to others between the read and the answer is in the answer, what is still to come through the
+//!   inbox up to that position is skipped.
 //! - Deliveries of a channel pass through one place (`deliver.rs`), which lets only continuous ones through.
 
 mod actor;
@@ -83,6 +84,8 @@ pub struct PatternPart {
     pub missed: Vec<ChannelCatchup>,
     /// There is more than was looked at.
     pub truncated: bool,
+    /// The sink had no interest in the pattern before.
+    pub fresh: bool,
 }
 
 /// What the inbox reader tells.

@@ -1,6 +1,9 @@
 //! Interest in patterns, their recovery, and the search for channels born while the inbox may have missed entries.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use tokio::sync::oneshot;
 
@@ -14,11 +17,11 @@ use super::{
     },
     PatternPart, Permit,
     actor::{Actor, Done},
-    slot::{Fill, Slot},
+    slot::{Fill, Slot, Tail},
     subscribe::{count_recovery, missed},
 };
 use crate::{
-    broker::{BrokerError, GapReason, PatternCursors, SinkId, Start},
+    broker::{BrokerError, GapReason, PatternCursors, Publication, SinkId, Start},
     channel::{Channel, Pattern, Target},
     policy::{ChannelPolicy, Policies},
     position::Position,
@@ -40,17 +43,21 @@ pub struct PatternState {
     pub scanning: bool,
 }
 
-/// Why a pattern was looked up.
-pub enum Scan {
-    /// For a subscriber.
-    Subscribe {
-        sink: SinkId,
-        fresh: bool,
-        reply: oneshot::Sender<Result<PatternPart, BrokerError>>,
-        _permit: Permit,
-    },
-    /// See [`PatternState::rescan`].
-    Rescan,
+/// A subscriber that waits for a scan.
+#[derive(Debug)]
+pub struct PendingScan {
+    /// Which one; ids are not used again.
+    pub id: u64,
+    pattern: Pattern,
+    sink: SinkId,
+    live: bool,
+    reply: oneshot::Sender<Result<PatternPart, BrokerError>>,
+    /// It was unsubscribed again meanwhile.
+    cancelled: bool,
+    /// What was delivered of matching channels since the scan was asked for.
+    tails: HashMap<Channel, Tail>,
+    kept: usize,
+    _permit: Permit,
 }
 
 impl Actor {
@@ -63,59 +70,159 @@ impl Actor {
         reply: oneshot::Sender<Result<PatternPart, BrokerError>>,
         permit: Permit,
     ) {
-        let target = Target::Pattern(pattern.clone());
-        let fresh = !self.interest.of(&target).contains(sink);
-        self.interest.insert(&target, sink);
-        self.patterns.entry(pattern.clone()).or_default();
-        let scan = Scan::Subscribe { sink, fresh, reply, _permit: permit };
-        match self.caller() {
-            Ok(caller) => {
-                let recovery = Recovery { start, marker, policies: self.environment.policies.clone() };
-                let call = scan_catalogue(&caller, &pattern);
-                self.later(async move {
-                    let outcome = async { recovery.run(&caller, &pattern, call.await?).await }.await;
-                    Done::Scanned { pattern, scan, outcome }
-                });
+        let caller = match self.caller() {
+            Ok(caller) => caller,
+            Err(error) => {
+                let _ = reply.send(Err(error));
+                return;
             }
-            Err(error) => self.finish_scan(&pattern, scan, Err(error)),
-        }
+        };
+        self.patterns.entry(pattern.clone()).or_default();
+        self.scan_count += 1;
+        let id = self.scan_count;
+        self.scans.push(PendingScan {
+            id,
+            pattern: pattern.clone(),
+            sink,
+            live: start == Start::Live,
+            reply,
+            cancelled: false,
+            tails: HashMap::new(),
+            kept: 0,
+            _permit: permit,
+        });
+        let recovery = Recovery { start, marker, policies: self.environment.policies.clone() };
+        let call = scan_catalogue(&caller, &pattern);
+        self.later(async move {
+            let outcome = async { recovery.run(&caller, &pattern, call.await?).await }.await;
+            Done::Scanned { pattern, subscriber: Some(id), outcome }
+        });
     }
 
     pub(super) fn finish_scan(
         &mut self,
         pattern: &Pattern,
-        scan: Scan,
+        subscriber: Option<u64>,
         outcome: Result<PatternPart, BrokerError>,
     ) {
-        match scan {
-            Scan::Subscribe { sink, fresh, reply, .. } => {
-                match &outcome {
-                    Ok(part) => self.take_positions(pattern, part),
-                    Err(_) if fresh => self.unsubscribe(sink, &Target::Pattern(pattern.clone())),
-                    Err(_) => {}
-                }
-                let _ = reply.send(outcome);
+        let Some(id) = subscriber else { return self.finish_rescan(pattern, outcome) };
+        let Some(at) = self.scans.iter().position(|scan| scan.id == id) else { return };
+        let mut scan = self.scans.swap_remove(at);
+        let mut outcome = outcome.map(|part| self.join_tails(&mut scan, part));
+        if let Some(part) = outcome.as_mut().ok().filter(|_| !scan.cancelled) {
+            self.activate(&scan, part);
+        }
+        if !self.is_wanted(pattern) && self.patterns.remove(pattern).is_some() {
+            // The call may have been executed.
+            self.withdraw(&Target::Pattern(pattern.clone()));
+        }
+        let _ = scan.reply.send(outcome);
+    }
+
+    /// Puts what was delivered to others meanwhile into the answer.
+    fn join_tails(&self, scan: &mut PendingScan, mut part: PatternPart) -> PatternPart {
+        let mut positions: HashMap<Channel, Position> = part.positions.drain(..).collect();
+        for (channel, tail) in scan.tails.drain() {
+            let known = positions.get(&channel).copied();
+            // A channel born since the scan starts with its first publication.
+            let end = known.unwrap_or(Position { epoch: part.top, offset: 0 });
+            let live = self.slots.get(&channel).and_then(|slot| slot.last).unwrap_or(end).max(end);
+            if scan.live {
+                positions.insert(channel, live);
+                continue;
             }
-            Scan::Rescan => {
-                let Some(state) = self.patterns.get_mut(pattern) else { return };
-                state.scanning = false;
-                match outcome {
-                    Ok(part) => self.take_births(pattern, &part),
-                    Err(_) => state.rescan = true,
+            let missed_of = part.missed.iter_mut().position(|item| item.channel == channel);
+            let cut = missed_of
+                .and_then(|at| part.missed.get(at))
+                .is_some_and(|item| item.gap == Some(GapReason::Truncated));
+            match tail.after(end) {
+                Some(entries) if !cut => {
+                    let Some(last) = entries.last().and_then(|last| last.position) else { continue };
+                    positions.insert(channel.clone(), last);
+                    match missed_of.and_then(|at| part.missed.get_mut(at)) {
+                        Some(item) => item.publications.extend(entries),
+                        None => part.missed.extend(missed(&channel, entries, None)),
+                    }
                 }
+                // Too much at once: the rest is in history.
+                _ => {
+                    positions.insert(channel.clone(), live);
+                    part.truncated = true;
+                    match missed_of.and_then(|at| part.missed.get_mut(at)) {
+                        Some(item) => item.gap = item.gap.or(Some(GapReason::Truncated)),
+                        None => part.missed.extend(missed(&channel, Vec::new(), Some(GapReason::Truncated))),
+                    }
+                }
+            }
+        }
+        part.positions = positions.into_iter().collect();
+        part
+    }
+
+    /// Lets the sink take part in deliveries from now on.
+    fn activate(&mut self, scan: &PendingScan, part: &mut PatternPart) {
+        if let Some(state) = self.patterns.get_mut(&scan.pattern).filter(|state| state.known_top == 0) {
+            state.known_top = part.top;
+        }
+        for (channel, position) in &part.positions {
+            let known = self.interest.listeners(channel.as_str()).contains(scan.sink);
+            let slot = self.slots.entry(channel.clone()).or_insert_with(|| Slot::new(None));
+            slot.learn_end(*position);
+            if !known {
+                slot.skip_until(scan.sink, *position);
+            }
+        }
+        let target = Target::Pattern(scan.pattern.clone());
+        part.fresh = !self.interest.of(&target).contains(scan.sink);
+        self.interest.insert(&target, scan.sink);
+    }
+
+    /// Whether somebody listens to the pattern, or will.
+    pub(super) fn is_wanted(&self, pattern: &Pattern) -> bool {
+        !self.interest.of(&Target::Pattern(pattern.clone())).is_empty()
+            || self.scans.iter().any(|scan| !scan.cancelled && scan.pattern == *pattern)
+    }
+
+    /// Whether a pattern that matches `channel` is being looked up for a subscriber.
+    pub(super) fn is_awaited(&self, channel: &str) -> bool {
+        self.scans.iter().any(|scan| scan.pattern.matches(channel))
+    }
+
+    /// Cancels what `sink` waits for; whether there was something.
+    pub(super) fn cancel_scans(&mut self, sink: SinkId, pattern: &Pattern) -> bool {
+        let mut cancelled = false;
+        for scan in self.scans.iter_mut().filter(|scan| scan.sink == sink && scan.pattern == *pattern) {
+            cancelled |= !std::mem::replace(&mut scan.cancelled, true);
+        }
+        cancelled
+    }
+
+    /// Keeps a delivery for those whose answer is under way.
+    pub(super) fn keep_for_scans(&mut self, publication: &Arc<Publication>) {
+        for scan in self.scans.iter_mut().filter(|scan| scan.pattern.matches(publication.channel.as_str())) {
+            let tail = scan.tails.entry(publication.channel.clone()).or_default();
+            if scan.kept < GREATEST_REPLAY {
+                scan.kept += 1;
+                tail.entries.push(publication.clone());
+            } else {
+                tail.broken = true;
             }
         }
     }
 
-    /// The channels that were there when the interest began.
-    fn take_positions(&mut self, pattern: &Pattern, part: &PatternPart) {
-        let Some(state) = self.patterns.get_mut(pattern) else { return };
-        if state.known_top == 0 {
-            state.known_top = part.top;
+    /// Continuity of `channel` is lost while answers are under way.
+    pub(super) fn break_scans(&mut self, channel: &Channel) {
+        for scan in self.scans.iter_mut().filter(|scan| scan.pattern.matches(channel.as_str())) {
+            scan.tails.entry(channel.clone()).or_default().broken = true;
         }
-        for (channel, position) in &part.positions {
-            let slot = self.slots.entry(channel.clone()).or_insert_with(|| Slot::new(None));
-            slot.learn_end(*position);
+    }
+
+    fn finish_rescan(&mut self, pattern: &Pattern, outcome: Result<PatternPart, BrokerError>) {
+        let Some(state) = self.patterns.get_mut(pattern) else { return };
+        state.scanning = false;
+        match outcome {
+            Ok(part) => self.take_births(pattern, &part),
+            Err(_) => state.rescan = true,
         }
     }
 
@@ -152,7 +259,7 @@ impl Actor {
             }
             let call = scan_catalogue(&caller, &pattern);
             self.later(async move {
-                Done::Scanned { pattern, scan: Scan::Rescan, outcome: call.await.map(PatternPart::from) }
+                Done::Scanned { pattern, subscriber: None, outcome: call.await.map(PatternPart::from) }
             });
         }
     }
@@ -175,7 +282,7 @@ struct Listing {
 impl From<Listing> for PatternPart {
     fn from(listing: Listing) -> Self {
         let positions = listing.channels.into_iter().map(|listed| (listed.channel, listed.last)).collect();
-        Self { positions, top: listing.top, missed: Vec::new(), truncated: listing.truncated }
+        Self { positions, top: listing.top, missed: Vec::new(), truncated: listing.truncated, fresh: false }
     }
 }
 

@@ -29,7 +29,7 @@ impl Actor {
         for channel in stuck {
             self.start_fill(&channel);
         }
-        if self.ticks % CHECK_TICKS == 0 && self.unchecked.is_empty() {
+        if self.ticks.is_multiple_of(CHECK_TICKS) && self.unchecked.is_empty() {
             self.forget_silent();
             let quiet = self.slots.iter().filter(|(_, slot)| slot.seen.elapsed() >= QUIET);
             self.unchecked = quiet.map(|(channel, _)| channel.clone()).collect();

@@ -4,9 +4,15 @@ use std::{sync::Arc, time::Instant};
 
 use tokio::sync::oneshot;
 
-use super::{super::replay_cache::ReplayCache, Permit};
+use super::{
+    super::{
+        continuity::{Step, judge},
+        replay_cache::ReplayCache,
+    },
+    Permit,
+};
 use crate::{
-    broker::{BrokerError, Publication, SinkId, Start, Subscribed},
+    broker::{BrokerError, Publication, SinkId, Start, Subscribed, interest::SinkSet},
     position::Position,
 };
 
@@ -27,11 +33,15 @@ pub struct Slot {
     /// Grows when that interest is withdrawn: an answer to an earlier call proves nothing any more.
     pub version: u64,
     /// A read for those who wait is under way; deliveries since then.
-    pub reading: Option<Vec<Arc<Publication>>>,
+    pub reading: Option<Tail>,
+    /// Sinks that were answered a position that is still to come through the inbox: they have everything up to it.
+    pub skips: Vec<(SinkId, Position)>,
     /// Subscribers without an answer so far.
     pub waiters: Vec<Waiter>,
     /// For recoveries.
     pub cache: Option<Cached>,
+    /// Reads for recoveries since there was a cache.
+    pub reads: u32,
     /// When something was last delivered or checked.
     pub seen: Instant,
 }
@@ -52,13 +62,33 @@ pub struct Waiter {
     pub sink: SinkId,
     pub start: Start<Position>,
     pub reply: oneshot::Sender<Result<Subscribed, BrokerError>>,
-    /// Whether the sink had no interest before, so that a failure takes it back.
-    pub fresh: bool,
+    /// It was unsubscribed again meanwhile.
+    pub cancelled: bool,
     /// [`Slot::version`] when it came.
     pub version: u64,
     /// The whole history was read in vain for this one: read its own part.
     pub own_read: bool,
     pub _permit: Permit,
+}
+
+/// Deliveries during a read.
+#[derive(Debug, Default)]
+pub struct Tail {
+    /// In order.
+    pub entries: Vec<Arc<Publication>>,
+    /// They are not everything.
+    pub broken: bool,
+}
+
+impl Tail {
+    /// What follows `end`, where the read ended; `None` if that is not all known.
+    #[must_use]
+    pub fn after(mut self, end: Position) -> Option<Vec<Arc<Publication>>> {
+        self.entries.retain(|entry| entry.position > Some(end));
+        let next = self.entries.first().and_then(|first| first.position);
+        let continues = next.is_none_or(|next| judge(end, next) == Step::Next);
+        (continues && !self.broken).then_some(self.entries)
+    }
 }
 
 /// A hole that is being filled.
@@ -96,8 +126,10 @@ impl Slot {
             registered: false,
             version: 0,
             reading: None,
+            skips: Vec::new(),
             waiters: Vec::new(),
             cache: None,
+            reads: 0,
             seen: Instant::now(),
         }
     }
@@ -122,6 +154,25 @@ impl Slot {
         }
     }
 
+    /// Notes that a sink that is new to the channel was answered `end`.
+    pub fn skip_until(&mut self, sink: SinkId, end: Position) {
+        if self.stragglers.is_some() || self.last < Some(end) {
+            self.skips.push((sink, end));
+        }
+    }
+
+    /// Takes those out of `sinks` who have the publication at `position` already.
+    pub fn without_skipping(&mut self, mut sinks: SinkSet, position: Position) -> SinkSet {
+        self.skips.retain(|(sink, end)| {
+            let skips = position <= *end;
+            if skips {
+                sinks.remove(*sink);
+            }
+            skips
+        });
+        sinks
+    }
+
     /// Takes note of a delivery.
     pub fn delivered(&mut self, publication: &Arc<Publication>) {
         self.seen = Instant::now();
@@ -131,7 +182,7 @@ impl Slot {
             cached.cache.append(publication);
         }
         if let Some(tail) = &mut self.reading {
-            tail.push(publication.clone());
+            tail.entries.push(publication.clone());
         }
     }
 
@@ -139,7 +190,7 @@ impl Slot {
     pub fn broken(&mut self) {
         self.cache = None;
         if let Some(tail) = &mut self.reading {
-            tail.clear();
+            tail.broken = true;
         }
     }
 }

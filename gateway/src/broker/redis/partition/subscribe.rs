@@ -12,14 +12,18 @@ use super::{
     },
     Permit,
     actor::{Actor, Done},
-    slot::{Cached, Slot, Waiter},
+    slot::{Cached, Slot, Tail, Waiter},
 };
 use crate::{
     broker::{BrokerError, Catchup, ChannelCatchup, From, GapReason, SinkId, Start, Subscribed},
     channel::{Channel, Target},
+    policy::ChannelPolicy,
     position::Position,
 };
 
+/// So many recoveries of a channel in a row read for themselves, and so see every publication that was acked before
+/// they began. Those after them are served from the cache, which ends where this node's inbox was read to.
+const OWN_READS: u32 = 8;
 /// A cache that nobody has used for so long is dropped.
 const CACHE_IDLE: Duration = Duration::from_secs(2);
 
@@ -32,38 +36,20 @@ impl Actor {
         reply: oneshot::Sender<Result<Subscribed, BrokerError>>,
         permit: Permit,
     ) {
-        let target = Target::Channel(channel.clone());
-        let fresh = !self.interest.of(&target).contains(sink);
-        self.interest.insert(&target, sink);
         let slot = self.slots.entry(channel.clone()).or_insert_with(|| Slot::new(None));
-        let version = slot.version;
-        slot.waiters.push(Waiter { sink, start, reply, fresh, version, own_read: false, _permit: permit });
+        let (version, cancelled, own_read) = (slot.version, false, false);
+        slot.waiters.push(Waiter { sink, start, reply, cancelled, version, own_read, _permit: permit });
         self.serve(&channel);
     }
 
     /// Answers whoever can be answered from memory and reads for the others, one read at a time.
     fn serve(&mut self, channel: &Channel) {
-        let Some(slot) = self.slots.get_mut(channel) else { return };
-        if slot.reading.is_some() {
-            return;
-        }
         let policy = self.environment.policies.of(channel.as_str());
-        if slot.registered {
-            if let Some(cached) = &mut slot.cache {
-                let elapsed = u64::try_from(cached.read.elapsed().as_millis()).unwrap_or(u64::MAX);
-                cached.cache.trim(&policy, cached.now_ms.saturating_add(elapsed));
-            }
-            let waiters = std::mem::take(&mut slot.waiters);
-            for waiter in waiters {
-                match from_memory(slot, &waiter, policy.keeps_history()) {
-                    Some((end, replay)) => answer(waiter, channel, end, replay, false),
-                    None => slot.waiters.push(waiter),
-                }
-            }
-        }
+        self.serve_from_memory(channel, &policy);
+        let Some(slot) = self.slots.get_mut(channel).filter(|slot| slot.reading.is_none()) else { return };
         let Some(first) = slot.waiters.first() else { return };
-        // Someone else's cursor is not in the cache, or many wait: the whole history serves all of them.
-        let share = !first.own_read && (slot.cache.is_some() || slot.waiters.len() > 1);
+        // Many wait, or came before: the whole history serves all of them.
+        let share = !first.own_read && (slot.reads >= OWN_READS || slot.waiters.len() > 1);
         let part = match Part::of(&first.start) {
             Part::After(_) | Part::From(_) if share => Part::From(From::Start),
             part => part,
@@ -73,8 +59,10 @@ impl Actor {
             Ok(caller) => caller,
             Err(error) => return self.fail_waiters(channel, &error),
         };
-        let Some(slot) = self.slots.get_mut(channel) else { return };
-        slot.reading = Some(Vec::new());
+        if let Some(slot) = self.slots.get_mut(channel) {
+            slot.reading = Some(Tail::default());
+            slot.reads += u32::from(part != Part::Ends);
+        }
         let name = channel.clone();
         if registered {
             let call = caller.read(channel, policy, part);
@@ -87,6 +75,24 @@ impl Actor {
             self.later(async move {
                 Done::Read { channel: name, version, subscribed: true, part, outcome: call.await }
             });
+        }
+    }
+
+    fn serve_from_memory(&mut self, channel: &Channel, policy: &ChannelPolicy) {
+        let Some(slot) = self.slots.get_mut(channel).filter(|slot| slot.registered) else { return };
+        if let Some(cached) = &mut slot.cache {
+            let elapsed = u64::try_from(cached.read.elapsed().as_millis()).unwrap_or(u64::MAX);
+            cached.cache.trim(policy, cached.now_ms.saturating_add(elapsed));
+        }
+        let (mut answers, version) = (Vec::new(), slot.version);
+        for waiter in std::mem::take(&mut slot.waiters) {
+            match from_memory(slot, &waiter, policy.keeps_history()).filter(|_| waiter.version == version) {
+                Some((end, replay)) => answers.push((waiter, end, replay)),
+                None => slot.waiters.push(waiter),
+            }
+        }
+        for (waiter, end, replay) in answers {
+            self.answer(waiter, channel, end, replay, false);
         }
     }
 
@@ -105,96 +111,150 @@ impl Actor {
             Err(error) => return self.fail_waiters(channel, &error),
         };
         let current = version == slot.version;
-        if subscribed && current {
-            slot.registered = true;
-        }
-        let Some(range) = range else {
+        slot.registered |= subscribed && current;
+        match range {
             // No history: only that the interest is registered matters.
-            return self.answer_without_history(channel, version);
-        };
-        if current {
-            slot.learn_end(range.end());
-        }
-        self.answer_from(channel, version, part, &range);
-        if let Some(slot) = self.slots.get_mut(channel).filter(|_| current && part != Part::Ends) {
-            keep_for_others(slot, &range, part, &tail);
+            None => self.answer_without_history(channel, version),
+            Some(range) => {
+                if current {
+                    slot.learn_end(range.end());
+                }
+                self.answer_from(channel, version, part, range, tail);
+            }
         }
         self.serve(channel);
         self.forget_if_unused(channel);
     }
 
-    /// Answers those that the read was made for.
-    fn answer_from(&mut self, channel: &Channel, version: u64, part: Part, range: &Range) {
+    /// Answers those that the read was made for, and keeps what was read for others.
+    fn answer_from(&mut self, channel: &Channel, version: u64, part: Part, range: Range, tail: Tail) {
         let Some(slot) = self.slots.get_mut(channel) else { return };
-        let mut first = true;
-        let cache = ReplayCache::from_range(range, part);
+        let live = slot.last.map_or(range.end(), |last| last.max(range.end()));
+        let (own, cut, now_ms) = (own_replay(&range, part), range.more, range.now_ms);
+        let mut cache = ReplayCache::from_range(&range, part);
+        // What was cut off ends before the tail, and the rest is in history.
+        let tail = if cut { Some(Vec::new()) } else { tail.after(range.end()) };
+        let end = match &tail {
+            Some(tail) if !cut => tail.last().and_then(|last| last.position).unwrap_or(range.end()),
+            _ => live,
+        };
+        for entry in tail.iter().flatten() {
+            if let Some(cache) = &mut cache {
+                cache.append(entry);
+            }
+        }
+        let (mut answers, mut first) = (Vec::new(), true);
         for mut waiter in std::mem::take(&mut slot.waiters) {
-            let own = Part::of(&waiter.start) == part;
-            let replay = match (&cache, &waiter.start) {
-                _ if waiter.version != version => None,
-                (_, Start::Live) => Some(Replay { publications: Vec::new(), gap: None }),
-                _ if own => Some(own_replay(range, part)),
-                (Some(cache), start) => cache.replay(start),
-                (None, _) => None,
+            let current = waiter.version == version;
+            let replay = match (&cache, &tail, &waiter.start) {
+                _ if !current => None,
+                (_, _, Start::Live) => Some((live, nothing_missed(), false)),
+                (_, Some(tail), start) if Part::of(start) == part => {
+                    let mut own = own.clone();
+                    own.publications.extend(tail.iter().cloned());
+                    Some((end, own, cut))
+                }
+                (Some(cache), Some(_), start) => cache.replay(start).map(|replay| (end, replay, false)),
+                _ => None,
             };
             match replay {
-                Some(replay) => answer(waiter, channel, range.end(), replay, own && range.more),
+                Some(replay) => answers.push((waiter, replay)),
                 None => {
                     // Its turn was in vain: next time its own part is read.
-                    waiter.own_read |= std::mem::take(&mut first) && waiter.version == version;
+                    waiter.own_read |= first && current;
                     slot.waiters.push(waiter);
                 }
             }
             first = false;
         }
+        let current = version == slot.version && part != Part::Ends && tail.is_some();
+        if let Some(cache) = cache.filter(|_| current) {
+            keep_for_others(slot, cache, now_ms);
+        }
+        for (waiter, (end, replay, cut)) in answers {
+            self.answer(waiter, channel, Some(end), replay, cut);
+        }
+    }
+
+    /// Answers and lets the sink take part in deliveries from now on.
+    fn answer(
+        &mut self,
+        waiter: Waiter,
+        channel: &Channel,
+        end: Option<Position>,
+        replay: Replay,
+        cut: bool,
+    ) {
+        if !waiter.cancelled {
+            let known = self.interest.listeners(channel.as_str()).contains(waiter.sink);
+            self.interest.insert(&Target::Channel(channel.clone()), waiter.sink);
+            if let (Some(slot), Some(end), false) = (self.slots.get_mut(channel), end, known) {
+                slot.skip_until(waiter.sink, end);
+            }
+        }
+        let catchup = (waiter.start != Start::Live).then(|| {
+            let gap = replay.gap.or(cut.then_some(GapReason::Truncated));
+            count_recovery(gap);
+            Catchup { channels: missed(channel, replay.publications, gap), truncated: cut }
+        });
+        let positions = end.map(|end| (channel.clone(), end)).into_iter().collect();
+        // Who does not wait any more stays subscribed until it unsubscribes.
+        let _ = waiter.reply.send(Ok(Subscribed { positions, marker: None, catchup }));
     }
 
     fn answer_without_history(&mut self, channel: &Channel, version: u64) {
         let Some(slot) = self.slots.get_mut(channel) else { return };
-        for waiter in std::mem::take(&mut slot.waiters) {
-            if waiter.version == version {
-                answer_without(waiter, channel);
-            } else {
-                slot.waiters.push(waiter);
-            }
+        let (now, later) =
+            std::mem::take(&mut slot.waiters).into_iter().partition(|waiter| waiter.version == version);
+        slot.waiters = later;
+        let now: Vec<Waiter> = now;
+        for waiter in now {
+            let replay = without_history(&waiter.start);
+            self.answer(waiter, channel, None, replay, false);
         }
-        self.serve(channel);
-        self.forget_if_unused(channel);
     }
 
-    /// Takes back the interest of those who learn that they are not subscribed.
     fn fail_waiters(&mut self, channel: &Channel, error: &BrokerError) {
         let Some(slot) = self.slots.get_mut(channel) else { return };
-        let target = Target::Channel(channel.clone());
-        let mut last = false;
         for waiter in std::mem::take(&mut slot.waiters) {
-            if waiter.fresh && waiter.version == slot.version {
-                last |= self.interest.remove(&target, waiter.sink);
-            }
             let _ = waiter.reply.send(Err(error.clone()));
         }
-        if last {
+        let target = Target::Channel(channel.clone());
+        if self.interest.of(&target).is_empty() {
+            // The call may have been executed.
             self.withdraw(&target);
         }
         self.forget_if_unused(channel);
     }
 
     pub(super) fn unsubscribe(&mut self, sink: SinkId, target: &Target) {
-        if !self.interest.remove(target, sink) {
-            return;
-        }
-        self.withdraw(target);
+        let last = self.interest.remove(target, sink);
         match target {
-            Target::Channel(channel) => self.forget_if_unused(channel),
+            Target::Channel(channel) => {
+                let Some(slot) = self.slots.get_mut(channel) else { return };
+                let mut cancelled = false;
+                for waiter in slot.waiters.iter_mut().filter(|waiter| waiter.sink == sink) {
+                    cancelled |= !std::mem::replace(&mut waiter.cancelled, true);
+                }
+                let awaited = slot.waiters.iter().any(|waiter| !waiter.cancelled);
+                if (last || cancelled) && !awaited && self.interest.of(target).is_empty() {
+                    self.withdraw(target);
+                }
+                self.forget_if_unused(channel);
+            }
             Target::Pattern(pattern) => {
-                self.patterns.remove(pattern);
-                self.forget_unused();
+                let cancelled = self.cancel_scans(sink, pattern);
+                if (last || cancelled) && !self.is_wanted(pattern) {
+                    self.patterns.remove(pattern);
+                    self.withdraw(target);
+                    self.forget_unused();
+                }
             }
         }
     }
 
     /// Nobody here has interest in this very target any more: tells Redis.
-    fn withdraw(&mut self, target: &Target) {
+    pub(super) fn withdraw(&mut self, target: &Target) {
         let name = match target {
             Target::Channel(channel) => {
                 if let Some(slot) = self.slots.get_mut(channel) {
@@ -205,8 +265,7 @@ impl Actor {
             }
             Target::Pattern(pattern) => {
                 let prefix = pattern.literal_prefix();
-                let shared = |(other, _): (&crate::channel::Pattern, _)| other.literal_prefix() == prefix;
-                if self.interest.patterns().any(shared) {
+                if self.patterns.keys().any(|other| other.literal_prefix() == prefix) {
                     return;
                 }
                 format!("w:{prefix}")
@@ -227,7 +286,10 @@ impl Actor {
     pub(super) fn forget_if_unused(&mut self, channel: &Channel) {
         let waits =
             self.slots.get(channel).is_some_and(|slot| slot.reading.is_some() || !slot.waiters.is_empty());
-        if !waits && self.interest.listeners(channel.as_str()).is_empty() {
+        if !waits
+            && self.interest.listeners(channel.as_str()).is_empty()
+            && !self.is_awaited(channel.as_str())
+        {
             self.slots.remove(channel);
         }
     }
@@ -242,8 +304,9 @@ impl Actor {
     /// Drops caches that nobody has used for a while.
     pub(super) fn drop_idle_caches(&mut self) {
         for slot in self.slots.values_mut() {
-            if slot.cache.as_ref().is_some_and(|cached| cached.used.elapsed() >= CACHE_IDLE) {
-                slot.cache = None;
+            let idle = slot.cache.as_ref().is_none_or(|cached| cached.used.elapsed() >= CACHE_IDLE);
+            if idle && slot.reading.is_none() {
+                (slot.cache, slot.reads) = (None, 0);
             }
         }
     }
@@ -251,39 +314,26 @@ impl Actor {
 
 /// The end of the history and what follows the waiter's start, if both are known here.
 fn from_memory(slot: &mut Slot, waiter: &Waiter, history: bool) -> Option<(Option<Position>, Replay)> {
-    let nothing = || Replay { publications: Vec::new(), gap: None };
     if !history {
-        let expired = matches!(waiter.start, Start::After(_)).then_some(GapReason::Expired);
-        return Some((None, Replay { gap: expired, ..nothing() }));
+        return Some((None, without_history(&waiter.start)));
     }
     let last = slot.last?;
     if waiter.start == Start::Live {
-        return Some((Some(last), nothing()));
+        return Some((Some(last), nothing_missed()));
     }
-    let cached = slot.cache.as_mut()?;
+    let cached = slot.cache.as_mut().filter(|_| slot.reads >= OWN_READS)?;
     let replay = cached.cache.replay(&waiter.start)?;
     cached.used = Instant::now();
-    Some((Some(cached.cache.end().max(last)), replay))
+    Some((Some(cached.cache.end()), replay))
 }
 
-/// Makes the cache of what was read and of what was delivered meanwhile.
-fn keep_for_others(
-    slot: &mut Slot,
-    range: &Range,
-    part: Part,
-    tail: &[std::sync::Arc<crate::broker::Publication>],
-) {
+fn keep_for_others(slot: &mut Slot, cache: ReplayCache, now_ms: u64) {
     let whole = slot.cache.as_ref().is_some_and(|cached| cached.cache.is_whole());
-    let Some(mut cache) = ReplayCache::from_range(range, part) else { return };
-    if whole && !cache.is_whole() {
-        // A part that Redis had to be asked for does not replace the whole.
-        return;
+    // A part that Redis had to be asked for does not replace the whole.
+    if cache.is_whole() || !whole {
+        let now = Instant::now();
+        slot.cache = Some(Cached { cache, used: now, now_ms, read: now });
     }
-    for publication in tail {
-        cache.append(publication);
-    }
-    let now = Instant::now();
-    slot.cache = Some(Cached { cache, used: now, now_ms: range.now_ms, read: now });
 }
 
 fn own_replay(range: &Range, part: Part) -> Replay {
@@ -294,21 +344,13 @@ fn own_replay(range: &Range, part: Part) -> Replay {
     Replay { publications: range.entries.clone(), gap }
 }
 
-fn answer_without(waiter: Waiter, channel: &Channel) {
-    let gap = matches!(waiter.start, Start::After(_)).then_some(GapReason::Expired);
-    answer(waiter, channel, None, Replay { publications: Vec::new(), gap }, false);
+fn nothing_missed() -> Replay {
+    Replay { publications: Vec::new(), gap: None }
 }
 
-fn answer(waiter: Waiter, channel: &Channel, end: impl Into<Option<Position>>, replay: Replay, cut: bool) {
-    let end = end.into();
-    let catchup = (waiter.start != Start::Live).then(|| {
-        let gap = replay.gap.or(cut.then_some(GapReason::Truncated));
-        count_recovery(gap);
-        Catchup { channels: missed(channel, replay.publications, gap), truncated: cut }
-    });
-    let positions = end.map(|end| (channel.clone(), end)).into_iter().collect();
-    // Who does not wait any more stays subscribed until it unsubscribes.
-    let _ = waiter.reply.send(Ok(Subscribed { positions, marker: None, catchup }));
+/// A cursor of a channel that keeps no history comes from a time when there was one.
+fn without_history(start: &Start<Position>) -> Replay {
+    Replay { gap: matches!(start, Start::After(_)).then_some(GapReason::Expired), ..nothing_missed() }
 }
 
 /// An item if there is something to replay or to report.

@@ -1,0 +1,321 @@
+//! The scripts by themselves: what they write and answer, epoch by epoch.
+
+use std::{collections::HashMap, time::Duration};
+
+use bytes::Bytes;
+use streamgate::broker::redis::{Command, CommandName, Connection, RedisOptions, Reply, Script, scripts};
+use streamgate_e2e::redis_server::RedisServer;
+
+const DEADLINE: Duration = Duration::from_secs(5);
+const BASE: &str = "t:{x}:";
+
+struct Bench {
+    server: RedisServer,
+    connection: Connection,
+    replid: String,
+}
+
+/// One publish's arguments with their usual values.
+struct One {
+    channel: &'static str,
+    epoch: String,
+    size: u64,
+    record: &'static str,
+}
+
+fn one(channel: &'static str) -> One {
+    One { channel, epoch: String::new(), size: 1_000, record: "" }
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let server = RedisServer::start_default();
+        let options: RedisOptions = server.addr().to_string().parse().unwrap();
+        let connection = Connection::open(&options, 1).await.unwrap();
+        let replid = connection.hello().replid.clone();
+        Self { server, connection, replid }
+    }
+
+    async fn call(&self, script: &'static Script, args: Vec<String>) -> Reply {
+        let keys = vec![Bytes::from(format!("{BASE}meta"))];
+        let args = args.into_iter().map(Bytes::from).collect();
+        self.connection.call_script(script, keys, args, DEADLINE).await.unwrap()
+    }
+
+    fn head(&self) -> Vec<String> {
+        vec![BASE.to_owned(), self.replid.clone()]
+    }
+
+    async fn publish(&self, publishes: &[One]) -> Vec<String> {
+        let mut args = self.head();
+        args.extend(["1000".to_owned(), "1000".to_owned()]);
+        for one in publishes {
+            args.extend([one.channel.to_owned(), "blob".to_owned(), one.epoch.clone(), one.size.to_string()]);
+            args.extend(["60000", "0", one.record, "60000"].map(str::to_owned));
+        }
+        let reply = self.call(&scripts::PUBLISH, args).await.into_array().unwrap();
+        assert_eq!(reply[0].as_u64().unwrap(), publishes.len() as u64);
+        reply[1..].iter().map(|item| item.as_str().unwrap().to_owned()).collect()
+    }
+
+    async fn position(&self, publish: One) -> (u64, u64) {
+        numbers(&self.publish(&[publish]).await[0])
+    }
+
+    /// One channel's part of a read: lost epoch, raw, first, last, end of the cursor's epoch, entries' IDs.
+    async fn read(
+        &self,
+        channel: &str,
+        size: u64,
+        ttl_ms: u64,
+        mode: &str,
+        at: &str,
+    ) -> (Vec<String>, Vec<String>) {
+        let mut args = self.head();
+        args.push("500".to_owned());
+        args.extend([channel, &size.to_string(), &ttl_ms.to_string(), mode, at].map(str::to_owned));
+        let reply = self.call(&scripts::READ, args).await.into_array().unwrap();
+        let answer = reply[2].as_array().unwrap();
+        let texts = answer[..5].iter().map(|item| item.as_str().unwrap().to_owned()).collect();
+        let ids = answer[5].as_array().unwrap().iter();
+        let ids = ids.map(|entry| entry.as_array().unwrap()[0].as_str().unwrap().to_owned()).collect();
+        (texts, ids)
+    }
+
+    fn meta(&self) -> HashMap<String, String> {
+        let text = self.cli(&["HGETALL", "meta"]);
+        let lines: Vec<&str> = text.lines().collect();
+        lines.chunks(2).map(|pair| (pair[0].to_owned(), pair[1].to_owned())).collect()
+    }
+
+    /// `redis-cli` with the second word made a key.
+    fn cli(&self, words: &[&str]) -> String {
+        let key = format!("{BASE}{}", words[1]);
+        let mut words = words.to_vec();
+        words[1] = &key;
+        self.server.cli(&words)
+    }
+}
+
+fn numbers(id: &str) -> (u64, u64) {
+    let (epoch, offset) = id.split_once('-').unwrap_or_else(|| panic!("{id}"));
+    (epoch.parse().unwrap(), offset.parse().unwrap())
+}
+
+#[tokio::test]
+async fn offsets_are_contiguous_in_one_epoch_by_either_path() {
+    let bench = Bench::new().await;
+    let (epoch, first) = bench.position(one("a")).await;
+    assert_eq!(first, 1);
+    for (offset, believed) in
+        [(2, String::new()), (3, epoch.to_string()), (4, (epoch + 7).to_string()), (5, "1".into())]
+    {
+        assert_eq!(bench.position(One { epoch: believed, ..one("a") }).await, (epoch, offset));
+    }
+    let batch = bench.publish(&[one("a"), one("b"), one("a")]).await;
+    assert_eq!((numbers(&batch[0]), numbers(&batch[2])), ((epoch, 6), (epoch, 7)));
+    let (other, first) = numbers(&batch[1]);
+    assert!(other > epoch && first == 1, "each channel that is born has an epoch of its own");
+}
+
+#[tokio::test]
+async fn another_replid_raises_the_floor_and_offsets_go_on_in_a_new_epoch() {
+    let mut bench = Bench::new().await;
+    let (old, _) = bench.position(one("a")).await;
+    bench.position(one("quiet")).await;
+    bench.replid = "another".to_owned();
+    // Who comes first raises; a believed epoch of before is not continued.
+    let (new, offset) = bench.position(One { epoch: old.to_string(), ..one("a") }).await;
+    assert!(new > old && offset == 2);
+    let meta = bench.meta();
+    assert_eq!((&meta["replid"], &meta["floor"]), (&"another".to_owned(), &new.to_string()));
+    // A channel that is written later under the same replid gets an epoch above the floor, and goes on counting.
+    let (quiet, offset) = bench.position(one("quiet")).await;
+    assert!(quiet > new && offset == 2);
+    assert_eq!(bench.meta()["floor"], new.to_string());
+    assert_eq!(bench.position(One { epoch: new.to_string(), ..one("a") }).await, (new, 3));
+}
+
+#[tokio::test]
+async fn epochs_never_repeat_after_removal_or_expiry() {
+    let bench = Bench::new().await;
+    let mut epochs = vec![bench.position(one("a")).await.0];
+    for _ in 0..3 {
+        bench.call(&scripts::REMOVE_HISTORY, vec![BASE.into(), "a".into()]).await;
+        let (epoch, offset) = bench.position(One { epoch: epochs[0].to_string(), ..one("a") }).await;
+        assert_eq!(offset, 1);
+        epochs.push(epoch);
+    }
+    assert!(epochs.windows(2).all(|two| two[0] < two[1]), "{epochs:?}");
+}
+
+#[tokio::test]
+async fn a_believed_epoch_newer_than_the_streams_starts_nothing_at_offset_zero() {
+    let bench = Bench::new().await;
+    let (epoch, _) = bench.position(one("a")).await;
+    // Others have moved the partition's top past the channel's epoch.
+    let (top, _) = bench.position(one("b")).await;
+    assert!(top > epoch);
+    let (got, offset) = bench.position(One { epoch: top.to_string(), ..one("a") }).await;
+    assert_eq!((got, offset), (epoch, 2));
+    let (_, ids) = bench.read("a", 1_000, 60_000, "start", "").await;
+    assert_eq!(ids, [format!("{epoch}-1"), format!("{epoch}-2")]);
+}
+
+#[tokio::test]
+async fn a_repeated_key_answers_the_first_position_and_writes_nothing() {
+    let bench = Bench::new().await;
+    let keyed = || One { record: "1:u1:akey", ..one("a") };
+    let batch = bench.publish(&[keyed(), one("a"), keyed()]).await;
+    assert_eq!(batch[2], format!("={}", batch[0]));
+    assert_eq!(bench.publish(&[keyed()]).await[0], format!("={}", batch[0]));
+    assert_eq!(bench.cli(&["XLEN", "h:a"]), "2");
+    let transient = || One { epoch: "-".to_owned(), record: "t", ..one("a") };
+    assert_eq!(bench.publish(&[transient(), transient()]).await, ["", "="]);
+}
+
+#[tokio::test]
+async fn numbers_beyond_1e14_stay_exact() {
+    let bench = Bench::new().await;
+    let (epoch, offset) = (123_456_789_012_345_u64, 987_654_321_098_765_u64);
+    bench.position(one("other")).await;
+    bench.cli(&["HSET", "meta", "top", &epoch.to_string(), "floor", "100000000000001"]);
+    bench.cli(&["XADD", "h:a", &format!("{epoch}-{offset}"), "t", "99999999999999", "b", "x"]);
+    assert_eq!(bench.position(One { epoch: epoch.to_string(), ..one("a") }).await, (epoch, offset + 1));
+    assert_eq!(bench.position(one("a")).await, (epoch, offset + 2));
+    assert_eq!(bench.position(one("born")).await, (epoch + 1, 1));
+    bench.cli(&["HSET", "meta", "floor", &(epoch + 1).to_string()]);
+    assert_eq!(bench.position(one("a")).await, (epoch + 2, offset + 3));
+    assert_eq!(bench.meta()["top"], (epoch + 2).to_string());
+    // The newest three: a seek across epochs.
+    let (ends, ids) = bench.read("a", 3, 60_000, "start", "").await;
+    assert_eq!(ends[2], format!("{epoch}-{}", offset + 1));
+    assert_eq!(
+        ids,
+        [
+            format!("{epoch}-{}", offset + 1),
+            format!("{epoch}-{}", offset + 2),
+            format!("{}-{}", epoch + 2, offset + 3)
+        ]
+    );
+}
+
+#[tokio::test]
+async fn reads_show_no_more_than_the_policy_however_loosely_redis_trims() {
+    let bench = Bench::new().await;
+    let small = || One { size: 10, ..one("a") };
+    for _ in 0..50 {
+        bench.position(small()).await;
+    }
+    assert!(bench.cli(&["XLEN", "h:a"]).parse::<u64>().unwrap() > 10, "Redis trims loosely");
+    let (ends, ids) = bench.read("a", 10, 60_000, "start", "").await;
+    assert_eq!((numbers(&ends[2]).1, numbers(&ends[3]).1, ids.len()), (41, 50, 10));
+    for (mode, at, first, count) in
+        [("last", "3", 48, 3), ("last", "99", 41, 10), ("before", "", 50, 10), ("time", "1", 41, 10)]
+    {
+        let (_, ids) = bench.read("a", 10, 60_000, mode, at).await;
+        assert_eq!((numbers(&ids[0]).1, ids.len()), (first, count), "{mode} {at}");
+    }
+    let (epoch, _) = numbers(&ends[3]);
+    let (answer, ids) = bench.read("a", 10, 60_000, "after", &format!("{epoch}-5")).await;
+    assert_eq!((numbers(&answer[4]).1, numbers(&ids[0]).1), (50, 41));
+    let (_, ids) = bench.read("a", 10, 60_000, "after", &format!("{epoch}-45")).await;
+    assert_eq!((numbers(&ids[0]).1, ids.len()), (46, 5));
+}
+
+#[tokio::test]
+async fn entries_older_than_the_policy_are_not_shown_and_an_old_history_is_gone() {
+    let bench = Bench::new().await;
+    bench.position(one("other")).await;
+    let now: u64 = bench.server.cli(&["TIME"]).lines().next().unwrap().parse::<u64>().unwrap() * 1_000;
+    let top: u64 = bench.meta()["top"].parse().unwrap();
+    for n in 1..=20_u64 {
+        let time = now - (20 - n) * 10_000;
+        bench.cli(&["XADD", "h:a", &format!("{top}-{n}"), "t", &time.to_string(), "b", "x"]);
+    }
+    let (ends, ids) = bench.read("a", 1_000, 55_000, "start", "").await;
+    assert_eq!((numbers(&ends[1]).1, numbers(&ends[2]).1, ids.len()), (1, 15, 6));
+    bench.cli(&["ZADD", "chans", "0", "a"]);
+    bench.cli(&["XADD", "h:old", &format!("{top}-1"), "t", &(now - 60_000).to_string(), "b", "x"]);
+    bench.cli(&["ZADD", "chans", "0", "old"]);
+    let (answer, ids) = bench.read("old", 1_000, 55_000, "start", "").await;
+    assert_eq!((answer[0].clone(), answer[3].as_str(), ids.len()), (top.to_string(), "", 0));
+    assert_eq!(bench.cli(&["EXISTS", "h:old"]), "0");
+    // A channel that never had a history lost none.
+    assert_eq!(bench.read("never", 1_000, 55_000, "start", "").await.0[0], "");
+}
+
+#[tokio::test]
+async fn a_node_without_inbox_is_dropped_from_the_interest() {
+    let bench = Bench::new().await;
+    bench.cli(&["SADD", "i:a.b", "7", "8"]);
+    bench.cli(&["SADD", "w:a", "7"]);
+    bench.cli(&["XADD", "in:8", "8-1", "x", "y"]);
+    bench.publish(&[one("a.b"), one("a.b")]).await;
+    assert_eq!(bench.cli(&["SMEMBERS", "i:a.b"]), "8");
+    assert_eq!(bench.cli(&["EXISTS", "w:a"]), "0");
+    assert_eq!(bench.cli(&["XLEN", "in:8"]), "3");
+    assert_eq!(bench.cli(&["EXISTS", "in:7"]), "0");
+}
+
+#[tokio::test]
+async fn a_fresh_group_starts_at_the_cursor_with_an_exact_lag_and_ends_the_former_one() {
+    let bench = Bench::new().await;
+    let key = Bytes::from(format!("{BASE}in:5"));
+    let register = async |generation: &str, cursor: &str| {
+        let args = ["5", generation, cursor, "60000"].map(|arg| Bytes::from(arg.to_owned())).to_vec();
+        let call = bench.connection.call_script(&scripts::REGISTER_NODE, vec![key.clone()], args, DEADLINE);
+        call.await.unwrap().into_array().unwrap()[0].as_int().unwrap()
+    };
+    assert_eq!(register("1", "0").await, 1, "made anew");
+    bench.cli(&["SADD", "i:a", "5"]);
+    for _ in 0..10 {
+        bench.position(one("a")).await;
+    }
+    assert_eq!(register("2", "4").await, 0);
+    let groups = bench.server.cli(&["XINFO", "GROUPS", &format!("{BASE}in:5")]);
+    let groups: Vec<&str> = groups.lines().collect();
+    let field = |name: &str| groups[groups.iter().position(|line| *line == name).unwrap() + 1];
+    assert_eq!((field("name"), field("last-delivered-id"), field("lag")), ("g2", "5-4", "6"));
+    assert_eq!(groups.iter().filter(|line| **line == "name").count(), 1);
+    // Rolled back behind the cursor: sequences that were read are not given out again.
+    assert_eq!(register("3", "25").await, 1);
+    bench.position(one("a")).await;
+    let read = Command::new(CommandName::XReadGroup)
+        .arg("GROUP")
+        .arg("g3")
+        .arg("n")
+        .arg("STREAMS")
+        .arg(key.clone())
+        .arg(">");
+    let streams = bench.connection.call(read, DEADLINE).await.unwrap().into_array().unwrap();
+    let entries = streams[0].as_array().unwrap()[1].as_array().unwrap();
+    assert_eq!(entries[0].as_array().unwrap()[0].as_str().unwrap(), "5-26");
+}
+
+#[tokio::test]
+async fn a_pattern_lists_what_it_matches_and_nothing_else() {
+    let bench = Bench::new().await;
+    let names = ["a", "a.b", "a.b.c", "a.x", "a.x-y.c", "a-b", "ab.c", "b.a", "a.b%.c", "a.+"];
+    for name in names {
+        bench.position(one(name)).await;
+    }
+    for (pattern, prefix, expected) in [
+        ("a.*", "a", vec!["a.b", "a.x", "a.+"]),
+        ("a.**", "a", vec!["a", "a.b", "a.b.c", "a.x", "a.x-y.c", "a.b%.c", "a.+"]),
+        ("**", "", names.to_vec()),
+        ("*.*.c", "", vec!["a.b.c", "a.x-y.c", "a.b%.c"]),
+        ("*", "", vec!["a", "a-b"]),
+        ("a.*.**", "a", vec!["a.b", "a.b.c", "a.x", "a.x-y.c", "a.b%.c", "a.+"]),
+    ] {
+        let mut args = bench.head();
+        args.extend(["9", pattern, prefix, "1000", "20000"].map(str::to_owned));
+        let reply = bench.call(&scripts::SUBSCRIBE_PATTERN, args).await.into_array().unwrap();
+        let mut listed: Vec<&str> = reply[3..].chunks(3).map(|item| item[0].as_str().unwrap()).collect();
+        let mut expected = expected;
+        listed.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(listed, expected, "{pattern}");
+        assert_eq!(bench.cli(&["SISMEMBER", &format!("w:{prefix}"), "9"]), "1");
+    }
+}
