@@ -10,6 +10,7 @@ pub mod channel;
 pub mod cli;
 pub mod config;
 pub mod error;
+pub mod node;
 pub mod policy;
 pub mod position;
 pub mod rpc;

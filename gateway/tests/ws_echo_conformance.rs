@@ -1,5 +1,7 @@
 //! RFC 6455 cases (after the Autobahn test suite's groups) played over raw TCP against the echo server.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
+
 use std::net::SocketAddr;
 
 use streamgate::transport::ws::echo::{self, EchoConfig};

@@ -3,6 +3,8 @@
 //! `FUZZ_SECONDS` (default 2) bounds each test; `FUZZ_SEED` starts from another seed. A failure prints the
 //! seed of its case: `FUZZ_SEED=<it>` runs that case first.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
+
 use std::io::{self, Cursor, Read, Write};
 use std::time::{Duration, Instant};
 
@@ -145,7 +147,7 @@ fn push_control(out: &mut Vec<u8>, rng: &mut StdRng) {
     let opcode = [0x89, 0x8a, 0x89, 0x8a, 0x89, 0x8a, 0x88][rng.random_range(0..7)];
     let payload = if opcode == 0x88 {
         let code = [1000, 1001, 1005, 3512, 4999, 999][rng.random_range(0..6)] as u16;
-        [&code.to_be_bytes()[..], &random_text(rng).as_bytes()[..]].concat()
+        [&code.to_be_bytes()[..], random_text(rng).as_bytes()].concat()
     } else {
         let len = random_len(rng).min(125);
         random_bytes(rng, len)

@@ -2,4 +2,5 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "in a test the panic is the report")]
 
+mod redis_conformance;
 mod redis_link;

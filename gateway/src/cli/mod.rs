@@ -10,14 +10,13 @@ mod connect;
 mod history;
 mod output;
 mod publish;
+pub mod serve;
 mod serve_args;
 mod subscribe;
 
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-
-use crate::config::Sources;
 
 pub use connect::ConnectArgs;
 pub use history::HistoryArgs;
@@ -77,12 +76,12 @@ pub enum ConfigCommand {
     Default,
 }
 
-/// Carries out a command line; `serve` runs a node until a signal ends it.
+/// Carries out a command line.
 #[must_use]
-pub fn run(cli: Cli, serve: impl FnOnce(&Sources) -> ExitCode) -> ExitCode {
+pub fn run(cli: Cli) -> ExitCode {
     let outcome = match cli.command {
-        None => return cli.serve.run(serve),
-        Some(Command::Serve(args)) => return args.run(serve),
+        None => return cli.serve.run(),
+        Some(Command::Serve(args)) => return args.run(),
         Some(Command::Config(ConfigCommand::Check { file })) => return config::check(&file),
         Some(Command::Config(ConfigCommand::Default)) => return config::default(),
         Some(Command::Pub(args)) => block_on(publish::run(args)),

@@ -4,6 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, ValueEnum};
 
+use super::serve;
 use crate::config::{Override, Sources, process_environment};
 
 /// Options of `serve`. A flag goes before the environment, which goes before the file.
@@ -71,11 +72,11 @@ pub enum LogFormat {
 }
 
 impl ServeArgs {
-    pub(super) fn run(self, serve: impl FnOnce(&Sources) -> ExitCode) -> ExitCode {
+    pub(super) fn run(self) -> ExitCode {
         match process_environment() {
             Ok(environment) => {
                 let flags = self.flags();
-                serve(&Sources { file: self.config, dir: self.config_dir, environment, flags })
+                serve::serve(&Sources { file: self.config, dir: self.config_dir, environment, flags })
             }
             Err(error) => {
                 eprintln!("error: {error}");

@@ -48,7 +48,7 @@ impl Session {
     pub fn session_loaded(
         &mut self,
         now: Now,
-        mut connecting: Box<Connecting>,
+        mut connecting: Connecting,
         loaded: Result<Option<SessionRecord>, BrokerError>,
         fx: &mut Effects,
     ) {
@@ -75,7 +75,7 @@ impl Session {
             self.id.clone_from(&token.session);
             self.resume = Some(token);
         }
-        self.connect_subscriptions(now, *connecting, fx);
+        self.connect_subscriptions(now, connecting, fx);
     }
 
     fn connect_subscriptions(&mut self, now: Now, mut connecting: Connecting, fx: &mut Effects) {

@@ -78,7 +78,7 @@ pub enum Effect {
         /// Goes back with the result.
         reply: ReplyTo,
         /// What.
-        request: RpcRequest,
+        request: Box<RpcRequest>,
     },
     /// Close the connection; the last effect.
     Close {

@@ -16,6 +16,8 @@ mod history;
 mod publish;
 mod render;
 mod subscribe;
+#[cfg(test)]
+mod tests;
 mod token;
 
 use std::{
@@ -278,7 +280,7 @@ impl Session {
                     client_id: self.client_id.clone(),
                     user_id: self.user_id.clone(),
                 };
-                fx.push(Effect::Rpc { reply, request });
+                fx.push(Effect::Rpc { reply, request: Box::new(request) });
             }
             In::Ping(_) => self.answer(now, reply, out::Envelope::Pong(Default::default()), fx),
             In::SubRefresh(_) => {

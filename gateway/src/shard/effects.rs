@@ -56,7 +56,7 @@ impl Shard {
                 let loaded = self.0.broker.load_session(&session);
                 self.operate(state, id, loaded, move |shard, result| {
                     shard.with_session(id, |_, session, now, fx| {
-                        session.session_loaded(now, connecting, result, fx);
+                        session.session_loaded(now, *connecting, result, fx);
                     });
                 });
             }
@@ -69,7 +69,7 @@ impl Shard {
                 });
             }
             Effect::Rpc { reply, request } => {
-                let answered = self.call(request);
+                let answered = self.call(*request);
                 self.begin(state, key);
                 let shard = self.clone();
                 tokio::task::spawn_local(async move {

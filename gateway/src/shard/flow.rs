@@ -314,6 +314,9 @@ mod tests {
         assert!(!flow.accept(&publication(10, 1)));
         flow.opened(&target(), answer(9, 4..=9));
         let steps = drain(&mut flow);
-        assert_eq!(steps, ["replay 4", "replay 5", "replay 6", "replay 7", "replay 8", "replay 9", "live 10"]);
+        assert_eq!(
+            steps,
+            ["replay 4", "replay 5", "replay 6", "replay 7", "replay 8", "replay 9", "live 10"]
+        );
     }
 }

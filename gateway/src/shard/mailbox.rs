@@ -14,12 +14,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::ConnId;
 use crate::{
     broker::{Delivery, Publication, Sink},
     channel::Channel,
+    error::CloseCode,
     position::Position,
     transport::Outlet,
 };
@@ -33,8 +34,10 @@ pub enum Mail {
     Accepted(std::net::TcpStream, SocketAddr),
     /// A session on a transport whose socket lives elsewhere; answered with its id.
     Open(Box<dyn Outlet + Send>, oneshot::Sender<ConnId>),
-    /// A frame for such a session.
-    Frame(ConnId, Bytes),
+    /// A frame for such a session; the permit bounds how many of a client may wait.
+    Frame(ConnId, Bytes, OwnedSemaphorePermit),
+    /// Such a transport saw something that ends the session.
+    Failed(ConnId, CloseCode, String),
     /// Such a transport has written enough that more may follow.
     Drained(ConnId),
     /// Such a transport is gone.

@@ -156,7 +156,8 @@ impl Shard {
                         self.gone(id);
                     }
                 }
-                Mail::Frame(id, payload) => self.receive(id, &payload),
+                Mail::Frame(id, payload, _permit) => self.receive(id, &payload),
+                Mail::Failed(id, code, reason) => self.fail(id, code, &reason),
                 Mail::Drained(id) => self.drained(id),
                 Mail::Gone(id) => self.gone(id),
                 Mail::Drain(drained) => self.drain(drained),

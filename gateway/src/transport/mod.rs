@@ -3,6 +3,7 @@
 //! Owns how a client is spoken to on the wire. Must never know what a frame's payload means: that is the
 //! session's business, and every transport drives the same session.
 
+pub mod grpc;
 mod outlet;
 pub mod ws;
 

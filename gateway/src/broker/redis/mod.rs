@@ -1,26 +1,51 @@
-//! The Redis broker.
+//! The Redis broker (DESIGN section 5).
 //!
-//! Transport layer: one [`Connection`] is one TCP connection that is opened, watched and thrown away; a [`Link`] keeps
-//! one open and publishes it. Nothing here ever sends a command twice by itself; the one exception is a script that
-//! Redis had forgotten, which was not executed.
+//! Owns: keys and scripts in Redis, the node's inboxes, and one task for each partition. Never does: know of sessions or
+//! sockets. Nothing here ever sends a command twice by itself.
+//!
+//! - Transport: one [`Connection`] is one TCP connection that is opened, watched and thrown away; a [`Link`] keeps one
+//!   open and publishes it; `topology` says which link leads to a partition.
+//! - In Redis: `keys` names everything, `scripts/*.lua` do each step at once; `entry` and `range` read their answers.
+//! - A node: `supervision` boots it, `reader` reads its inboxes, `partition` holds what it knows of channels, [`node`]
+//!   is the [`Broker`](crate::broker::Broker).
 
+mod beliefs;
 mod boot;
 mod client;
+mod combiner;
 mod command;
 mod connection;
+mod continuity;
+mod deployment;
+mod entry;
 mod error;
 mod hello;
+pub mod keys;
 mod link;
+mod marker;
+mod node;
 mod options;
+mod pages;
+mod paging;
+mod partition;
+mod range;
+mod reader;
+mod replay_cache;
 mod reply;
 mod script;
+pub mod scripts;
+mod sinks;
+mod supervision;
+mod topology;
 
 pub use boot::BootReport;
 pub use command::{Command, CommandName};
 pub use connection::Connection;
+pub use deployment::{BootError, DATA_VERSION};
 pub use error::{CallError, ConnectError};
 pub use hello::{Hello, Product, ServerVersion};
 pub use link::{Link, LinkStatus};
+pub use node::RedisBroker;
 pub use options::{InvalidAddress, RedisOptions};
 pub use reply::{RedisError, Reply, ReplyError};
 pub use script::Script;

@@ -1,0 +1,219 @@
+//! The publish combiner of one partition: one script call under way, the next one takes everything that waits.
+
+use std::{collections::VecDeque, sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::{
+    beliefs::{Beliefs, is_due, keep},
+    entry::position_of,
+    partition::Permit,
+    reply::{RedisError, Reply, ReplyError},
+};
+use crate::{
+    broker::{BrokerError, Published},
+    channel::Channel,
+    policy::ChannelPolicy,
+};
+
+/// Most publishes in one call.
+const GREATEST_BATCH: usize = 128;
+/// Bytes that close a batch.
+const BATCH_BYTES: usize = 512 * 1024;
+
+/// A publish that waits for its turn.
+#[derive(Debug)]
+pub struct Waiting {
+    /// Where to.
+    pub channel: Channel,
+    /// The encoded message.
+    pub blob: Bytes,
+    /// The channel's policy.
+    pub policy: Arc<ChannelPolicy>,
+    /// Deliver only.
+    pub transient: bool,
+    /// Name of the idempotency record.
+    pub record: Option<String>,
+    /// Who waits.
+    pub reply: oneshot::Sender<Result<Published, BrokerError>>,
+    /// Its share of the partition's load.
+    pub _permit: Permit,
+}
+
+/// A batch that was sent.
+#[derive(Debug)]
+pub struct Sent {
+    publishes: Vec<Waiting>,
+    /// Whether each told Redis to keep the history longer.
+    refreshed: Vec<bool>,
+    at: Instant,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Combiner {
+    queue: VecDeque<Waiting>,
+    under_way: bool,
+}
+
+impl Combiner {
+    /// Takes a publish.
+    pub fn push(&mut self, publish: Waiting) {
+        self.queue.push_back(publish);
+    }
+
+    /// Whether a batch should be sent now.
+    #[must_use]
+    pub fn is_due(&self) -> bool {
+        !self.under_way && !self.queue.is_empty()
+    }
+
+    /// Takes the next batch and its arguments (`scripts/publish.lua`).
+    pub fn next_batch(&mut self, beliefs: &Beliefs, args: &mut Vec<Bytes>) -> Sent {
+        let (mut publishes, mut refreshed, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let now = Instant::now();
+        while publishes.len() < GREATEST_BATCH && bytes < BATCH_BYTES {
+            let Some(publish) = self.queue.pop_front() else { break };
+            bytes += publish.blob.len();
+            refreshed.push(push_args(args, &publish, beliefs, now));
+            publishes.push(publish);
+        }
+        self.under_way = true;
+        metrics::histogram!("streamgate_publish_batch_size").record(publishes.len() as f64);
+        Sent { publishes, refreshed, at: now }
+    }
+
+    /// Takes what became of the batch: answers whoever waits and learns.
+    pub fn finish(&mut self, sent: Sent, outcome: Result<Reply, BrokerError>, beliefs: &mut Beliefs) {
+        self.under_way = false;
+        let outcomes = outcome.and_then(|reply| outcomes_of(reply, sent.publishes.len()));
+        match outcomes {
+            Ok(outcomes) => {
+                for ((publish, refreshed), outcome) in
+                    sent.publishes.into_iter().zip(sent.refreshed).zip(outcomes)
+                {
+                    if let Ok(Published { position: Some(position), duplicate: false }) = outcome {
+                        let refreshed = refreshed.then_some(sent.at);
+                        beliefs.learn(&publish.channel, position.epoch, refreshed, sent.at);
+                    }
+                    // Who does not wait any more needs no answer.
+                    let _ = publish.reply.send(outcome);
+                }
+            }
+            Err(error) => {
+                for publish in sent.publishes {
+                    let _ = publish.reply.send(Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    /// Answers everyone who waits.
+    pub fn fail_waiting(&mut self, error: &BrokerError) {
+        for publish in self.queue.drain(..) {
+            let _ = publish.reply.send(Err(error.clone()));
+        }
+    }
+}
+
+/// Appends the arguments of one publish; whether it refreshes the time to live.
+fn push_args(args: &mut Vec<Bytes>, publish: &Waiting, beliefs: &Beliefs, now: Instant) -> bool {
+    let policy = &publish.policy;
+    let belief = beliefs.of(&publish.channel);
+    let refresh = belief.is_none_or(|belief| is_due(belief, policy.history_ttl, now));
+    let epoch = match belief {
+        _ if publish.transient || !policy.keeps_history() => "-".to_owned(),
+        Some(belief) => belief.epoch.to_string(),
+        None => String::new(),
+    };
+    args.extend([
+        Bytes::copy_from_slice(publish.channel.as_str().as_bytes()),
+        publish.blob.clone(),
+        epoch.into(),
+        policy.history_size.min(i64::MAX as u64).to_string().into(),
+        keep(policy.history_ttl).as_millis().max(1).to_string().into(),
+        Bytes::from_static(if refresh { b"1" } else { b"0" }),
+        publish.record.clone().unwrap_or_default().into(),
+        policy.idempotency_window.as_millis().max(1).to_string().into(),
+    ]);
+    refresh
+}
+
+/// Reads the script's result.
+fn outcomes_of(reply: Reply, expected: usize) -> Result<Vec<Result<Published, BrokerError>>, BrokerError> {
+    let items = reply.into_array()?;
+    if items.len() != expected + 1 {
+        return Err(ReplyError::Length { expected: expected + 1, got: items.len() }.into());
+    }
+    items.iter().skip(1).map(|item| Ok(outcome_of(item.as_bytes()?))).collect()
+}
+
+fn outcome_of(text: &[u8]) -> Result<Published, BrokerError> {
+    if let Some(error) = text.strip_prefix(b"!") {
+        let error = RedisError::parse(&String::from_utf8_lossy(error));
+        // The script answers an error for a publish only if nothing of it was written.
+        return Err(if error.is_transient() {
+            BrokerError::NotAvailable { reason: error.to_string(), sent: false }
+        } else {
+            BrokerError::Refused(error.to_string())
+        });
+    }
+    let (duplicate, id) = match text.strip_prefix(b"=") {
+        Some(id) => (true, id),
+        None => (false, text),
+    };
+    let position = if id.is_empty() { None } else { Some(position_of(id)?) };
+    Ok(Published { position, duplicate })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::position::Position;
+
+    #[test]
+    fn outcomes_are_told_apart() {
+        let position = Some(Position { epoch: 7, offset: 3 });
+        assert_eq!(outcome_of(b"7-3"), Ok(Published { position, duplicate: false }));
+        assert_eq!(outcome_of(b"=7-3"), Ok(Published { position, duplicate: true }));
+        assert_eq!(outcome_of(b""), Ok(Published { position: None, duplicate: false }));
+        assert_eq!(outcome_of(b"="), Ok(Published { position: None, duplicate: true }));
+        assert!(matches!(outcome_of(b"!OOM command not allowed"), Err(BrokerError::Refused(_))));
+        let moved = outcome_of(b"!TRYAGAIN later");
+        assert!(matches!(moved, Err(BrokerError::NotAvailable { sent: false, .. })));
+        assert!(matches!(outcome_of(b"x"), Err(BrokerError::Damaged(_))));
+    }
+
+    #[test]
+    fn one_batch_is_under_way_and_the_next_takes_what_waits() {
+        let mut combiner = Combiner::default();
+        let (mut beliefs, mut answers) = (Beliefs::default(), Vec::new());
+        for n in 0..GREATEST_BATCH + 2 {
+            let (reply, answer) = oneshot::channel();
+            answers.push(answer);
+            combiner.push(Waiting {
+                channel: Channel::parse("a").unwrap(),
+                blob: n.to_string().into(),
+                policy: Arc::default(),
+                transient: false,
+                record: None,
+                reply,
+                _permit: Permit::default(),
+            });
+        }
+        let mut args = Vec::new();
+        let sent = combiner.next_batch(&beliefs, &mut args);
+        assert_eq!(args.len(), 8 * GREATEST_BATCH);
+        assert_eq!(args[1], "0");
+        assert!(!combiner.is_due());
+        let ids = (1..=GREATEST_BATCH).map(|n| Reply::Bulk(format!("5-{n}").into()));
+        let reply = std::iter::once(Reply::Int(128)).chain(ids).collect();
+        combiner.finish(sent, Ok(Reply::Array(reply)), &mut beliefs);
+        assert_eq!(answers[1].try_recv().unwrap().unwrap().position, Some(Position { epoch: 5, offset: 2 }));
+        assert!(combiner.is_due());
+        args.clear();
+        combiner.next_batch(&beliefs, &mut args);
+        assert_eq!((args.len(), &args[2][..], &args[5][..]), (16, &b"5"[..], &b"0"[..]));
+    }
+}

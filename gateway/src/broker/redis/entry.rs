@@ -1,0 +1,136 @@
+//! Entries of histories and inboxes, read from replies. Everything held is copied out of the read buffer.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::reply::{Reply, ReplyError};
+use crate::{
+    broker::{BrokerError, Publication, Stored},
+    channel::Channel,
+    position::Position,
+};
+
+/// One entry of an inbox.
+#[derive(Debug, Clone)]
+pub struct InboxEntry {
+    /// Number of the entry in this inbox, without holes.
+    pub sequence: u64,
+    /// What it brings; an error if its content is damaged.
+    pub publication: Result<Arc<Publication>, BrokerError>,
+}
+
+/// Reads `<epoch>-<offset>`.
+///
+/// # Errors
+/// [`BrokerError::Damaged`].
+pub fn position_of(id: &[u8]) -> Result<Position, BrokerError> {
+    let (epoch, offset) = two_numbers(id).ok_or_else(|| {
+        BrokerError::Damaged(format!("{:?} is not an entry ID", String::from_utf8_lossy(id)))
+    })?;
+    Ok(Position { epoch, offset })
+}
+
+/// Reads an ID that may be empty.
+///
+/// # Errors
+/// [`BrokerError::Damaged`].
+pub fn optional_position(id: &Reply) -> Result<Option<Position>, BrokerError> {
+    let id = id.as_bytes()?;
+    if id.is_empty() { Ok(None) } else { position_of(id).map(Some) }
+}
+
+/// The entry ID of a position.
+#[must_use]
+pub fn id_of(position: Position) -> Bytes {
+    format!("{}-{}", position.epoch, position.offset).into()
+}
+
+fn two_numbers(id: &[u8]) -> Option<(u64, u64)> {
+    let (first, second) = std::str::from_utf8(id).ok()?.split_once('-')?;
+    Some((first.parse().ok()?, second.parse().ok()?))
+}
+
+/// Reads one entry of a history, `[id, [t, time, b, blob]]`.
+///
+/// # Errors
+/// [`BrokerError::Damaged`].
+pub fn history_entry(channel: &Channel, entry: &Reply) -> Result<Arc<Publication>, BrokerError> {
+    let [id, fields] = pair(entry)?;
+    let position = position_of(id.as_bytes()?)?;
+    publication(channel.clone(), Some(position), field(fields, b"t")?, field(fields, b"b")?)
+}
+
+/// Reads one entry of an inbox, `[id, [c, channel, p, position, t, time, b, blob]]`.
+///
+/// # Errors
+/// [`BrokerError::Damaged`] if not even its sequence can be read.
+pub fn inbox_entry(entry: &Reply) -> Result<InboxEntry, BrokerError> {
+    let [id, fields] = pair(entry)?;
+    let sequence = position_of(id.as_bytes()?)?.offset;
+    Ok(InboxEntry { sequence, publication: inbox_publication(fields) })
+}
+
+fn inbox_publication(fields: &Reply) -> Result<Arc<Publication>, BrokerError> {
+    let channel = Channel::parse(field(fields, b"c")?.as_str()?)
+        .map_err(|error| BrokerError::Damaged(error.to_string()))?;
+    let position = optional_position(field(fields, b"p")?)?;
+    publication(channel, position, field(fields, b"t")?, field(fields, b"b")?)
+}
+
+fn publication(
+    channel: Channel,
+    position: Option<Position>,
+    time: &Reply,
+    blob: &Reply,
+) -> Result<Arc<Publication>, BrokerError> {
+    let stored = Stored::from_bytes(Bytes::copy_from_slice(blob.as_bytes()?))?;
+    Ok(Arc::new(Publication { channel, position, time_ms: time.as_u64()?, stored }))
+}
+
+fn pair(reply: &Reply) -> Result<&[Reply; 2], BrokerError> {
+    let items = reply.as_array()?;
+    Ok(items.try_into().map_err(|_| ReplyError::Length { expected: 2, got: items.len() })?)
+}
+
+fn field<'a>(fields: &'a Reply, name: &[u8]) -> Result<&'a Reply, BrokerError> {
+    fields
+        .as_array()?
+        .chunks_exact(2)
+        .find(|pair| pair.first().and_then(|key| key.as_bytes().ok()).is_some_and(|key| key == name))
+        .and_then(|pair| pair.get(1))
+        .ok_or_else(|| {
+            BrokerError::Damaged(format!("an entry has no field {}", String::from_utf8_lossy(name)))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bulk(text: &str) -> Reply {
+        Reply::Bulk(Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    #[test]
+    fn an_inbox_entry_is_read_and_a_damaged_one_keeps_its_sequence() {
+        let fields = |channel: &str| {
+            let fields = ["c", channel, "p", "7-3", "t", "9", "b", ""];
+            Reply::Array(vec![bulk("4-12"), Reply::Array(fields.iter().map(|text| bulk(text)).collect())])
+        };
+        let entry = inbox_entry(&fields("a.b")).unwrap();
+        let publication = entry.publication.unwrap();
+        assert_eq!((entry.sequence, publication.channel.as_str(), publication.time_ms), (12, "a.b", 9));
+        assert_eq!(publication.position, Some(Position { epoch: 7, offset: 3 }));
+        let damaged = inbox_entry(&fields("a..b")).unwrap();
+        assert_eq!(damaged.sequence, 12);
+        assert!(damaged.publication.is_err());
+    }
+
+    #[test]
+    fn what_is_not_an_id_is_damaged() {
+        for id in ["", "1", "1-", "a-1", "1-2-3"] {
+            assert!(matches!(position_of(id.as_bytes()), Err(BrokerError::Damaged(_))), "{id}");
+        }
+    }
+}

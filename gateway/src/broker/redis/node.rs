@@ -1,0 +1,397 @@
+//! [`RedisBroker`]: the node's side of the broker, put together.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, FutureExt, join_all, ready};
+use prost::Message as _;
+use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    combiner::Waiting,
+    command::{Command, CommandName},
+    deployment::BootError,
+    keys::{Keys, idempotency_record},
+    marker,
+    options::RedisOptions,
+    pages,
+    paging::Caller,
+    partition::{Environment, Partition, PatternPart, Request},
+    scripts,
+    sinks::Sinks,
+    supervision::{Supervision, supervise},
+    topology::{self, Topology},
+};
+use crate::{
+    broker::{
+        Broker, BrokerError, BrokerStatus, Catchup, HistoryPage, HistoryQuery, PatternCursors, Publish,
+        Published, SessionRecord, Sink, SinkId, Start, Subscribe, SubscribeTo, Subscribed,
+    },
+    channel::{Channel, Pattern, Target},
+    policy::Policies,
+};
+
+/// Greatest length of an inbox; entries beyond are trimmed and the node re-syncs.
+const INBOX_MAX: u64 = 20_000;
+/// Most channels in the catalogue of a partition.
+const CATALOGUE_MAX: u64 = 1_000_000;
+/// Most positions in the answer to a pattern.
+const PATTERN_POSITIONS: usize = 1_000;
+/// Interests withdrawn in one call at shutdown.
+const LEAVE_BATCH: u64 = 500;
+
+type Answer<T> = BoxFuture<'static, Result<T, BrokerError>>;
+
+/// The broker on Redis Streams. Cheap to share in an `Arc`; dropping it stops its tasks.
+pub struct RedisBroker {
+    partitions: Arc<[Partition]>,
+    topology: Arc<Topology>,
+    keys: Arc<Keys>,
+    policies: Policies,
+    sinks: Sinks,
+    node: watch::Receiver<Option<u64>>,
+    status: watch::Receiver<BrokerStatus>,
+    boot: watch::Receiver<Option<BootError>>,
+    deadline: Duration,
+    stop: CancellationToken,
+}
+
+impl RedisBroker {
+    /// Starts to connect and answers at once; [`Broker::status`] tells how it goes. Within a Tokio runtime.
+    ///
+    /// # Errors
+    /// [`BootError::Options`] if the options make no sense.
+    pub fn start(options: RedisOptions, policies: Policies) -> Result<Self, BootError> {
+        let keys = Keys::new(&options.key_prefix, options.partitions).map_err(BootError::Options)?;
+        let (keys, options) = (Arc::new(keys), Arc::new(options));
+        let topology = Arc::new(Topology::standalone(&options));
+        let (sinks, stop) = (Sinks::default(), CancellationToken::new());
+        let (node_tx, node) = watch::channel(None);
+        let (status_tx, status) = watch::channel(BrokerStatus::Starting("connecting to Redis".to_owned()));
+        let (boot_tx, boot) = watch::channel(None);
+        let (mut partitions, mut inboxes) = (Vec::new(), Vec::new());
+        for partition in 0..keys.partitions() {
+            let (handle, inbox) = Partition::start(Environment {
+                partition,
+                link: topology.commands(partition),
+                keys: keys.clone(),
+                policies: policies.clone(),
+                sinks: sinks.clone(),
+                node: node.clone(),
+                deadline: options.command_timeout,
+                inbox_max: INBOX_MAX,
+                catalogue_max: CATALOGUE_MAX,
+                stop: stop.clone(),
+            });
+            partitions.push(handle);
+            inboxes.push(inbox);
+        }
+        let supervision = Supervision {
+            topology: topology.clone(),
+            keys: keys.clone(),
+            inboxes,
+            deadline: options.command_timeout,
+            node: node_tx,
+            status: status_tx,
+            refused: boot_tx,
+            stop: stop.clone(),
+        };
+        tokio::spawn(supervise(supervision));
+        let deadline = options.command_timeout;
+        let partitions = partitions.into();
+        Ok(Self { partitions, topology, keys, policies, sinks, node, status, boot, deadline, stop })
+    }
+
+    /// Waits until the broker is ready for the first time. Safe to cancel.
+    ///
+    /// # Errors
+    /// [`BootError`] if waiting does not help: the server is unfit, or the deployment is laid out otherwise.
+    pub async fn booted(&self) -> Result<(), BootError> {
+        let (mut boot, mut status) = (self.boot.clone(), self.status.clone());
+        tokio::select! {
+            biased;
+            refused = boot.wait_for(Option::is_some) => match refused.ok().and_then(|refused| refused.clone()) {
+                Some(refused) => Err(refused),
+                None => Ok(()),
+            },
+            _ = status.wait_for(|status| !matches!(status, BrokerStatus::Starting(_))) => Ok(()),
+        }
+    }
+
+    /// This node's incarnation, once Redis has given it.
+    #[must_use]
+    pub fn incarnation(&self) -> Option<u64> {
+        *self.node.borrow()
+    }
+
+    /// Names of this deployment's keys.
+    #[must_use]
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    fn partition_of(&self, name: &str) -> Result<&Partition, BrokerError> {
+        self.partitions.get(self.keys.partition_of(name)).ok_or(BrokerError::Stopped)
+    }
+
+    /// A caller for what needs no order.
+    fn caller(&self, partition: usize) -> Result<Caller, BrokerError> {
+        if self.stop.is_cancelled() {
+            return Err(BrokerError::Stopped);
+        }
+        Ok(Caller {
+            connection: topology::open(&self.topology.commands(partition))?,
+            keys: self.keys.clone(),
+            partition,
+            node: self.incarnation().unwrap_or(0),
+            deadline: self.deadline,
+        })
+    }
+
+    fn enqueue_publish(
+        &self,
+        publish: Publish,
+    ) -> Result<oneshot::Receiver<Result<Published, BrokerError>>, BrokerError> {
+        self.must_be_up()?;
+        let partition = self.partition_of(publish.channel.as_str())?;
+        let blob = publish.stored.to_bytes();
+        let permit = partition.admit(blob.len() + publish.channel.as_str().len())?;
+        let record = publish
+            .idempotency_key
+            .map(|key| idempotency_record(&publish.user_id, publish.channel.as_str(), &key));
+        let (reply, answer) = oneshot::channel();
+        partition.send(Request::Publish(Waiting {
+            policy: self.policies.of(publish.channel.as_str()),
+            channel: publish.channel,
+            blob,
+            transient: publish.transient,
+            record,
+            reply,
+            _permit: permit,
+        }))?;
+        Ok(answer)
+    }
+
+    /// Away from Redis, work is refused at once instead of waiting for it.
+    fn must_be_up(&self) -> Result<(), BrokerError> {
+        match &*self.status.borrow() {
+            BrokerStatus::Ready => Ok(()),
+            BrokerStatus::Starting(reason) | BrokerStatus::Away(reason) => {
+                Err(BrokerError::NotAvailable { reason: reason.clone(), sent: false })
+            }
+            BrokerStatus::Stopped => Err(BrokerError::Stopped),
+        }
+    }
+
+    fn enqueue_subscribe(&self, sink: SinkId, to: SubscribeTo) -> Result<Answer<Subscribed>, BrokerError> {
+        self.must_be_up()?;
+        match to {
+            SubscribeTo::Channel { channel, start } => {
+                let partition = self.partition_of(channel.as_str())?;
+                let permit = partition.admit(channel.as_str().len())?;
+                let (reply, answer) = oneshot::channel();
+                partition.send(Request::Subscribe { sink, channel, start, reply, permit })?;
+                Ok(answered(answer))
+            }
+            SubscribeTo::Pattern { pattern, start } => self.enqueue_pattern(sink, &pattern, start),
+        }
+    }
+
+    /// A pattern may match channels of every partition: each gets its part of the work, in the order of calls.
+    fn enqueue_pattern(
+        &self,
+        sink: SinkId,
+        pattern: &Pattern,
+        start: Start<PatternCursors>,
+    ) -> Result<Answer<Subscribed>, BrokerError> {
+        let mut parts = self.split(start.clone());
+        let mut answers = Vec::with_capacity(self.partitions.len());
+        for (number, partition) in self.partitions.iter().enumerate() {
+            let (start, marker) = parts.remove(&number).unwrap_or((Start::Live, None));
+            let permit = partition.admit(pattern.as_str().len())?;
+            let (reply, answer) = oneshot::channel();
+            let pattern = pattern.clone();
+            partition.send(Request::SubscribePattern { sink, pattern, start, marker, reply, permit })?;
+            answers.push(answered(answer));
+        }
+        let (partitions, pattern) = (self.partitions.clone(), pattern.clone());
+        let wants_past = start != Start::Live;
+        Ok(async move {
+            let parts: Result<Vec<PatternPart>, BrokerError> = join_all(answers).await.into_iter().collect();
+            parts.map(|parts| join(parts, wants_past)).inspect_err(|_| {
+                // All or nothing; those that failed have taken their part back already.
+                for partition in partitions.iter() {
+                    let target = Target::Pattern(pattern.clone());
+                    let _ = partition.send(Request::Unsubscribe { sink, target });
+                }
+            })
+        }
+        .boxed())
+    }
+
+    /// The start of each partition, with its top at the client's marker.
+    fn split(&self, start: Start<PatternCursors>) -> HashMap<usize, (Start<PatternCursors>, Option<u64>)> {
+        let count = self.partitions.len();
+        match start {
+            Start::After(cursors) => {
+                let tops = cursors.marker.as_deref().and_then(|marker| marker::decode(marker, count));
+                // Without a marker, the newest cursor tells a time at which the subscription was there.
+                let newest = cursors.channels.values().map(|cursor| cursor.epoch).max().unwrap_or(0);
+                let top = |p: usize| tops.as_ref().and_then(|tops| tops.get(p).copied()).unwrap_or(newest);
+                let mut parts: HashMap<usize, PatternCursors> =
+                    (0..count).map(|p| (p, PatternCursors::default())).collect();
+                for (channel, cursor) in cursors.channels {
+                    let part = parts.entry(self.keys.partition_of(channel.as_str())).or_default();
+                    part.channels.insert(channel, cursor);
+                }
+                parts.into_iter().map(|(p, part)| (p, (Start::After(part), Some(top(p))))).collect()
+            }
+            start => (0..count).map(|p| (p, (start.clone(), None))).collect(),
+        }
+    }
+}
+
+/// The answer of all partitions.
+fn join(parts: Vec<PatternPart>, wants_past: bool) -> Subscribed {
+    let tops: Vec<u64> = parts.iter().map(|part| part.top).collect();
+    let (mut subscribed, mut catchup) = (Subscribed::default(), Catchup::default());
+    for part in parts {
+        subscribed.positions.extend(part.positions);
+        catchup.channels.extend(part.missed);
+        catchup.truncated |= part.truncated;
+    }
+    subscribed.positions.truncate(PATTERN_POSITIONS);
+    subscribed.marker = Some(marker::encode(&tops));
+    subscribed.catchup = wants_past.then_some(catchup);
+    subscribed
+}
+
+/// Waits for a partition's answer.
+fn answered<T: Send + 'static>(answer: oneshot::Receiver<Result<T, BrokerError>>) -> Answer<T> {
+    async move { answer.await.unwrap_or(Err(BrokerError::Stopped)) }.boxed()
+}
+
+fn failed<T: Send + 'static>(error: BrokerError) -> Answer<T> {
+    ready(Err(error)).boxed()
+}
+
+impl Broker for RedisBroker {
+    fn attach(&self, sink: Arc<dyn Sink>) -> SinkId {
+        self.sinks.attach(&sink)
+    }
+
+    fn publish(&self, publish: Publish) -> Answer<Published> {
+        self.enqueue_publish(publish).map_or_else(failed, answered)
+    }
+
+    fn subscribe(&self, sink: SinkId, request: Subscribe) -> Answer<Subscribed> {
+        self.enqueue_subscribe(sink, request.to).unwrap_or_else(failed)
+    }
+
+    fn unsubscribe(&self, sink: SinkId, target: Target) {
+        let owner = match &target {
+            Target::Channel(channel) => Some(self.keys.partition_of(channel.as_str())),
+            Target::Pattern(_) => None,
+        };
+        for (number, partition) in self.partitions.iter().enumerate() {
+            if owner.is_none_or(|owner| owner == number) {
+                // A broker that is stopped has no interest left.
+                let _ = partition.send(Request::Unsubscribe { sink, target: target.clone() });
+            }
+        }
+    }
+
+    fn history(&self, query: HistoryQuery) -> Answer<HistoryPage> {
+        let caller = match self.caller(self.keys.partition_of(query.channel.as_str())) {
+            Ok(caller) => caller,
+            Err(error) => return failed(error),
+        };
+        pages::history(caller, self.policies.of(query.channel.as_str()), query).boxed()
+    }
+
+    fn remove_history(&self, channel: Channel) -> Answer<()> {
+        let caller = match self.caller(self.keys.partition_of(channel.as_str())) {
+            Ok(caller) => caller,
+            Err(error) => return failed(error),
+        };
+        let name = Bytes::copy_from_slice(channel.as_str().as_bytes());
+        let call = caller.call(&scripts::REMOVE_HISTORY, vec![self.keys.base(caller.partition), name]);
+        async move { call.await.map(drop).map_err(Into::into) }.boxed()
+    }
+
+    fn save_session(&self, session: &str, record: SessionRecord, ttl_ms: u64) -> Answer<()> {
+        let partition = self.keys.partition_of(session);
+        let caller = match self.caller(partition) {
+            Ok(caller) => caller,
+            Err(error) => return failed(error),
+        };
+        let keys = vec![self.keys.key(partition, &format!("s:{session}"))];
+        let args = vec![record.encode_to_vec().into(), ttl_ms.max(1).to_string().into()];
+        let call = caller.connection.call_script(&scripts::SAVE_SESSION, keys, args, self.deadline);
+        async move { call.await.map(drop).map_err(Into::into) }.boxed()
+    }
+
+    fn load_session(&self, session: &str) -> Answer<Option<SessionRecord>> {
+        let partition = self.keys.partition_of(session);
+        let caller = match self.caller(partition) {
+            Ok(caller) => caller,
+            Err(error) => return failed(error),
+        };
+        let key = self.keys.key(partition, &format!("s:{session}"));
+        let command = Command::new(CommandName::HGet).arg(key).arg("record");
+        let call = caller.connection.call(command, self.deadline);
+        async move {
+            let Some(record) = call.await?.into_optional_bytes()? else { return Ok(None) };
+            SessionRecord::decode(record).map(Some).map_err(|error| BrokerError::Damaged(error.to_string()))
+        }
+        .boxed()
+    }
+
+    fn status(&self) -> watch::Receiver<BrokerStatus> {
+        self.status.clone()
+    }
+
+    fn shutdown(&self) -> BoxFuture<'static, ()> {
+        let callers: Vec<_> = (0..self.partitions.len()).map(|partition| self.caller(partition)).collect();
+        let (stop, topology) = (self.stop.clone(), self.topology.clone());
+        let mut status = self.status.clone();
+        let known = self.incarnation().is_some();
+        async move {
+            for caller in callers.into_iter().flatten().filter(|_| known) {
+                if let Err(error) = leave(&caller).await {
+                    // Inboxes and interest expire by themselves.
+                    tracing::warn!(%error, "this node's interest could not be withdrawn");
+                    break;
+                }
+            }
+            stop.cancel();
+            for link in topology.links() {
+                link.stop();
+            }
+            // Fails if it has been stopped already.
+            let _ = status.wait_for(|status| *status == BrokerStatus::Stopped).await;
+        }
+        .boxed()
+    }
+}
+
+impl Drop for RedisBroker {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// Withdraws what this node holds in one partition.
+async fn leave(caller: &Caller) -> Result<(), BrokerError> {
+    loop {
+        let args = vec![
+            caller.keys.base(caller.partition),
+            caller.node.to_string().into(),
+            LEAVE_BATCH.to_string().into(),
+        ];
+        if caller.call(&scripts::LEAVE, args).await?.as_u64()? == 0 {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Pages of history.
+
+use std::sync::Arc;
+
+use super::{
+    paging::{Caller, GREATEST_REPLAY, PAGE},
+    range::{Part, Range},
+};
+use crate::{
+    broker::{BrokerError, From, HistoryPage, HistoryQuery, Publication},
+    policy::ChannelPolicy,
+};
+
+/// Reads a page.
+///
+/// # Errors
+/// [`BrokerError`] of the calls.
+pub async fn history(
+    caller: Caller,
+    policy: Arc<ChannelPolicy>,
+    query: HistoryQuery,
+) -> Result<HistoryPage, BrokerError> {
+    if !policy.keeps_history() {
+        return Ok(HistoryPage { truncated: query.since.is_some(), ..HistoryPage::default() });
+    }
+    let wanted = query.limit.map_or(GREATEST_REPLAY, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let wanted = wanted.min(GREATEST_REPLAY);
+    // The first read always asks for one entry at least, which tells whether there is more than what is wanted.
+    let mut part = match (query.since, query.reverse) {
+        (since, true) => Part::Before(since),
+        (Some(since), false) => Part::After(since),
+        (None, false) => Part::From(From::Start),
+    };
+    let mut range: Option<Range> = None;
+    loop {
+        let got = range.as_ref().map_or(0, |range| range.entries.len());
+        // One more than wanted tells that there is more.
+        let page = caller.page(&query.channel, &policy, part, (wanted + 1 - got).min(PAGE)).await?;
+        let (more, last) = (page.more, page.entries.last().and_then(|last| last.position));
+        match &mut range {
+            Some(range) if query.reverse => range.entries.extend(page.entries),
+            Some(range) => range.extend(page),
+            None => range = Some(page),
+        }
+        let got = range.as_ref().map_or(0, |range| range.entries.len());
+        match last {
+            Some(last) if more && got <= wanted => {
+                part = if query.reverse { Part::Before(Some(last)) } else { Part::After(last) };
+            }
+            _ => break,
+        }
+    }
+    let Some(range) = range else { return Ok(HistoryPage::default()) };
+    let lost =
+        if query.reverse { lost_before(&caller, &policy, &query).await? } else { lost_after(&query, &range) };
+    let truncated = lost || range.hole || range.entries.len() > wanted;
+    let mut publications: Vec<Arc<Publication>> = range.entries;
+    publications.truncate(wanted);
+    Ok(HistoryPage { publications, position: range.ends.map(|ends| ends.last), truncated })
+}
+
+fn lost_after(query: &HistoryQuery, range: &Range) -> bool {
+    query.since.is_some_and(|since| range.gap_after(since).is_some())
+}
+
+/// Whether `since` is no longer kept; a backwards read does not tell.
+async fn lost_before(
+    caller: &Caller,
+    policy: &ChannelPolicy,
+    query: &HistoryQuery,
+) -> Result<bool, BrokerError> {
+    let Some(since) = query.since else { return Ok(false) };
+    let range = caller.page(&query.channel, policy, Part::After(since), 1).await?;
+    Ok(range.gap_after(since).is_some())
+}

@@ -1,0 +1,245 @@
+//! The task: takes requests, inbox entries, finished calls and ticks, one after the other.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{MissedTickBehavior, interval},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    super::{
+        beliefs::Beliefs,
+        combiner::{Combiner, Sent},
+        connection::Connection,
+        keys::Keys,
+        link::Link,
+        paging::Caller,
+        range::{Part, Range},
+        reply::Reply,
+        sinks::Sinks,
+        topology,
+    },
+    FromReader, PatternPart, Request,
+    patterns::{PatternState, Scan},
+    slot::Slot,
+};
+use crate::{
+    broker::{BrokerError, interest::Interest},
+    channel::{Channel, Pattern},
+    policy::Policies,
+    position::Position,
+};
+
+/// How often ticks look for quiet channels, unused caches and stuck back-fills.
+const TICK: Duration = Duration::from_secs(1);
+/// Requests taken before publishes are sent, so that they share a call.
+const GULP: usize = 256;
+
+/// What a partition's task works with.
+pub struct Environment {
+    /// Which partition.
+    pub partition: usize,
+    /// Its ordered link.
+    pub link: Arc<Link>,
+    /// Names of keys.
+    pub keys: Arc<Keys>,
+    /// Policies by channel.
+    pub policies: Policies,
+    /// Whom to deliver to.
+    pub sinks: Sinks,
+    /// This node's incarnation, once its inboxes exist.
+    pub node: watch::Receiver<Option<u64>>,
+    /// Longest wait for a reply.
+    pub deadline: Duration,
+    /// Greatest length of an inbox.
+    pub inbox_max: u64,
+    /// Most names in the catalogue of a partition.
+    pub catalogue_max: u64,
+    /// Ends the task.
+    pub stop: CancellationToken,
+}
+
+/// A call that ended.
+pub(super) enum Done {
+    Published {
+        sent: Sent,
+        outcome: Result<Reply, BrokerError>,
+    },
+    Read {
+        channel: Channel,
+        version: u64,
+        subscribed: bool,
+        part: Part,
+        outcome: Result<Option<Range>, BrokerError>,
+    },
+    Filled {
+        channel: Channel,
+        from: Position,
+        outcome: Result<Range, BrokerError>,
+    },
+    Scanned {
+        pattern: Pattern,
+        scan: Scan,
+        outcome: Result<PatternPart, BrokerError>,
+    },
+    Checked {
+        batch: Vec<(Channel, Option<Position>)>,
+        interests: Vec<String>,
+        outcome: Result<Vec<usize>, BrokerError>,
+    },
+    /// Nothing follows from it.
+    Ignored,
+}
+
+pub(super) type Pending = Pin<Box<dyn Future<Output = Done> + Send>>;
+
+/// The task's state. See the folder's module.
+pub struct Actor {
+    pub(super) environment: Environment,
+    pub(super) interest: Interest,
+    pub(super) slots: HashMap<Channel, Slot>,
+    pub(super) patterns: HashMap<Pattern, PatternState>,
+    pub(super) combiner: Combiner,
+    pub(super) beliefs: Beliefs,
+    /// Replid that the beliefs were learned under.
+    pub(super) replid: String,
+    pub(super) calls: FuturesUnordered<Pending>,
+    /// Channels whose history must be compared with what was delivered.
+    pub(super) unchecked: VecDeque<Channel>,
+    /// Interests that must be told to Redis again.
+    pub(super) unconfirmed: VecDeque<String>,
+    pub(super) checking: bool,
+    pub(super) ticks: u64,
+}
+
+impl Actor {
+    pub(super) fn new(environment: Environment) -> Self {
+        Self {
+            environment,
+            interest: Interest::default(),
+            slots: HashMap::new(),
+            patterns: HashMap::new(),
+            combiner: Combiner::default(),
+            beliefs: Beliefs::default(),
+            replid: String::new(),
+            calls: FuturesUnordered::new(),
+            unchecked: VecDeque::new(),
+            unconfirmed: VecDeque::new(),
+            checking: false,
+            ticks: 0,
+        }
+    }
+
+    pub(super) async fn run(
+        mut self,
+        mut requests: mpsc::UnboundedReceiver<Request>,
+        mut entries: mpsc::Receiver<FromReader>,
+    ) {
+        let stop = self.environment.stop.clone();
+        let mut connections = self.environment.link.connections();
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut gulp, mut reader_there) = (Vec::with_capacity(GULP), true);
+        loop {
+            // Every branch is safe to cancel: channels, a watch, a stream and a timer.
+            tokio::select! {
+                () = stop.cancelled() => break,
+                taken = requests.recv_many(&mut gulp, GULP) => {
+                    if taken == 0 {
+                        break;
+                    }
+                    for request in gulp.drain(..) {
+                        self.take(request);
+                    }
+                    self.send_publishes();
+                }
+                Some(done) = self.calls.next() => {
+                    self.finish(done);
+                    self.send_publishes();
+                }
+                message = entries.recv(), if reader_there => match message {
+                    Some(FromReader::Entries(entries)) => self.take_entries(entries),
+                    Some(FromReader::Missed(reason)) => self.resync(reason),
+                    None => reader_there = false,
+                },
+                changed = connections.changed() => {
+                    if changed.is_err() {
+                        break;
+                    }
+                    let connection = connections.borrow_and_update().clone();
+                    self.connection_changed(connection.as_deref());
+                }
+                _ = ticks.tick() => self.tick(),
+            }
+        }
+        self.combiner.fail_waiting(&BrokerError::Stopped);
+    }
+
+    fn take(&mut self, request: Request) {
+        match request {
+            Request::Publish(publish) => self.combiner.push(publish),
+            Request::Subscribe { sink, channel, start, reply, permit } => {
+                self.subscribe(sink, channel, start, reply, permit);
+            }
+            Request::SubscribePattern { sink, pattern, start, marker, reply, permit } => {
+                self.subscribe_pattern(sink, pattern, start, marker, reply, permit);
+            }
+            Request::Unsubscribe { sink, target } => self.unsubscribe(sink, &target),
+        }
+    }
+
+    fn finish(&mut self, done: Done) {
+        match done {
+            Done::Published { sent, outcome } => self.combiner.finish(sent, outcome, &mut self.beliefs),
+            Done::Read { channel, version, subscribed, part, outcome } => {
+                self.finish_read(&channel, version, subscribed, part, outcome);
+            }
+            Done::Filled { channel, from, outcome } => self.finish_fill(&channel, from, outcome),
+            Done::Scanned { pattern, scan, outcome } => self.finish_scan(&pattern, scan, outcome),
+            Done::Checked { batch, interests, outcome } => self.finish_check(batch, interests, outcome),
+            Done::Ignored => {}
+        }
+    }
+
+    /// A caller on the open connection.
+    pub(super) fn caller(&mut self) -> Result<Caller, BrokerError> {
+        let node = *self.environment.node.borrow();
+        let connection = topology::open(&self.environment.link)?;
+        let node = node.ok_or_else(|| BrokerError::NotAvailable {
+            reason: "this node has no inboxes yet".to_owned(),
+            sent: false,
+        })?;
+        if connection.hello().replid != self.replid {
+            // What was believed may have been lost with the former server.
+            self.replid.clone_from(&connection.hello().replid);
+            self.beliefs.clear();
+        }
+        Ok(Caller {
+            connection,
+            keys: self.environment.keys.clone(),
+            partition: self.environment.partition,
+            node,
+            deadline: self.environment.deadline,
+        })
+    }
+
+    pub(super) fn later(&mut self, call: impl Future<Output = Done> + Send + 'static) {
+        self.calls.push(Box::pin(call));
+    }
+
+    fn connection_changed(&mut self, connection: Option<&Connection>) {
+        match connection {
+            // Calls may have been lost with the former connection, and histories with the former server.
+            Some(connection) if connection.generation() > 1 => self.resync("reconnected"),
+            Some(_) | None => {}
+        }
+    }
+}

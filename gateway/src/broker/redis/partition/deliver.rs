@@ -1,0 +1,176 @@
+//! The one place through which deliveries of a channel pass: continuity and back-fill.
+
+use std::sync::Arc;
+
+use super::{
+    super::{
+        continuity::{Step, judge},
+        entry::InboxEntry,
+        range::{Part, Range},
+    },
+    actor::{Actor, Done},
+    slot::{Fill, Slot},
+};
+use crate::{
+    broker::{BrokerError, Delivery, GapReason, Publication},
+    channel::Channel,
+    position::Position,
+};
+
+/// Reads in a row that do not close a hole before it is reported.
+const VAIN_READS: u32 = 2;
+
+impl Actor {
+    pub(super) fn take_entries(&mut self, entries: Vec<InboxEntry>) {
+        for entry in entries {
+            match entry.publication {
+                Ok(publication) => self.take_publication(publication),
+                // A channel with history finds the hole by itself.
+                Err(error) => tracing::error!(sequence = entry.sequence, %error, "an inbox entry is damaged"),
+            }
+        }
+    }
+
+    fn take_publication(&mut self, publication: Arc<Publication>) {
+        let Some(position) = publication.position else {
+            return self.deliver(&publication);
+        };
+        let listened = !self.interest.listeners(publication.channel.as_str()).is_empty();
+        if !listened && !self.slots.contains_key(&publication.channel) {
+            // Interest was withdrawn meanwhile.
+            return;
+        }
+        let slot = self.slots.entry(publication.channel.clone()).or_insert_with(|| Slot::new(None));
+        if let Some(fill) = &mut slot.fill {
+            return fill.hold(publication);
+        }
+        // The first one that is seen of a channel starts it: the inbox has everything since the interest began.
+        match slot.last.map_or(Step::Next, |last| judge(last, position)) {
+            Step::Next => {
+                slot.delivered(&publication);
+                self.deliver(&publication);
+            }
+            Step::Duplicate => {
+                if slot.is_straggler(position) {
+                    self.deliver(&publication);
+                }
+            }
+            Step::Hole => {
+                let mut fill = Fill::default();
+                fill.hold(publication.clone());
+                slot.fill = Some(fill);
+                self.start_fill(&publication.channel);
+            }
+        }
+    }
+
+    pub(super) fn deliver(&self, publication: &Arc<Publication>) {
+        let sinks = self.interest.listeners(publication.channel.as_str());
+        self.environment.sinks.deliver(sinks, &Delivery::Publication(publication.clone()));
+    }
+
+    fn deliver_gap(&mut self, channel: &Channel, position: Option<Position>, reason: GapReason) {
+        metrics::counter!("streamgate_gaps_total", "reason" => reason.as_str()).increment(1);
+        tracing::warn!(%channel, %reason, "continuity is lost");
+        if let Some(slot) = self.slots.get_mut(channel) {
+            slot.broken();
+        }
+        let sinks = self.interest.listeners(channel.as_str());
+        self.environment.sinks.deliver(sinks, &Delivery::Gap { channel: channel.clone(), position, reason });
+    }
+
+    /// Asks for what follows the last delivery. Without a connection the next tick tries again.
+    pub(super) fn start_fill(&mut self, channel: &Channel) {
+        let Some(Slot { last: Some(last), fill, .. }) = self.slots.get_mut(channel) else { return };
+        let (from, fill) = (*last, fill.get_or_insert_default());
+        if fill.under_way {
+            return;
+        }
+        let Ok(caller) = self.caller() else { return };
+        if let Some(fill) = self.slots.get_mut(channel).and_then(|slot| slot.fill.as_mut()) {
+            fill.under_way = true;
+        }
+        metrics::counter!("streamgate_backfills_total").increment(1);
+        let policy = self.environment.policies.of(channel.as_str());
+        let call = caller.read(channel, policy, Part::After(from));
+        let channel = channel.clone();
+        self.later(async move { Done::Filled { channel, from, outcome: call.await } });
+    }
+
+    pub(super) fn finish_fill(
+        &mut self,
+        channel: &Channel,
+        from: Position,
+        outcome: Result<Range, BrokerError>,
+    ) {
+        // The interest may have ended and begun again meanwhile.
+        let Some(slot) = self.slots.get_mut(channel) else { return };
+        let Some(mut fill) = slot.fill.take() else { return };
+        fill.under_way = false;
+        let (Some(last), Ok(range)) = (slot.last, outcome) else {
+            slot.fill = Some(fill);
+            return;
+        };
+        if last != from {
+            slot.fill = Some(fill);
+            return self.start_fill(channel);
+        }
+        self.deliver_range(channel, from, &range);
+        if range.more || fill.dropped {
+            fill.dropped = false;
+            if let Some(slot) = self.slots.get_mut(channel) {
+                slot.fill = Some(fill);
+            }
+            return self.start_fill(channel);
+        }
+        self.deliver_held(channel, fill);
+    }
+
+    /// Delivers what a back-fill brought, and says first if that is not everything.
+    fn deliver_range(&mut self, channel: &Channel, from: Position, range: &Range) {
+        let before_first = range
+            .entries
+            .first()
+            .and_then(|entry| entry.position)
+            .map(|first| Position { epoch: first.epoch, offset: first.offset.saturating_sub(1) });
+        if let Some(reason) = range.gap_while_live(from) {
+            let position = before_first.unwrap_or_else(|| range.end());
+            self.deliver_gap(channel, Some(position), reason);
+            if let Some(slot) = self.slots.get_mut(channel) {
+                slot.last = Some(position);
+            }
+        }
+        for publication in &range.entries {
+            if let Some(slot) = self.slots.get_mut(channel) {
+                slot.delivered(publication);
+            }
+            self.deliver(publication);
+        }
+    }
+
+    /// Lets what was held go on. What still does not continue is read for again, and reported when that is in vain.
+    fn deliver_held(&mut self, channel: &Channel, fill: Fill) {
+        let mut held = fill.held.into_iter();
+        while let Some(publication) = held.next() {
+            let Some(slot) = self.slots.get_mut(channel) else { return };
+            let (Some(last), Some(position)) = (slot.last, publication.position) else { continue };
+            match judge(last, position) {
+                Step::Duplicate => continue,
+                Step::Hole if fill.vain < VAIN_READS => {
+                    let rest = std::iter::once(publication).chain(held).collect();
+                    slot.fill = Some(Fill { held: rest, vain: fill.vain + 1, ..Fill::default() });
+                    return self.start_fill(channel);
+                }
+                Step::Hole => {
+                    let before = Position { offset: position.offset.saturating_sub(1), ..position };
+                    self.deliver_gap(channel, Some(before), GapReason::Middle);
+                }
+                Step::Next => {}
+            }
+            if let Some(slot) = self.slots.get_mut(channel) {
+                slot.delivered(&publication);
+            }
+            self.deliver(&publication);
+        }
+    }
+}

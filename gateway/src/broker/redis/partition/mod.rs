@@ -1,0 +1,129 @@
+//! One task for each partition, which owns all that this node knows of its channels.
+//!
+//! Owns: where each local channel is, who listens, the publish combiner, continuity and back-fills, recoveries and their
+//! shared cache. Never does: wait for Redis (calls are futures beside its loop), share state, or lock.
+//!
+//! Invariants:
+//! - Requests take effect in the order in which [`Partition::send`] was called.
+//! - A sink's interest counts from before its script call on: nothing published after the position that is answered
+//!   can pass it by.
+//! - Deliveries of a channel pass through one place (`deliver.rs`), which lets only continuous ones through.
+
+mod actor;
+mod deliver;
+mod load;
+mod patterns;
+mod publishing;
+mod resync;
+mod slot;
+mod subscribe;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::{combiner::Waiting, entry::InboxEntry};
+use crate::{
+    broker::{BrokerError, ChannelCatchup, PatternCursors, SinkId, Start, Subscribed},
+    channel::{Channel, Pattern, Target},
+    position::Position,
+};
+
+pub use actor::Environment;
+pub use load::{Load, Permit};
+
+/// What a partition may be asked.
+#[derive(Debug)]
+pub enum Request {
+    /// A publish.
+    Publish(Waiting),
+    /// Interest in one channel.
+    Subscribe {
+        /// Who.
+        sink: SinkId,
+        /// In what.
+        channel: Channel,
+        /// From where.
+        start: Start<Position>,
+        /// Who waits.
+        reply: oneshot::Sender<Result<Subscribed, BrokerError>>,
+        /// Its share of the load.
+        permit: Permit,
+    },
+    /// Interest in a pattern, as far as this partition is concerned.
+    SubscribePattern {
+        /// Who.
+        sink: SinkId,
+        /// In what.
+        pattern: Pattern,
+        /// From where; the cursors are those of this partition's channels.
+        start: Start<PatternCursors>,
+        /// Highest epoch of this partition at the client's marker.
+        marker: Option<u64>,
+        /// Who waits.
+        reply: oneshot::Sender<Result<PatternPart, BrokerError>>,
+        /// Its share of the load.
+        permit: Permit,
+    },
+    /// The end of interest.
+    Unsubscribe {
+        /// Whose.
+        sink: SinkId,
+        /// In what.
+        target: Target,
+    },
+}
+
+/// A partition's part of the answer to a pattern.
+#[derive(Debug, Default)]
+pub struct PatternPart {
+    /// Where the channels that match stand.
+    pub positions: Vec<(Channel, Position)>,
+    /// Highest epoch of the partition.
+    pub top: u64,
+    /// What was missed.
+    pub missed: Vec<ChannelCatchup>,
+    /// There is more than was looked at.
+    pub truncated: bool,
+}
+
+/// What the inbox reader tells.
+#[derive(Debug)]
+pub enum FromReader {
+    /// Entries of the inbox, in order.
+    Entries(Vec<InboxEntry>),
+    /// Entries may be missing before what comes next.
+    Missed(&'static str),
+}
+
+/// A handle to a partition's task.
+#[derive(Debug, Clone)]
+pub struct Partition {
+    requests: mpsc::UnboundedSender<Request>,
+    load: Load,
+}
+
+impl Partition {
+    /// Starts the task. It ends when all handles and senders are gone, or at the environment's stop.
+    pub fn start(environment: Environment) -> (Self, mpsc::Sender<FromReader>) {
+        let (requests, from_handles) = mpsc::unbounded_channel();
+        // Small: the reader waits when the task falls behind, and entries wait in Redis.
+        let (entries, from_reader) = mpsc::channel(4);
+        tokio::spawn(actor::Actor::new(environment).run(from_handles, from_reader));
+        (Self { requests, load: Load::default() }, entries)
+    }
+
+    /// A share of the load for a request of `bytes`.
+    ///
+    /// # Errors
+    /// [`BrokerError::NotAvailable`], never sent, if too much waits already.
+    pub fn admit(&self, bytes: usize) -> Result<Permit, BrokerError> {
+        self.load.admit(bytes)
+    }
+
+    /// Enqueues a request now.
+    ///
+    /// # Errors
+    /// [`BrokerError::Stopped`].
+    pub fn send(&self, request: Request) -> Result<(), BrokerError> {
+        self.requests.send(request).map_err(|_| BrokerError::Stopped)
+    }
+}

@@ -1,0 +1,134 @@
+//! The quiet-channel check and the re-sync after something may have been lost: both compare where histories end with
+//! what was delivered, in batches, and fill what is missing.
+
+use std::time::Duration;
+
+use super::{
+    super::{entry::id_of, scripts},
+    actor::{Actor, Done},
+};
+use crate::{broker::BrokerError, channel::Channel, policy::ChannelPolicy, position::Position};
+
+/// Ticks between two checks of quiet channels.
+const CHECK_TICKS: u64 = 5;
+/// A channel with a delivery within this time is not quiet.
+const QUIET: Duration = Duration::from_secs(5);
+/// Channels, and interests, in one check.
+const BATCH: usize = 500;
+
+impl Actor {
+    pub(super) fn tick(&mut self) {
+        self.ticks += 1;
+        self.drop_idle_caches();
+        let stuck: Vec<Channel> = self
+            .slots
+            .iter()
+            .filter(|(_, slot)| slot.fill.as_ref().is_some_and(|fill| !fill.under_way))
+            .map(|(channel, _)| channel.clone())
+            .collect();
+        for channel in stuck {
+            self.start_fill(&channel);
+        }
+        if self.ticks % CHECK_TICKS == 0 && self.unchecked.is_empty() {
+            self.forget_silent();
+            let quiet = self.slots.iter().filter(|(_, slot)| slot.seen.elapsed() >= QUIET);
+            self.unchecked = quiet.map(|(channel, _)| channel.clone()).collect();
+        }
+        self.check_next();
+        self.rescan_if_needed();
+    }
+
+    /// Something may be missing from the inbox, or Redis may have forgotten this node's interest.
+    pub(super) fn resync(&mut self, reason: &'static str) {
+        tracing::info!(partition = self.environment.partition, reason, "re-syncing with the histories");
+        metrics::counter!("streamgate_resyncs_total", "reason" => reason).increment(1);
+        self.unchecked = self.slots.keys().cloned().collect();
+        let exact =
+            self.slots.iter().filter(|(_, slot)| slot.registered).map(|(channel, _)| format!("i:{channel}"));
+        let patterns = self.patterns.keys().map(|pattern| format!("w:{}", pattern.literal_prefix()));
+        self.unconfirmed = exact.chain(patterns).collect();
+        for state in self.patterns.values_mut() {
+            state.rescan = true;
+        }
+        self.check_next();
+        self.rescan_if_needed();
+    }
+
+    /// Sends the next batch of the check, one at a time.
+    fn check_next(&mut self) {
+        if self.checking || (self.unchecked.is_empty() && self.unconfirmed.is_empty()) {
+            return;
+        }
+        let Ok(caller) = self.caller() else { return };
+        let mut args = caller.head();
+        let interests: Vec<String> = self.unconfirmed.drain(..self.unconfirmed.len().min(BATCH)).collect();
+        args.push(caller.node.to_string().into());
+        args.push(interests.len().to_string().into());
+        args.extend(interests.iter().map(|interest| interest.clone().into()));
+        let mut batch = Vec::new();
+        while batch.len() < BATCH {
+            let Some(channel) = self.unchecked.pop_front() else { break };
+            let slot = self.slots.get(&channel).filter(|slot| slot.fill.is_none());
+            if let Some(last) = slot.and_then(|slot| slot.last) {
+                args.push(bytes::Bytes::copy_from_slice(channel.as_str().as_bytes()));
+                args.push(id_of(last));
+                batch.push((channel, Some(last)));
+            }
+        }
+        if batch.is_empty() && interests.is_empty() {
+            return;
+        }
+        self.checking = true;
+        let call = caller.call(&scripts::CHECK, args);
+        self.later(async move {
+            let read = async { Ok::<_, BrokerError>(numbers(&call.await?.into_array()?)?) };
+            Done::Checked { batch, interests, outcome: read.await }
+        });
+    }
+
+    pub(super) fn finish_check(
+        &mut self,
+        batch: Vec<(Channel, Option<Position>)>,
+        interests: Vec<String>,
+        outcome: Result<Vec<usize>, BrokerError>,
+    ) {
+        self.checking = false;
+        match outcome {
+            Ok(differing) => {
+                for number in differing {
+                    let Some((channel, last)) = number.checked_sub(1).and_then(|at| batch.get(at)) else {
+                        continue;
+                    };
+                    // Otherwise it was only slower than the check.
+                    if self.slots.get(channel).is_some_and(|slot| slot.last == *last) {
+                        self.start_fill(channel);
+                    }
+                }
+                self.check_next();
+            }
+            Err(error) => {
+                tracing::debug!(%error, "histories could not be checked, trying again");
+                self.unconfirmed.extend(interests);
+                self.unchecked.extend(batch.into_iter().map(|(channel, _)| channel));
+            }
+        }
+    }
+
+    /// Channels that only a pattern matches are forgotten when their history must have expired.
+    fn forget_silent(&mut self) {
+        let policies = &self.environment.policies;
+        self.slots.retain(|channel, slot| {
+            let kept = |policy: &ChannelPolicy| slot.seen.elapsed() < policy.history_ttl * 2;
+            slot.registered
+                || slot.reading.is_some()
+                || slot.fill.is_some()
+                || !slot.waiters.is_empty()
+                || kept(&policies.of(channel.as_str()))
+        });
+    }
+}
+
+/// The numbers after the first element.
+fn numbers(items: &[super::super::reply::Reply]) -> Result<Vec<usize>, super::super::reply::ReplyError> {
+    items.iter().skip(1).map(|item| Ok(usize::try_from(item.as_u64()?).unwrap_or(usize::MAX))).collect()
+}

@@ -1,0 +1,251 @@
+//! Reading ranges of histories: what to ask the scripts for, and what they answer (`scripts/history.lua`).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{
+    entry::{history_entry, optional_position},
+    reply::{Reply, ReplyError},
+};
+use crate::{
+    broker::{BrokerError, From, GapReason, Publication, Start, recovery::StreamState, recovery::classify},
+    channel::Channel,
+    policy::ChannelPolicy,
+    position::Position,
+};
+
+/// Which part of a history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// What follows a cursor.
+    After(Position),
+    /// From a point on.
+    From(From),
+    /// Before a position (or all), newest first.
+    Before(Option<Position>),
+    /// Only where it starts and ends.
+    Ends,
+}
+
+impl Part {
+    /// What a subscription that starts there needs.
+    #[must_use]
+    pub fn of(start: &Start<Position>) -> Self {
+        match start {
+            Start::Live => Self::Ends,
+            Start::After(cursor) => Self::After(*cursor),
+            Start::From(from) => Self::From(*from),
+        }
+    }
+
+    /// The script's arguments: mode and at.
+    fn args(self) -> [Bytes; 2] {
+        let id = |position: Position| format!("{}-{}", position.epoch, position.offset);
+        let (mode, at) = match self {
+            Self::After(cursor) => ("after", id(cursor)),
+            Self::From(From::Start) => ("start", String::new()),
+            Self::From(From::TimeMs(time)) => ("time", time.to_string()),
+            Self::From(From::Last(count)) => ("last", count.to_string()),
+            Self::Before(position) => ("before", position.map(id).unwrap_or_default()),
+            Self::Ends => ("none", String::new()),
+        };
+        [Bytes::from_static(mode.as_bytes()), at.into()]
+    }
+}
+
+/// The five arguments by which scripts read one channel.
+pub fn push_args(args: &mut Vec<Bytes>, channel: &Channel, policy: &ChannelPolicy, part: Part) {
+    args.push(Bytes::copy_from_slice(channel.as_str().as_bytes()));
+    // Lua counts exactly up to 2^53.
+    args.push(policy.history_size.min(1 << 53).to_string().into());
+    args.push(policy.history_ttl.as_millis().min(1 << 53).to_string().into());
+    args.extend(part.args());
+}
+
+/// What there is of one history, with the entries of the part that was asked for.
+#[derive(Debug, Clone)]
+pub struct Range {
+    /// Highest epoch of the partition.
+    pub top: u64,
+    /// Redis' clock at the time.
+    pub now_ms: u64,
+    /// Where it starts and ends; `None`: there is no history.
+    pub ends: Option<Ends>,
+    /// Epoch up to which former histories may have been lost, if there is none now.
+    pub lost_epoch: Option<u64>,
+    /// Last offset of the cursor's epoch, for [`Part::After`].
+    pub end_of_cursor_epoch: Option<u64>,
+    /// The entries, contiguous unless `hole`.
+    pub entries: Vec<Arc<Publication>>,
+    /// There are more entries than were read.
+    pub more: bool,
+    /// An entry inside the range could not be read.
+    pub hole: bool,
+}
+
+/// Start and end of a history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ends {
+    /// First entry in Redis, which may be one that the policy no longer shows.
+    pub raw: Position,
+    /// First entry that may be read.
+    pub first: Position,
+    /// Last entry.
+    pub last: Position,
+}
+
+/// Reads the beginning of an answer, `[now, top, ...]`.
+///
+/// # Errors
+/// [`BrokerError::Damaged`].
+pub fn clock_and_top(items: &[Reply]) -> Result<(u64, u64), BrokerError> {
+    match items {
+        [now, top, ..] => Ok((now.as_u64()?, top.as_u64()?)),
+        _ => Err(ReplyError::Length { expected: 2, got: items.len() }.into()),
+    }
+}
+
+impl Range {
+    /// Reads the answer of `read_channel` in `scripts/history.lua`.
+    ///
+    /// # Errors
+    /// [`BrokerError::Damaged`]; a single damaged entry becomes a hole.
+    pub fn from_reply(
+        channel: &Channel,
+        (now_ms, top): (u64, u64),
+        limit: usize,
+        reply: &Reply,
+    ) -> Result<Self, BrokerError> {
+        let items = reply.as_array()?;
+        let [lost, raw, first, last, cursor_end, entries] = items else {
+            return Err(ReplyError::Length { expected: 6, got: items.len() }.into());
+        };
+        let lost_epoch = if lost.as_bytes()?.is_empty() { None } else { Some(lost.as_u64()?) };
+        let ends = match (optional_position(raw)?, optional_position(first)?, optional_position(last)?) {
+            (Some(raw), Some(first), Some(last)) => Some(Ends { raw, first, last }),
+            _ => None,
+        };
+        let replies = entries.as_array()?;
+        let mut range = Self {
+            top,
+            now_ms,
+            ends,
+            lost_epoch,
+            end_of_cursor_epoch: optional_position(cursor_end)?.map(|position| position.offset),
+            entries: Vec::with_capacity(replies.len()),
+            more: replies.len() >= limit,
+            hole: false,
+        };
+        for entry in replies {
+            match history_entry(channel, entry) {
+                Ok(publication) => range.push(publication),
+                Err(error) => {
+                    tracing::error!(%channel, %error, "an entry of the history is damaged");
+                    range.hole = true;
+                }
+            }
+        }
+        Ok(range)
+    }
+
+    /// Takes an entry unless the policy no longer shows it.
+    fn push(&mut self, publication: Arc<Publication>) {
+        let shown = self.ends.is_some_and(|ends| {
+            publication.position.is_some_and(|position| position.offset >= ends.first.offset)
+        });
+        if shown {
+            self.entries.push(publication);
+        }
+    }
+
+    /// Where the history ends, or offset 0 of the newest epoch if there is none.
+    #[must_use]
+    pub fn end(&self) -> Position {
+        self.ends.map_or(Position { epoch: self.top, offset: 0 }, |ends| ends.last)
+    }
+
+    /// Appends the next page of the same range.
+    pub fn extend(&mut self, page: Self) {
+        let expected = self.entries.last().and_then(|last| last.position).map(|last| last.offset + 1);
+        let got = page.entries.first().and_then(|first| first.position).map(|first| first.offset);
+        // Trimmed or lost while paging.
+        self.hole |= page.hole || got.is_some_and(|got| expected != Some(got));
+        self.entries.extend(page.entries);
+        self.top = page.top;
+        self.now_ms = page.now_ms;
+        if let (Some(ends), Some(latest)) = (&mut self.ends, page.ends) {
+            ends.last = latest.last;
+        }
+        self.more = page.more;
+    }
+
+    /// Why the entries are not everything after `cursor`; `None` if they are.
+    #[must_use]
+    pub fn gap_after(&self, cursor: Position) -> Option<GapReason> {
+        let state = match self.ends {
+            None => StreamState::Gone { lost_epoch: self.lost_epoch },
+            Some(Ends { first, last, .. }) => StreamState::Living {
+                first,
+                last,
+                end_of_cursor_epoch: self.end_of_cursor_epoch,
+                lost_epoch: None,
+            },
+        };
+        classify(cursor, self.top, state).gap.or(self.hole.then_some(GapReason::Middle))
+    }
+
+    /// [`Self::gap_after`] for someone who was there all the time: a history that was born again after `last` was
+    /// delivered, and of which everything is kept, is no gap.
+    #[must_use]
+    pub fn gap_while_live(&self, last: Position) -> Option<GapReason> {
+        let born_again =
+            self.ends.is_some_and(|ends| ends.first.offset == 1 && ends.first.epoch > last.epoch);
+        if born_again { self.hole.then_some(GapReason::Middle) } else { self.gap_after(last) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(ends: Option<(u64, u64, u64)>) -> Range {
+        Range {
+            top: 50,
+            now_ms: 0,
+            ends: ends.map(|(epoch, first, last)| Ends {
+                raw: Position { epoch, offset: first },
+                first: Position { epoch, offset: first },
+                last: Position { epoch, offset: last },
+            }),
+            lost_epoch: None,
+            end_of_cursor_epoch: None,
+            entries: Vec::new(),
+            more: false,
+            hole: false,
+        }
+    }
+
+    #[test]
+    fn a_history_born_again_is_a_gap_only_for_who_was_away() {
+        let range = range(Some((20, 1, 3)));
+        let cursor = Position { epoch: 10, offset: 7 };
+        assert_eq!(range.gap_while_live(cursor), None);
+        assert_eq!(range.gap_after(cursor), Some(GapReason::EpochReset));
+    }
+
+    #[test]
+    fn a_damaged_entry_is_a_gap_in_the_middle() {
+        let mut range = range(Some((20, 1, 3)));
+        range.end_of_cursor_epoch = Some(3);
+        let cursor = Position { epoch: 20, offset: 1 };
+        assert_eq!(range.gap_after(cursor), None);
+        range.hole = true;
+        assert_eq!(range.gap_after(cursor), Some(GapReason::Middle));
+    }
+
+    #[test]
+    fn without_history_the_end_is_offset_zero_of_the_newest_epoch() {
+        assert_eq!(range(None).end(), Position { epoch: 50, offset: 0 });
+    }
+}

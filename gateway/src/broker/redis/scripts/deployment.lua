@@ -1,0 +1,12 @@
+-- Records how the deployment is laid out, at its first boot, and gives out a node incarnation.
+-- KEYS[1] deployment: hash { partitions, data_version }, KEYS[2] incarnation: counter
+-- ARGV[1] partitions, ARGV[2] data version
+-- Result: { incarnation, partitions, data version }; incarnation 0 if the record differs: nothing was changed
+redis.call('HSETNX', KEYS[1], 'partitions', ARGV[1])
+redis.call('HSETNX', KEYS[1], 'data_version', ARGV[2])
+local partitions = redis.call('HGET', KEYS[1], 'partitions')
+local version = redis.call('HGET', KEYS[1], 'data_version')
+if partitions ~= ARGV[1] or version ~= ARGV[2] then
+  return { 0, partitions, version }
+end
+return { redis.call('INCR', KEYS[2]), partitions, version }

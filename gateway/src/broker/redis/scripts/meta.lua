@@ -1,0 +1,31 @@
+-- Shared beginning of the scripts that must know whether the server may have lost writes.
+-- KEYS[1] meta: hash { replid, floor, top, forgot } of the partition
+-- ARGV[1] base: what every key of the partition starts with, `<prefix>:{<tag>}:`
+-- ARGV[2] replid: master_replid that the caller read on this connection
+-- Numbers are kept as strings or printed with `num`: `..` would print 1e14 as `1e+14`. Exact up to 2^53.
+local base, replid = ARGV[1], ARGV[2]
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local floor_epoch, top, raised, forgot
+
+local function num(n)
+  return string.format('%.0f', n)
+end
+
+local function split(id)
+  local epoch, offset = string.match(id, '^(%d+)-(%d+)$')
+  return epoch, tonumber(offset)
+end
+
+-- Reads meta. Under another replid something may have been lost: whoever comes first raises floor and top, so that
+-- no epoch of before is ever continued.
+local function open_meta()
+  local meta = redis.call('HMGET', KEYS[1], 'replid', 'floor', 'top', 'forgot')
+  floor_epoch, top, forgot = tonumber(meta[2] or '0'), tonumber(meta[3] or '0'), meta[4] or ''
+  raised = meta[1] ~= replid
+  if raised then
+    top = math.max(now, top + 1)
+    floor_epoch = top
+    redis.call('HSET', KEYS[1], 'replid', replid, 'floor', num(top), 'top', num(top))
+  end
+end

@@ -1,0 +1,14 @@
+-- Registers a node's interest in a channel and reads what the first subscriber missed, in one step.
+-- KEYS[1] meta
+-- ARGV[1] base, ARGV[2] replid (see meta.lua)
+-- ARGV[3] node, ARGV[4] greatest number of entries
+-- ARGV[5] channel, history size ('0' none), ms to keep it, mode, at (see read_channel in history.lua)
+-- Result: { now, top, what read_channel answers (nothing without history) }
+open_meta()
+local node, limit, channel, size = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+redis.call('SADD', base .. 'i:' .. channel, node)
+redis.call('SADD', base .. 'n:' .. node, 'i:' .. channel)
+if size == '0' then
+  return { now, num(top) }
+end
+return { now, num(top), read_channel(channel, size, ARGV[7], ARGV[8], ARGV[9], limit) }

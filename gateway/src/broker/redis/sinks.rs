@@ -1,0 +1,40 @@
+//! The sinks of this node.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::broker::{Delivery, Sink, SinkId, interest::SinkSet};
+
+/// Greatest number of sinks: each is a bit of a [`SinkSet`].
+const GREATEST: usize = 64;
+
+/// Shared list of the attached sinks; cheap to clone, read without a lock.
+#[derive(Clone, Default)]
+pub struct Sinks(Arc<ArcSwap<Vec<Arc<dyn Sink>>>>);
+
+impl Sinks {
+    /// Adds a sink. The 65th and later ones share the last id, which no broker invariant allows: the caller promises
+    /// at most 64 ([`SinkId`]).
+    pub fn attach(&self, sink: &Arc<dyn Sink>) -> SinkId {
+        let before = self.0.rcu(|sinks| {
+            let mut sinks = sinks.as_ref().clone();
+            sinks.push(sink.clone());
+            sinks
+        });
+        if before.len() >= GREATEST {
+            tracing::error!(sinks = before.len() + 1, "more sinks than a broker can tell apart");
+        }
+        SinkId(u8::try_from(before.len()).unwrap_or(u8::MAX))
+    }
+
+    /// Hands `delivery` to each of `set`.
+    pub fn deliver(&self, set: SinkSet, delivery: &Delivery) {
+        let sinks = self.0.load();
+        for id in set.iter() {
+            if let Some(sink) = sinks.get(usize::from(id.0)) {
+                sink.deliver(delivery.clone());
+            }
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Which connection leads to a partition.
+//!
+//! Standalone and Sentinel: one link to the one master. In a Cluster each partition will have the link to the owner of
+//! its slot: everything else already asks here, partition by partition.
+
+use std::sync::Arc;
+
+use super::{connection::Connection, link::Link, options::RedisOptions, scripts};
+
+/// The links of a node. Dropping it closes them.
+#[derive(Debug)]
+pub struct Topology {
+    commands: Arc<Link>,
+    readers: Vec<Reads>,
+}
+
+/// A link for blocking reads, with the partitions whose inboxes it reads.
+#[derive(Debug, Clone)]
+pub struct Reads {
+    /// Used by nothing else: commands would wait behind a blocked read.
+    pub link: Arc<Link>,
+    /// Partitions, all on the server that the link leads to.
+    pub partitions: Vec<usize>,
+}
+
+impl Topology {
+    /// One server for all partitions.
+    #[must_use]
+    pub fn standalone(options: &Arc<RedisOptions>) -> Self {
+        let reader = Reads {
+            link: Arc::new(Link::start("reader", options.clone(), scripts::all())),
+            partitions: (0..usize::from(options.partitions)).collect(),
+        };
+        Self {
+            commands: Arc::new(Link::start("commands", options.clone(), scripts::all())),
+            readers: vec![reader],
+        }
+    }
+
+    /// The ordered link for commands of `partition`.
+    #[must_use]
+    pub fn commands(&self, partition: usize) -> Arc<Link> {
+        // One server has all partitions.
+        let _ = partition;
+        self.commands.clone()
+    }
+
+    /// The link for what concerns the deployment as a whole.
+    #[must_use]
+    pub fn deployment(&self) -> Arc<Link> {
+        self.commands.clone()
+    }
+
+    /// The links for inboxes.
+    #[must_use]
+    pub fn readers(&self) -> &[Reads] {
+        &self.readers
+    }
+
+    /// Every link.
+    pub fn links(&self) -> impl Iterator<Item = &Arc<Link>> {
+        std::iter::once(&self.commands).chain(self.readers.iter().map(|reads| &reads.link))
+    }
+}
+
+/// The open connection of a link, or why there is none.
+pub(super) fn open(link: &Link) -> Result<Arc<Connection>, crate::broker::BrokerError> {
+    link.current().ok_or_else(|| crate::broker::BrokerError::NotAvailable {
+        reason: format!("{:?}", *link.status().borrow()),
+        sent: false,
+    })
+}

@@ -1,0 +1,116 @@
+//! `streamgate serve`: a node until a signal ends it.
+
+use std::{io, process::ExitCode};
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    broker::BrokerStatus,
+    config::{BrokerConfig, Sources, load},
+    node::Node,
+    telemetry::logging::{self, LogHandle},
+};
+
+/// Runs a node with what `sources` say: SIGTERM and SIGINT drain and end it, SIGHUP reads the configuration again.
+#[must_use]
+pub fn serve(sources: &Sources) -> ExitCode {
+    match run(sources) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(sources: &Sources) -> Result<(), Box<dyn std::error::Error>> {
+    let loaded = load(sources)?;
+    let log = logging::install(&loaded.config.log)?;
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    // Connections live on the shards' own threads; here are gRPC's sockets, the admin listener and the broker.
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let (mut terminate, mut interrupt) =
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let mut hangup = signal(SignalKind::hangup())?;
+        let mut node = Node::builder(loaded.config).start().await?;
+        greet(&node);
+        let mut status = node.broker_status();
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hangup.recv() => reload(&mut node, sources, &log),
+                changed = status.changed() => {
+                    if changed.is_err() {
+                        return Err("the broker ended".into());
+                    }
+                    report(&status.borrow_and_update());
+                }
+            }
+        }
+        tracing::info!("stopping");
+        node.shutdown().await;
+        tracing::info!("stopped");
+        Ok(())
+    })
+}
+
+/// A configuration that cannot be read changes nothing.
+fn reload(node: &mut Node, sources: &Sources, log: &LogHandle) {
+    let loaded = match load(sources) {
+        Ok(loaded) => loaded,
+        Err(error) => return tracing::error!(%error, "the configuration is not reloaded"),
+    };
+    let outcome = node.reload(&loaded.config);
+    if let Err(error) = log.set_level(&node.config().log.level) {
+        tracing::error!(%error, "the log level is not changed");
+    }
+    tracing::info!(applied = ?outcome.applied, needs_restart = ?outcome.needs_restart, "configuration reloaded");
+}
+
+fn report(status: &BrokerStatus) {
+    match status {
+        BrokerStatus::Ready => tracing::info!("the broker is ready"),
+        BrokerStatus::Starting(reason) | BrokerStatus::Away(reason) => {
+            tracing::warn!(reason, "waiting for the broker");
+        }
+        BrokerStatus::Stopped => tracing::info!("the broker is stopped"),
+    }
+}
+
+/// Addresses, and what to try next: for whoever starts it by hand.
+fn greet(node: &Node) {
+    let broker = match &node.config().broker {
+        BrokerConfig::Memory(_) => "memory (one node, nothing kept across a restart)".to_owned(),
+        BrokerConfig::Redis(redis) => format!("redis at {}", redis.addr),
+    };
+    let path = &node.config().websocket.path;
+    let url = format!("ws://{}{path}", node.websocket_addr());
+    let text = format!(
+        "Streamgate {version}\n\
+         \n  broker     {broker}\
+         \n  WebSocket  {url}\
+         \n  gRPC       {grpc}\
+         \n  admin      http://{admin}/metrics  http://{admin}/health/ready\n\
+         \nTry, each in a terminal of its own:\n\
+         \n  {program} sub 'room.**'{server}\
+         \n  {program} pub room.blue '{{\"hello\":\"world\"}}'{server}\
+         \n  {program} history room.blue{server}\n",
+        version = env!("CARGO_PKG_VERSION"),
+        grpc = node.grpc_addr(),
+        admin = node.admin_addr(),
+        program = program(),
+        server =
+            if node.websocket_addr().port() == 9080 { String::new() } else { format!(" --server {url}") },
+    );
+    // A closed standard output is no reason not to serve.
+    let _ = io::Write::write_all(&mut io::stdout().lock(), text.as_bytes());
+}
+
+/// How the program was called, so that the commands can be pasted.
+fn program() -> String {
+    std::env::args().next().unwrap_or_else(|| "streamgate".to_owned())
+}

@@ -1,0 +1,160 @@
+//! Starting a node.
+
+use std::{io, sync::Arc};
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Node, broker,
+    listen::{accept, bind},
+};
+use crate::{
+    api::admin::{self, AdminState, Readiness},
+    broker::{Broker, BrokerStatus},
+    config::{Config, ListenAddr},
+    rpc::Handlers,
+    session::Settings,
+    shard::{self, ShardConfig},
+    telemetry::metrics,
+    transport::{
+        grpc::{self, GrpcConfig},
+        ws::{OriginPolicy, http},
+    },
+};
+
+/// A node to be.
+pub struct NodeBuilder {
+    config: Config,
+    broker: Option<Arc<dyn Broker>>,
+    handlers: Handlers,
+}
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listener cannot be bound.
+    #[error("cannot listen on {addr:?} ({key}): {source}")]
+    Listen {
+        /// Key of the configuration.
+        key: &'static str,
+        /// What it says.
+        addr: ListenAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The broker refuses to start.
+    #[error("the broker cannot start: {0}")]
+    Broker(String),
+    /// A shard's thread or runtime cannot be made, or metrics cannot be installed.
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+}
+
+impl NodeBuilder {
+    pub(super) fn new(config: Config) -> Self {
+        Self { config, broker: None, handlers: Handlers::default() }
+    }
+
+    /// Uses this broker instead of the configured one.
+    #[must_use]
+    pub fn broker(mut self, broker: Arc<dyn Broker>) -> Self {
+        self.broker = Some(broker);
+        self
+    }
+
+    /// Answers RPCs in this process.
+    #[must_use]
+    pub fn handlers(mut self, handlers: Handlers) -> Self {
+        self.handlers = handlers;
+        self
+    }
+
+    /// Binds the listeners and starts everything.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running then.
+    pub async fn start(self) -> Result<Node, StartError> {
+        let config = self.config;
+        // Before anything looks up a metric.
+        let metrics_handle = metrics::install().map_err(|error| io::Error::other(error.to_string()))?;
+        let settings = Settings::new(config.policies.build(), config.limits.clone());
+        let websocket = listen("transport.websocket.addr", &config.websocket.addr)?;
+        let grpc_listener = listen("transport.grpc.addr", &config.grpc)?;
+        let admin_listener = listen("server.http.addr", &config.admin)?;
+        let broker = match self.broker {
+            Some(broker) => broker,
+            None => broker::make(&config.broker, &settings.policies)?,
+        };
+        let origins = OriginPolicy::new(&config.websocket.allowed_origins);
+        let shard_config = ShardConfig {
+            broker: broker.clone(),
+            settings: settings.clone(),
+            handlers: self.handlers,
+            rpc_timeout: config.rpc_timeout,
+            serve: http::serve(http::HttpConfig { path: config.websocket.path.clone(), origins }),
+        };
+        let mut node = Node {
+            websocket: websocket.local_addr()?,
+            grpc: grpc_listener.local_addr()?,
+            admin: admin_listener.local_addr()?,
+            shards: Vec::new(),
+            draining: Arc::new(watch::Sender::new(false)),
+            accepting: CancellationToken::new(),
+            running: CancellationToken::new(),
+            listeners: Vec::new(),
+            config,
+            broker,
+            settings,
+        };
+        for number in 0..node.config.shards {
+            node.shards.push(shard::spawn(number, shard_config.clone())?);
+        }
+        node.serve_clients(websocket, grpc_listener);
+        node.serve_admin(admin_listener, metrics_handle);
+        Ok(node)
+    }
+}
+
+impl Node {
+    fn serve_clients(&mut self, websocket: tokio::net::TcpListener, grpc_listener: tokio::net::TcpListener) {
+        let shards: Vec<_> = self.shards.iter().map(|shard| shard.mailbox().clone()).collect();
+        self.listeners.push(tokio::spawn(accept(websocket, shards.clone(), self.accepting.clone())));
+        let grpc_config = GrpcConfig { shards, settings: self.settings.clone() };
+        let stop = self.accepting.clone().cancelled_owned();
+        self.listeners.push(tokio::spawn(async move {
+            if let Err(error) = grpc::serve(grpc_listener, grpc_config, stop).await {
+                tracing::error!(%error, "the gRPC listener failed");
+            }
+        }));
+    }
+
+    fn serve_admin(&mut self, listener: tokio::net::TcpListener, metrics_handle: PrometheusHandle) {
+        let (status, draining) = (self.broker.status(), self.draining.clone());
+        let state =
+            AdminState::new(metrics_handle.clone(), move || readiness(&status.borrow(), *draining.borrow()));
+        self.listeners.push(tokio::spawn(metrics::upkeep(metrics_handle, self.running.clone())));
+        let running = self.running.clone();
+        self.listeners.push(tokio::spawn(async move {
+            admin::serve(listener, state, running).await;
+        }));
+    }
+}
+
+/// A node is ready once its broker was there and until it drains: a broker that is away later is no reason to move
+/// clients, every node would be as badly off.
+fn readiness(broker: &BrokerStatus, draining: bool) -> Readiness {
+    let (usable, broker, why) = match broker {
+        BrokerStatus::Ready => (true, "ready".to_owned(), ""),
+        BrokerStatus::Away(reason) => (true, format!("away: {reason}"), ""),
+        BrokerStatus::Starting(reason) => (false, format!("starting: {reason}"), "waiting for the broker"),
+        BrokerStatus::Stopped => (false, "stopped".to_owned(), "stopped"),
+    };
+    let reason = if draining { "draining" } else { why }.to_owned();
+    Readiness { ready: usable && !draining, reason, broker, draining }
+}
+
+fn listen(key: &'static str, addr: &ListenAddr) -> Result<tokio::net::TcpListener, StartError> {
+    bind(addr).map_err(|source| StartError::Listen { key, addr: addr.clone(), source })
+}

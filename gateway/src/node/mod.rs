@@ -1,0 +1,131 @@
+//! A node: broker, shards and listeners, put together.
+//!
+//! Owns: the order of start and stop. Never does: anything on the way of a message.
+//!
+//! Invariants: listeners accept only when everything behind them runs; a stop takes no longer than the drain
+//! duration, and ends in the reverse order of the start.
+//!
+//! ```no_run
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! use streamgate::{config::Config, node::Node};
+//!
+//! let node = Node::builder(Config::default()).start().await?;
+//! println!("ws://{}/ws", node.websocket_addr());
+//! node.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+
+mod broker;
+mod builder;
+mod listen;
+
+use std::{net::SocketAddr, sync::Arc};
+
+use tokio::{sync::watch, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+pub use builder::{NodeBuilder, StartError};
+
+use crate::{
+    broker::{Broker, BrokerStatus},
+    config::{Config, Reload},
+    session::Settings,
+    shard::ShardHandle,
+};
+
+/// A running node. Dropping it ends the node without a drain; call [`Node::shutdown`].
+pub struct Node {
+    config: Config,
+    broker: Arc<dyn Broker>,
+    settings: Settings,
+    shards: Vec<ShardHandle>,
+    websocket: SocketAddr,
+    grpc: SocketAddr,
+    admin: SocketAddr,
+    draining: Arc<watch::Sender<bool>>,
+    /// Ends the client listeners.
+    accepting: CancellationToken,
+    /// Ends everything else.
+    running: CancellationToken,
+    listeners: Vec<JoinHandle<()>>,
+}
+
+impl Node {
+    /// A node that is not yet started.
+    #[must_use]
+    pub fn builder(config: Config) -> NodeBuilder {
+        NodeBuilder::new(config)
+    }
+
+    /// Where WebSocket clients connect.
+    #[must_use]
+    pub fn websocket_addr(&self) -> SocketAddr {
+        self.websocket
+    }
+
+    /// Where gRPC clients connect.
+    #[must_use]
+    pub fn grpc_addr(&self) -> SocketAddr {
+        self.grpc
+    }
+
+    /// Where metrics and health are served.
+    #[must_use]
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// The configuration that the node runs with.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Whether the broker can take work.
+    #[must_use]
+    pub fn broker_status(&self) -> watch::Receiver<BrokerStatus> {
+        self.broker.status()
+    }
+
+    /// Takes over what may change while running: policies and limits. The log level is the caller's.
+    pub fn reload(&mut self, new: &Config) -> Reload {
+        let reload = Config::reload(&self.config, new);
+        reload.config.policies.install(&self.settings.policies);
+        self.settings.limits.store(Arc::new(reload.config.limits.clone()));
+        self.config = reload.config.clone();
+        reload
+    }
+
+    /// Stops accepting, sends the clients away, and ends the node; at most for the drain duration.
+    pub async fn shutdown(mut self) {
+        self.draining.send_replace(true);
+        self.accepting.cancel();
+        let drained: Vec<_> = self.shards.iter().map(ShardHandle::drain).collect();
+        let all = futures_util::future::join_all(drained);
+        if tokio::time::timeout(self.config.drain, all).await.is_err() {
+            tracing::warn!(after = ?self.config.drain, "some clients did not go in time, ending their connections");
+        }
+        self.broker.shutdown().await;
+        for shard in self.shards.drain(..) {
+            shard.stop();
+        }
+        self.running.cancel();
+        for listener in self.listeners.drain(..) {
+            listener.abort();
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.accepting.cancel();
+        self.running.cancel();
+        for shard in self.shards.drain(..) {
+            shard.stop();
+        }
+        for listener in self.listeners.drain(..) {
+            listener.abort();
+        }
+    }
+}
