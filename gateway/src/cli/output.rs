@@ -1,6 +1,6 @@
 //! How messages are printed: a line each, for people or for programs.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, os::fd::AsFd as _};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use clap::ValueEnum;
@@ -10,6 +10,7 @@ use streamgate_client::{
     CloudEvent, Message, Position,
     proto::cloudevents::{Attr, Data},
 };
+use tokio::io::{Interest, unix::AsyncFd};
 
 /// `-o`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -35,6 +36,23 @@ pub(super) fn message(format: Format, message: &Message) -> String {
             });
             with_member(&head, "event", &event(&message.event))
         }
+    }
+}
+
+/// Waits until nobody reads standard output any more; for ever, if that is no pipe or socket.
+pub(super) async fn closed() {
+    #[expect(
+        deprecated,
+        reason = "its successor is unsafe, for types that may change or close their descriptor: an OwnedFd does neither"
+    )]
+    let watched = std::io::stdout()
+        .as_fd()
+        .try_clone_to_owned()
+        .and_then(|output| AsyncFd::with_interest(output, Interest::ERROR));
+    // A file cannot be watched, nor does it close.
+    match watched {
+        Ok(output) if output.ready(Interest::ERROR).await.is_ok() => {}
+        _ => std::future::pending().await,
     }
 }
 

@@ -67,7 +67,11 @@ pub(super) async fn run(args: SubscribeArgs) -> Result<(), Failure> {
     }
     let client = args.connect.connect().await?;
     let notes = tokio::spawn(tell_connection(client.status()));
-    let outcome = print_all(&client, &args, &patterns).await;
+    let outcome = tokio::select! {
+        outcome = print_all(&client, &args, &patterns) => outcome,
+        // Also when there is nothing to write that would tell.
+        () = output::closed() => Err(Failure::OutputClosed),
+    };
     // Its end is this side's own doing, and no news.
     notes.abort();
     client.close().await;
@@ -142,7 +146,8 @@ fn note(event: &Event) {
 
 /// Tells of reconnects.
 async fn tell_connection(mut status: tokio::sync::watch::Receiver<Status>) {
-    let mut away = false;
+    // The first connection is what everybody expects.
+    let mut away = !matches!(*status.borrow_and_update(), Status::Connected { .. });
     while status.changed().await.is_ok() {
         let now = status.borrow_and_update().clone();
         match now {

@@ -68,3 +68,8 @@ pub use streamgate_proto::cloudevents::CloudEvent;
 pub use subscription::Subscription;
 pub use target::{is_pattern, matches};
 pub use transport::Encoding;
+
+/// The examples of the README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
