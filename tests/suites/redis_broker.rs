@@ -181,6 +181,39 @@ async fn killing_the_readers_connection_under_publishes_loses_and_repeats_nothin
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killing_every_connection_under_keyed_retries_gives_each_publication_once_and_in_order() {
+    let server = RedisServer::start_default();
+    let (publisher, reader) = (Arc::new(node(&server).await), node(&server).await);
+    let (sink, recorder) = listener(&reader);
+    subscribe(&reader, sink, "a", Start::Live).await;
+    subscribe_pattern(&reader, sink, "b.**", Start::Live).await;
+    const EACH: u64 = 300;
+    let publishing = ["a", "b.c"].map(|name| {
+        let source = publisher.clone();
+        tokio::spawn(async move {
+            for n in 0..EACH {
+                let keyed = Publish { idempotency_key: Some(n.to_string()), ..publish(name, &n.to_string()) };
+                while let Err(error) = source.publish(keyed.clone()).await {
+                    assert!(error.retryable(), "{error}");
+                    status(&source, |status| *status == BrokerStatus::Ready).await;
+                }
+            }
+        })
+    });
+    let mut last = HashMap::new();
+    for received in 0..2 * EACH {
+        if received % 100 == 50 {
+            server.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
+        }
+        let (name, position) = next(&recorder).await;
+        let before = last.insert(name, position.offset).unwrap_or(0);
+        assert_eq!(position.offset, before + 1);
+    }
+    join_all(publishing).await.into_iter().for_each(Result::unwrap);
+    assert!(recorder.drain().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn entries_that_vanish_from_the_inbox_are_filled_from_history() {
     let server = RedisServer::start_default();
     let (publisher, reader) = (node(&server).await, node(&server).await);

@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 
 use super::{
     super::{
+        paging::GREATEST_REPLAY,
         range::{Part, Range},
         replay_cache::{Replay, ReplayCache},
         scripts,
@@ -48,10 +49,10 @@ impl Actor {
         self.serve_from_memory(channel, &policy);
         let Some(slot) = self.slots.get_mut(channel).filter(|slot| slot.reading.is_none()) else { return };
         let Some(first) = slot.waiters.first() else { return };
-        // Many wait, or came before: the whole history serves all of them.
+        // Many wait, or came before: the history, as far as it is ever replayed, serves all of them.
         let share = !first.own_read && (slot.reads >= OWN_READS || slot.waiters.len() > 1);
         let part = match Part::of(&first.start) {
-            Part::After(_) | Part::From(_) if share => Part::From(From::Start),
+            Part::After(_) | Part::From(_) if share => Part::From(From::Last(GREATEST_REPLAY as u64)),
             part => part,
         };
         let (version, registered) = (slot.version, slot.registered);
