@@ -402,6 +402,21 @@ async fn incarnations_are_never_used_twice_and_shutdown_leaves_no_interest() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn interest_that_redis_was_not_told_the_end_of_is_withdrawn_when_entries_come_for_nobody() {
+    let server = RedisServer::start_default();
+    let (publisher, reader) = (node(&server).await, node(&server).await);
+    let key = reader.keys().key(reader.keys().partition_of("a"), "i:a");
+    let key = std::str::from_utf8(&key).unwrap();
+    server.cli(&["SADD", key, &reader.incarnation().unwrap().to_string()]);
+    published(&publisher, "a", "1").await;
+    let begun = Instant::now();
+    while server.cli(&["EXISTS", key]) != "0" {
+        assert!(begun.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_publish_that_redis_refuses_does_not_hurt_the_others_of_its_batch() {
     let server = RedisServer::start_default();
     let node = node(&server).await;

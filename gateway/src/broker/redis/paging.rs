@@ -21,7 +21,7 @@ pub const PAGE: usize = 500;
 /// Most publications of one channel that are replayed or answered at once.
 pub const GREATEST_REPLAY: usize = 10_000;
 /// Most bytes of events that are replayed or answered at once, give or take a page.
-const GREATEST_BYTES: usize = 32 * 1024 * 1024;
+pub const GREATEST_BYTES: usize = 32 * 1024 * 1024;
 
 /// Calls scripts of one partition on one connection.
 #[derive(Debug, Clone)]
@@ -199,7 +199,8 @@ fn unfinished_at(range: &Range) -> Option<Position> {
     range.ends.is_some_and(|ends| last < ends.last).then_some(last)
 }
 
-fn bytes_of(range: &Range) -> usize {
+/// Bytes of the events in a range.
+pub fn bytes_of(range: &Range) -> usize {
     range.entries.iter().map(|entry| entry.stored.event.len()).sum()
 }
 

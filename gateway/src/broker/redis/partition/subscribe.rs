@@ -272,9 +272,14 @@ impl Actor {
                 format!("w:{prefix}")
             }
         };
-        // If it is not told, entries come for nothing until this node ends.
+        self.withdraw_names(vec![name]);
+    }
+
+    /// Withdraws `i:<channel>`, `w:<prefix>`. If Redis cannot be told, what comes for nobody will say so again.
+    pub(super) fn withdraw_names(&mut self, names: Vec<String>) {
         let Ok(caller) = self.caller() else { return };
-        let args = vec![caller.keys.base(caller.partition), caller.node.to_string().into(), name.into()];
+        let mut args = vec![caller.keys.base(caller.partition), caller.node.to_string().into()];
+        args.extend(names.into_iter().map(bytes::Bytes::from));
         let call = caller.call(&scripts::UNSUBSCRIBE, args);
         self.later(async move {
             if let Err(error) = call.await {
