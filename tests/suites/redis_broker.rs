@@ -181,6 +181,39 @@ async fn killing_the_readers_connection_under_publishes_loses_and_repeats_nothin
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killing_every_connection_under_keyed_retries_gives_each_publication_once_and_in_order() {
+    let server = RedisServer::start_default();
+    let (publisher, reader) = (Arc::new(node(&server).await), node(&server).await);
+    let (sink, recorder) = listener(&reader);
+    subscribe(&reader, sink, "a", Start::Live).await;
+    subscribe_pattern(&reader, sink, "b.**", Start::Live).await;
+    const EACH: u64 = 300;
+    let publishing = ["a", "b.c"].map(|name| {
+        let source = publisher.clone();
+        tokio::spawn(async move {
+            for n in 0..EACH {
+                let keyed = Publish { idempotency_key: Some(n.to_string()), ..publish(name, &n.to_string()) };
+                while let Err(error) = source.publish(keyed.clone()).await {
+                    assert!(error.retryable(), "{error}");
+                    status(&source, |status| *status == BrokerStatus::Ready).await;
+                }
+            }
+        })
+    });
+    let mut last = HashMap::new();
+    for received in 0..2 * EACH {
+        if received % 100 == 50 {
+            server.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
+        }
+        let (name, position) = next(&recorder).await;
+        let before = last.insert(name, position.offset).unwrap_or(0);
+        assert_eq!(position.offset, before + 1);
+    }
+    join_all(publishing).await.into_iter().for_each(Result::unwrap);
+    assert!(recorder.drain().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn entries_that_vanish_from_the_inbox_are_filled_from_history() {
     let server = RedisServer::start_default();
     let (publisher, reader) = (node(&server).await, node(&server).await);
@@ -366,6 +399,21 @@ async fn incarnations_are_never_used_twice_and_shutdown_leaves_no_interest() {
     assert!(left.lines().all(|key| key.ends_with(":meta") || key.contains("{deployment}")), "{left}");
     let refused = first.publish(publish("a", "1")).await.unwrap_err();
     assert_eq!(refused, BrokerError::Stopped);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn interest_that_redis_was_not_told_the_end_of_is_withdrawn_when_entries_come_for_nobody() {
+    let server = RedisServer::start_default();
+    let (publisher, reader) = (node(&server).await, node(&server).await);
+    let key = reader.keys().key(reader.keys().partition_of("a"), "i:a");
+    let key = std::str::from_utf8(&key).unwrap();
+    server.cli(&["SADD", key, &reader.incarnation().unwrap().to_string()]);
+    published(&publisher, "a", "1").await;
+    let begun = Instant::now();
+    while server.cli(&["EXISTS", key]) != "0" {
+        assert!(begun.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

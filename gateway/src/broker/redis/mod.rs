@@ -1,7 +1,8 @@
 //! The Redis broker (DESIGN section 5).
 //!
 //! Owns: keys and scripts in Redis, the node's inboxes, and one task for each partition. Never does: know of sessions or
-//! sockets. Nothing here ever sends a command twice by itself.
+//! sockets. Nothing here ever sends a command twice by itself; the one exception is a script that Redis had forgotten,
+//! which was not executed.
 //!
 //! - Transport: one [`Connection`] is one TCP connection that is opened, watched and thrown away; a [`Link`] keeps one
 //!   open and publishes it; `topology` says which link leads to a partition.

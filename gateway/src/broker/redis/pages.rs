@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    paging::{Caller, GREATEST_REPLAY, PAGE},
+    paging::{Caller, GREATEST_BYTES, GREATEST_REPLAY, PAGE, bytes_of},
     range::{Part, Range},
 };
 use crate::{
@@ -31,12 +31,13 @@ pub async fn history(
         (Some(since), false) => Part::After(since),
         (None, false) => Part::From(From::Start),
     };
-    let mut range: Option<Range> = None;
-    loop {
+    let (mut range, mut bytes): (Option<Range>, _) = (None, 0);
+    let cut = loop {
         let got = range.as_ref().map_or(0, |range| range.entries.len());
         // One more than wanted tells that there is more.
         let page = caller.page(&query.channel, &policy, part, (wanted + 1 - got).min(PAGE)).await?;
-        let (more, last) = (page.more, page.entries.last().and_then(|last| last.position));
+        let (full, last) = (page.more, page.entries.last().and_then(|last| last.position));
+        bytes += bytes_of(&page);
         match &mut range {
             Some(range) if query.reverse => range.entries.extend(page.entries),
             Some(range) => range.extend(page),
@@ -44,16 +45,17 @@ pub async fn history(
         }
         let got = range.as_ref().map_or(0, |range| range.entries.len());
         match last {
-            Some(last) if more && got <= wanted => {
+            Some(last) if full && got <= wanted && bytes < GREATEST_BYTES => {
                 part = if query.reverse { Part::Before(Some(last)) } else { Part::After(last) };
             }
-            _ => break,
+            // Enough bytes before enough entries is a cut.
+            _ => break full && got <= wanted,
         }
-    }
+    };
     let Some(range) = range else { return Ok(HistoryPage::default()) };
     let lost =
         if query.reverse { lost_before(&caller, &policy, &query).await? } else { lost_after(&query, &range) };
-    let truncated = lost || range.hole || range.entries.len() > wanted;
+    let truncated = lost || cut || range.hole || range.entries.len() > wanted;
     let mut publications: Vec<Arc<Publication>> = range.entries;
     publications.truncate(wanted);
     Ok(HistoryPage { publications, position: range.ends.map(|ends| ends.last), truncated })

@@ -14,12 +14,14 @@ use super::{
     reply::Reply,
     scripts,
 };
-use crate::{broker::BrokerError, channel::Channel, policy::ChannelPolicy};
+use crate::{broker::BrokerError, channel::Channel, policy::ChannelPolicy, position::Position};
 
 /// Entries of one page.
 pub const PAGE: usize = 500;
 /// Most publications of one channel that are replayed or answered at once.
 pub const GREATEST_REPLAY: usize = 10_000;
+/// Most bytes of events that are replayed or answered at once, give or take a page.
+pub const GREATEST_BYTES: usize = 32 * 1024 * 1024;
 
 /// Calls scripts of one partition on one connection.
 #[derive(Debug, Clone)]
@@ -130,51 +132,76 @@ impl Caller {
         channel: Channel,
         policy: Arc<ChannelPolicy>,
     ) -> Result<Range, BrokerError> {
-        while range.more && range.entries.len() < GREATEST_REPLAY {
-            let last = range.entries.last().and_then(|last| last.position);
-            let Some(last) = last.filter(|last| range.ends.is_some_and(|ends| *last < ends.last)) else {
-                range.more = false;
-                break;
-            };
+        let mut bytes = bytes_of(&range);
+        while range.more && range.entries.len() < GREATEST_REPLAY && bytes < GREATEST_BYTES {
+            let Some(last) = unfinished_at(&range) else { break };
             let page = self.page(&channel, &policy, Part::After(last), PAGE).await?;
+            bytes += bytes_of(&page);
             range.extend(page);
         }
+        // A page that is just full does not tell whether it is the last one.
+        range.more &= unfinished_at(&range).is_some();
         Ok(range)
     }
 
-    /// Reads parts of many channels with few calls; the answers are in the order of `wanted`.
+    /// Reads parts of many channels with few calls; the answers are in the order of `wanted`. `None` for those that
+    /// were not read because [`GREATEST_REPLAY`] or the greatest number of bytes was reached before.
     pub async fn read_many(
         &self,
-        wanted: Vec<(Channel, Arc<ChannelPolicy>, Part)>,
-    ) -> Result<Vec<Range>, BrokerError> {
-        let mut ranges = Vec::with_capacity(wanted.len());
+        wanted: &[(Channel, Arc<ChannelPolicy>, Part)],
+    ) -> Result<Vec<Option<Range>>, BrokerError> {
+        let (mut ranges, mut entries, mut bytes) = (Vec::with_capacity(wanted.len()), 0, 0);
         while ranges.len() < wanted.len() {
+            if entries >= GREATEST_REPLAY || bytes >= GREATEST_BYTES {
+                ranges.push(None);
+                continue;
+            }
             let rest = wanted.get(ranges.len()..).unwrap_or_default();
-            let mut args = self.head();
-            args.push(PAGE.to_string().into());
-            for (channel, policy, part) in rest.iter().take(PAGE) {
-                push_args(&mut args, channel, policy, *part);
-            }
-            let call = self.call(&scripts::READ, args);
-            count_read();
-            let items = call.await?.into_array()?;
-            let clock = clock_and_top(&items)?;
-            let mut left = PAGE;
-            for (reply, (channel, policy, _)) in items.iter().skip(2).zip(rest) {
-                let range = Range::from_reply(channel, clock, left, reply)?;
-                left = left.saturating_sub(entries_in(reply));
-                ranges.push((range, channel.clone(), policy.clone()));
-            }
-            if items.len() <= 2 {
-                return Err(BrokerError::Damaged("a read answered nothing".to_owned()));
+            for (range, (channel, policy, _)) in self.read_some(rest).await?.into_iter().zip(rest) {
+                let range = self.read_on(range, channel.clone(), policy.clone()).await?;
+                entries += range.entries.len();
+                bytes += bytes_of(&range);
+                ranges.push(Some(range));
             }
         }
-        let mut whole = Vec::with_capacity(ranges.len());
-        for (range, channel, policy) in ranges {
-            whole.push(self.read_on(range, channel, policy).await?);
-        }
-        Ok(whole)
+        Ok(ranges)
     }
+
+    /// The first pages of the first ones of `wanted`, at least of one.
+    async fn read_some(
+        &self,
+        wanted: &[(Channel, Arc<ChannelPolicy>, Part)],
+    ) -> Result<Vec<Range>, BrokerError> {
+        let mut args = self.head();
+        args.push(PAGE.to_string().into());
+        for (channel, policy, part) in wanted.iter().take(PAGE) {
+            push_args(&mut args, channel, policy, *part);
+        }
+        let call = self.call(&scripts::READ, args);
+        count_read();
+        let items = call.await?.into_array()?;
+        let clock = clock_and_top(&items)?;
+        let (mut left, mut ranges) = (PAGE, Vec::new());
+        for (reply, (channel, ..)) in items.iter().skip(2).zip(wanted) {
+            ranges.push(Range::from_reply(channel, clock, left, reply)?);
+            left = left.saturating_sub(entries_in(reply));
+        }
+        if ranges.is_empty() {
+            return Err(BrokerError::Damaged("a read answered nothing".to_owned()));
+        }
+        Ok(ranges)
+    }
+}
+
+/// The last entry that was read, if it is not the last one of the history.
+fn unfinished_at(range: &Range) -> Option<Position> {
+    let last = range.entries.last()?.position?;
+    range.ends.is_some_and(|ends| last < ends.last).then_some(last)
+}
+
+/// Bytes of the events in a range.
+pub fn bytes_of(range: &Range) -> usize {
+    range.entries.iter().map(|entry| entry.stored.event.len()).sum()
 }
 
 fn count_read() {

@@ -37,11 +37,9 @@ impl Topology {
         }
     }
 
-    /// The ordered link for commands of `partition`.
+    /// The ordered link for commands of a partition; one server has all of them.
     #[must_use]
-    pub fn commands(&self, partition: usize) -> Arc<Link> {
-        // One server has all partitions.
-        let _ = partition;
+    pub fn commands(&self, _partition: usize) -> Arc<Link> {
         self.commands.clone()
     }
 

@@ -1,7 +1,7 @@
 //! The task: takes requests, inbox entries, finished calls and ticks, one after the other.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     pin::Pin,
     sync::Arc,
     time::Duration,
@@ -120,6 +120,8 @@ pub struct Actor {
     /// Interests that must be told to Redis again.
     pub(super) unconfirmed: VecDeque<String>,
     pub(super) checking: bool,
+    /// Channels that the inbox brings and nobody listens to.
+    pub(super) strays: HashSet<Channel>,
     pub(super) ticks: u64,
 }
 
@@ -139,6 +141,7 @@ impl Actor {
             unchecked: VecDeque::new(),
             unconfirmed: VecDeque::new(),
             checking: false,
+            strays: HashSet::new(),
             ticks: 0,
         }
     }

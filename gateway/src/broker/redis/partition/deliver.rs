@@ -38,8 +38,7 @@ impl Actor {
         let name = publication.channel.as_str();
         let listened = !self.interest.listeners(name).is_empty() || self.is_awaited(name);
         if !listened && !self.slots.contains_key(&publication.channel) {
-            // Interest was withdrawn meanwhile.
-            return;
+            return self.note_stray(&publication.channel);
         }
         let slot = self.slots.entry(publication.channel.clone()).or_insert_with(|| Slot::new(None));
         if let Some(fill) = &mut slot.fill {

@@ -11,8 +11,10 @@
 //! - Deliveries of a channel pass through one place (`deliver.rs`), which lets only continuous ones through.
 
 mod actor;
+mod catalogue;
 mod deliver;
 mod load;
+mod pattern_recovery;
 mod patterns;
 mod publishing;
 mod resync;

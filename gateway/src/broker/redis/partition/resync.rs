@@ -7,7 +7,12 @@ use super::{
     super::{entry::id_of, scripts},
     actor::{Actor, Done},
 };
-use crate::{broker::BrokerError, channel::Channel, policy::ChannelPolicy, position::Position};
+use crate::{
+    broker::BrokerError,
+    channel::{Channel, Pattern, literal_prefixes},
+    policy::ChannelPolicy,
+    position::Position,
+};
 
 /// Ticks between two checks of quiet channels.
 const CHECK_TICKS: u64 = 5;
@@ -20,6 +25,7 @@ impl Actor {
     pub(super) fn tick(&mut self) {
         self.ticks += 1;
         self.drop_idle_caches();
+        self.withdraw_strays();
         let stuck: Vec<Channel> = self
             .slots
             .iter()
@@ -111,6 +117,28 @@ impl Actor {
                 self.unconfirmed.extend(interests);
                 self.unchecked.extend(batch.into_iter().map(|(channel, _)| channel));
             }
+        }
+    }
+
+    /// Takes note of an entry for nobody: interest was withdrawn meanwhile, or Redis could not be told so.
+    pub(super) fn note_stray(&mut self, channel: &Channel) {
+        if self.strays.len() < BATCH {
+            self.strays.insert(channel.clone());
+        }
+    }
+
+    /// Tells Redis again of interest that has ended, unless the channel is only under the prefix of a pattern.
+    fn withdraw_strays(&mut self) {
+        let strays = std::mem::take(&mut self.strays);
+        let stray = |channel: &&Channel| {
+            let under = |pattern: &Pattern| {
+                literal_prefixes(channel.as_str()).any(|prefix| prefix == pattern.literal_prefix())
+            };
+            !self.slots.contains_key(*channel) && !self.patterns.keys().any(under)
+        };
+        let names: Vec<String> = strays.iter().filter(stray).map(|channel| format!("i:{channel}")).collect();
+        if !names.is_empty() {
+            self.withdraw_names(names);
         }
     }
 

@@ -51,7 +51,7 @@ pub struct Slot {
 pub struct Cached {
     pub cache: ReplayCache,
     pub used: Instant,
-    /// Redis' clock minus the time since the Unix epoch here is unknown; this is Redis' clock at `read`.
+    /// Redis' clock at `read`; the clock here may differ.
     pub now_ms: u64,
     pub read: Instant,
 }
@@ -192,5 +192,64 @@ impl Slot {
         if let Some(tail) = &mut self.reading {
             tail.broken = true;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{broker::Stored, channel::Channel};
+
+    fn at(offset: u64) -> Position {
+        Position { epoch: 5, offset }
+    }
+
+    fn entry(offset: u64) -> Arc<Publication> {
+        let channel = Channel::parse("a").unwrap();
+        Arc::new(Publication { channel, position: Some(at(offset)), time_ms: 0, stored: Stored::default() })
+    }
+
+    #[test]
+    fn a_sink_skips_what_is_in_its_answer_and_others_do_not() {
+        let mut slot = Slot::new(Some(at(3)));
+        let mut sinks = SinkSet::default();
+        sinks.insert(SinkId(1));
+        sinks.insert(SinkId(2));
+        slot.skip_until(SinkId(1), at(5));
+        slot.skip_until(SinkId(2), at(3));
+        let who = |set: SinkSet| set.iter().map(|sink| sink.0).collect::<Vec<_>>();
+        assert_eq!(who(slot.without_skipping(sinks, at(4))), [2]);
+        assert_eq!(who(slot.without_skipping(sinks, at(5))), [2]);
+        assert_eq!(who(slot.without_skipping(sinks, at(6))), [1, 2]);
+        assert!(slot.skips.is_empty());
+    }
+
+    #[test]
+    fn what_was_in_the_inbox_before_the_end_was_learned_is_let_through_once() {
+        let mut slot = Slot::new(None);
+        slot.learn_end(at(5));
+        assert!(slot.is_straggler(at(4)) && !slot.is_straggler(at(4)) && slot.is_straggler(at(5)));
+        slot.delivered(&entry(6));
+        assert!(!slot.is_straggler(at(5)));
+        assert_eq!(slot.last, Some(at(6)));
+    }
+
+    #[test]
+    fn a_tail_follows_the_read_or_is_of_no_use() {
+        let tail =
+            |offsets: &[u64]| Tail { entries: offsets.iter().map(|n| entry(*n)).collect(), broken: false };
+        assert_eq!(tail(&[3, 4, 5, 6]).after(at(4)).unwrap().len(), 2);
+        assert_eq!(tail(&[3, 4]).after(at(4)).unwrap().len(), 0);
+        assert!(tail(&[6, 7]).after(at(4)).is_none());
+        assert!(Tail { broken: true, ..tail(&[5]) }.after(at(4)).is_none());
+    }
+
+    #[test]
+    fn what_is_held_is_bounded() {
+        let mut fill = Fill::default();
+        for n in 0..=GREATEST_HELD as u64 {
+            fill.hold(entry(n));
+        }
+        assert!(fill.dropped && fill.held.is_empty());
     }
 }

@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 
 use super::{
     super::{
+        paging::GREATEST_REPLAY,
         range::{Part, Range},
         replay_cache::{Replay, ReplayCache},
         scripts,
@@ -48,10 +49,10 @@ impl Actor {
         self.serve_from_memory(channel, &policy);
         let Some(slot) = self.slots.get_mut(channel).filter(|slot| slot.reading.is_none()) else { return };
         let Some(first) = slot.waiters.first() else { return };
-        // Many wait, or came before: the whole history serves all of them.
+        // Many wait, or came before: the history, as far as it is ever replayed, serves all of them.
         let share = !first.own_read && (slot.reads >= OWN_READS || slot.waiters.len() > 1);
         let part = match Part::of(&first.start) {
-            Part::After(_) | Part::From(_) if share => Part::From(From::Start),
+            Part::After(_) | Part::From(_) if share => Part::From(From::Last(GREATEST_REPLAY as u64)),
             part => part,
         };
         let (version, registered) = (slot.version, slot.registered);
@@ -271,9 +272,14 @@ impl Actor {
                 format!("w:{prefix}")
             }
         };
-        // If it is not told, entries come for nothing until this node ends.
+        self.withdraw_names(vec![name]);
+    }
+
+    /// Withdraws `i:<channel>`, `w:<prefix>`. If Redis cannot be told, what comes for nobody will say so again.
+    pub(super) fn withdraw_names(&mut self, names: Vec<String>) {
         let Ok(caller) = self.caller() else { return };
-        let args = vec![caller.keys.base(caller.partition), caller.node.to_string().into(), name.into()];
+        let mut args = vec![caller.keys.base(caller.partition), caller.node.to_string().into()];
+        args.extend(names.into_iter().map(bytes::Bytes::from));
         let call = caller.call(&scripts::UNSUBSCRIBE, args);
         self.later(async move {
             if let Err(error) = call.await {
