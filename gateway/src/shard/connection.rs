@@ -155,6 +155,7 @@ impl Shard {
             }
         }
         state.replays.sweep(now);
+        self.settle(state, now.mono_ms);
         self.flush(state);
     }
 

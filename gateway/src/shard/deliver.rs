@@ -26,12 +26,13 @@ impl Shard {
         let mut frames = Frames::default();
         let mut behind = false;
         for key in &members {
-            let Some(subscription) = state.subscriptions.get(*key as usize) else { continue };
+            let Some(subscription) = state.subscriptions.get_mut(*key as usize) else { continue };
             if !subscription.flow.is_live() {
                 behind = true;
-                continue;
+            } else if subscription.flow.accept(publication) {
+                let connection = subscription.connection;
+                self.send_live(state, now, connection, publication, &mut frames);
             }
-            self.send_live(state, now, subscription.connection, publication, &mut frames);
         }
         if behind {
             // Only after all live ones: what a connection just got by one subscription needs not be held by another.

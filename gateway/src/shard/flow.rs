@@ -24,6 +24,10 @@ pub enum Flow {
     /// Publications pass through.
     #[default]
     Live,
+    /// As live, but what is not after the position was replayed before: the broker may still deliver it for others.
+    Settling(Position),
+    /// The same for a pattern, by channel.
+    SettlingPattern(Box<HashMap<Channel, Position>>),
     /// They wait for the broker's answer or for the end of the replay.
     Behind(Box<Behind>),
 }
@@ -33,6 +37,8 @@ pub enum Flow {
 pub struct Behind {
     /// The broker has answered.
     opened: bool,
+    /// It is a pattern's subscription.
+    pattern: bool,
     /// Ask for a `recover_complete` at the end.
     announce: bool,
     replay: VecDeque<Arc<Publication>>,
@@ -75,13 +81,28 @@ impl Flow {
     /// Whether publications pass through.
     #[must_use]
     pub fn is_live(&self) -> bool {
-        matches!(self, Self::Live)
+        !matches!(self, Self::Behind(_))
     }
 
     /// Takes a live publication; `true` if it is to be sent at once.
     pub fn accept(&mut self, publication: &Arc<Publication>) -> bool {
         match self {
             Self::Live => true,
+            Self::Settling(top) => {
+                let new = publication.position.is_none_or(|position| position > *top);
+                if new && publication.position.is_some() {
+                    *self = Self::Live;
+                }
+                new
+            }
+            Self::SettlingPattern(tops) => {
+                let Some(position) = publication.position else { return true };
+                let new = tops.get(&publication.channel).is_none_or(|top| position > *top);
+                if new && tops.remove(&publication.channel).is_some() && tops.is_empty() {
+                    *self = Self::Live;
+                }
+                new
+            }
             Self::Behind(behind) => {
                 behind.hold(publication);
                 false
@@ -99,7 +120,7 @@ impl Flow {
     /// What the mailbox could not take of `channel` after `before` is missing: it is asked for again. A live
     /// subscription must be one to the channel itself, for a pattern needs its marker to ask again.
     pub fn fall_behind(&mut self, channel: &Channel, before: Position) {
-        if matches!(self, Self::Live) {
+        if self.is_live() {
             *self = Self::Behind(Box::new(Behind { opened: true, ..Behind::default() }));
         }
         if let Self::Behind(behind) = self {
@@ -112,9 +133,21 @@ impl Flow {
         let Self::Behind(behind) = self else { return None };
         let step = behind.step();
         if step.is_none() {
-            *self = Self::Live;
+            let tops = std::mem::take(&mut behind.tops);
+            *self = match (behind.pattern, tops.values().next()) {
+                (_, None) => Self::Live,
+                (false, Some(top)) => Self::Settling(*top),
+                (true, Some(_)) => Self::SettlingPattern(Box::new(tops)),
+            };
         }
         step
+    }
+
+    /// Forgets what a pattern still filters; called when nothing old can be under way any more.
+    pub fn settled(&mut self) {
+        if matches!(self, Self::SettlingPattern(_)) {
+            *self = Self::Live;
+        }
     }
 }
 
@@ -135,6 +168,7 @@ impl Behind {
 
     fn opened(&mut self, target: &Target, answer: Subscribed) {
         self.opened = true;
+        self.pattern = matches!(target, Target::Pattern(_));
         if let Target::Channel(channel) = target {
             self.outcome.position =
                 answer.positions.iter().find(|(name, _)| name == channel).map(|(_, at)| *at);
@@ -151,7 +185,7 @@ impl Behind {
         for part in catchup.channels {
             if let Some(reason) = part.gap {
                 self.outcome.gap.get_or_insert(reason);
-                if matches!(target, Target::Pattern(_)) {
+                if self.pattern {
                     self.gaps.push((part.channel.clone(), first_known(&part.publications), reason));
                 }
             }
@@ -291,6 +325,16 @@ mod tests {
         flow.opened(&target(), answer(5, 3..=5));
         assert_eq!(drain(&mut flow), ["replay 3", "replay 4", "replay 5", "complete 5", "live 6"]);
         assert!(flow.is_live() && flow.accept(&publication(7, 1)));
+    }
+
+    #[test]
+    fn what_was_replayed_is_not_sent_again_when_the_broker_delivers_it_late() {
+        let mut flow = Flow::opening(false);
+        flow.opened(&target(), answer(5, 4..=5));
+        assert_eq!(drain(&mut flow), ["replay 4", "replay 5"]);
+        let sent: Vec<_> = (4..=7).filter(|offset| flow.accept(&publication(*offset, 1))).collect();
+        assert_eq!(sent, [6, 7]);
+        assert!(matches!(flow, Flow::Live));
     }
 
     #[test]

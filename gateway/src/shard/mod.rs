@@ -23,6 +23,7 @@ pub mod wheel;
 
 use std::{
     cell::RefCell,
+    collections::VecDeque,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -79,6 +80,8 @@ struct State {
     /// Connections with something to flush.
     dirty: Vec<u32>,
     replays: ReplayFrames,
+    /// Pattern subscriptions that filter late deliveries: until when, key, serial of the connection, slot.
+    settling: VecDeque<(u64, u32, u32, u32)>,
     /// A buffer for the listeners of a delivery.
     members: Vec<u32>,
     next_serial: u32,

@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    collections::VecDeque,
     io,
     net::SocketAddr,
     rc::Rc,
@@ -75,6 +76,7 @@ pub fn spawn(number: usize, config: ShardConfig) -> io::Result<ShardHandle> {
             wheel: Wheel::new(0),
             dirty: Vec::new(),
             replays: ReplayFrames::default(),
+            settling: VecDeque::new(),
             members: Vec::new(),
             next_serial: 0,
             delivery: 0,

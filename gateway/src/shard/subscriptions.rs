@@ -18,6 +18,9 @@ use crate::{
     session::{SubscribeBatch, Wish, gap_frame, recover_complete_frame, subscribe_to},
 };
 
+/// How long a broker may deliver late what a replay contained; later, a client sees a position again.
+const SETTLE_MS: u64 = 60_000;
+
 /// One subscription of one connection.
 pub(super) struct Subscription {
     /// Key of its connection.
@@ -78,10 +81,28 @@ impl Shard {
             else {
                 continue;
             };
+            if matches!(target, Target::Pattern(_)) {
+                state.settling.push_back((self.now().mono_ms + SETTLE_MS, key, id.serial, slot));
+            }
             state.subscriptions[key as usize].flow.opened(&target, answer);
             self.pump(state, key);
         }
         self.flush(state);
+    }
+
+    /// Frees what pattern subscriptions keep to recognise late deliveries.
+    pub(super) fn settle(&self, state: &mut State, now_ms: u64) {
+        while let Some((at, key, serial, slot)) = state.settling.front().copied()
+            && at <= now_ms
+        {
+            state.settling.pop_front();
+            if let Some(subscription) = state.subscriptions.get_mut(key as usize)
+                && subscription.slot == slot
+                && state.connections[subscription.connection as usize].serial == serial
+            {
+                subscription.flow.settled();
+            }
+        }
     }
 
     /// Sends of a subscription's replay what the connection has room for.

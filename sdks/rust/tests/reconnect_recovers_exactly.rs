@@ -1,5 +1,7 @@
 //! Subscriptions go on where they were, whatever happens to the connection.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should panic")]
+
 mod fake;
 
 use fake::{Server, at, extended, live_at, message, named, next};

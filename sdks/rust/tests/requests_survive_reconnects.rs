@@ -1,5 +1,7 @@
 //! Requests are answered once, with what is known about their outcome.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should panic")]
+
 mod fake;
 
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! A scripted gateway: the test reads what the client sends and says what it gets, frame by frame.
 
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
 use std::time::Duration;
 
