@@ -52,7 +52,7 @@ pub fn message(publication: &Publication, replay: bool) -> Result<v1::Message, C
 /// The frame that delivers one publication; the same for every subscriber who knows the extended schema or does not.
 ///
 /// # Errors
-/// As [`message`].
+/// [`ErrorCode::Internal`] if the stored event cannot be read.
 pub fn publication_frame(
     publication: &Publication,
     extended: bool,

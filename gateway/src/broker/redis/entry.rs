@@ -58,10 +58,11 @@ fn two_numbers(id: &[u8]) -> Option<(u64, u64)> {
 pub fn history_entry(channel: &Channel, entry: &Reply) -> Result<Arc<Publication>, BrokerError> {
     let [id, fields] = pair(entry)?;
     let position = position_of(id.as_bytes()?)?;
-    publication(channel.clone(), Some(position), field(fields, b"t")?, field(fields, b"b")?)
+    publication(channel.clone(), Some(position), field(fields, b"t")?.as_u64()?, field(fields, b"b")?)
 }
 
-/// Reads one entry of an inbox, `[id, [c, channel, p, position, t, time, b, blob]]`.
+/// Reads one entry of an inbox, `[id, [m, "<position> <time> <channel>", b, blob]]`; no position: nothing before the
+/// first space.
 ///
 /// # Errors
 /// [`BrokerError::Damaged`] if not even its sequence can be read.
@@ -72,20 +73,23 @@ pub fn inbox_entry(entry: &Reply) -> Result<InboxEntry, BrokerError> {
 }
 
 fn inbox_publication(fields: &Reply) -> Result<Arc<Publication>, BrokerError> {
-    let channel = Channel::parse(field(fields, b"c")?.as_str()?)
-        .map_err(|error| BrokerError::Damaged(error.to_string()))?;
-    let position = optional_position(field(fields, b"p")?)?;
-    publication(channel, position, field(fields, b"t")?, field(fields, b"b")?)
+    let head = field(fields, b"m")?.as_str()?;
+    let damaged = || BrokerError::Damaged(format!("{head:?} is not the head of an inbox entry"));
+    let (position, rest) = head.split_once(' ').ok_or_else(damaged)?;
+    let (time, channel) = rest.split_once(' ').ok_or_else(damaged)?;
+    let channel = Channel::parse(channel).map_err(|error| BrokerError::Damaged(error.to_string()))?;
+    let position = if position.is_empty() { None } else { Some(position_of(position.as_bytes())?) };
+    publication(channel, position, time.parse().map_err(|_| damaged())?, field(fields, b"b")?)
 }
 
 fn publication(
     channel: Channel,
     position: Option<Position>,
-    time: &Reply,
+    time_ms: u64,
     blob: &Reply,
 ) -> Result<Arc<Publication>, BrokerError> {
     let stored = Stored::from_bytes(Bytes::copy_from_slice(blob.as_bytes()?))?;
-    Ok(Arc::new(Publication { channel, position, time_ms: time.as_u64()?, stored }))
+    Ok(Arc::new(Publication { channel, position, time_ms, stored }))
 }
 
 fn pair(reply: &Reply) -> Result<&[Reply; 2], BrokerError> {
@@ -115,7 +119,8 @@ mod tests {
     #[test]
     fn an_inbox_entry_is_read_and_a_damaged_one_keeps_its_sequence() {
         let fields = |channel: &str| {
-            let fields = ["c", channel, "p", "7-3", "t", "9", "b", ""];
+            let head = format!("7-3 9 {channel}");
+            let fields = ["m", head.as_str(), "b", ""];
             Reply::Array(vec![bulk("4-12"), Reply::Array(fields.iter().map(|text| bulk(text)).collect())])
         };
         let entry = inbox_entry(&fields("a.b")).unwrap();

@@ -7,7 +7,7 @@
 //! - Transport: one [`Connection`] is one TCP connection that is opened, watched and thrown away; a [`Link`] keeps one
 //!   open and publishes it; `topology` says which link leads to a partition.
 //! - In Redis: `keys` names everything, `scripts/*.lua` do each step at once; `entry` and `range` read their answers.
-//! - A node: `supervision` boots it, `reader` reads its inboxes, `partition` holds what it knows of channels, [`node`]
+//! - A node: `supervision` boots it, `reader` reads its inboxes, `partition` holds what it knows of channels, `node`
 //!   is the [`Broker`](crate::broker::Broker).
 
 mod beliefs;
