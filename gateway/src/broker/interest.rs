@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use super::SinkId;
-use crate::channel::{Channel, Pattern, Target};
+use crate::channel::{Channel, Pattern, PatternTrie, Target};
 
 /// A set of sinks, one bit for each [`SinkId`] (at most 64 to a broker).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
@@ -61,18 +61,7 @@ impl SinkSet {
 pub struct Interest {
     exact: HashMap<Channel, SinkSet>,
     patterns: HashMap<Pattern, SinkSet>,
-    trie: Node,
-}
-
-/// One segment deep in the trie.
-#[derive(Debug, Default)]
-struct Node {
-    /// Patterns that end here.
-    here: SinkSet,
-    /// Patterns that end in `**` after this node.
-    rest: SinkSet,
-    /// By the next segment, literally or `*`, which no channel contains.
-    children: HashMap<Box<str>, Node>,
+    trie: PatternTrie<SinkSet>,
 }
 
 impl Interest {
@@ -80,13 +69,13 @@ impl Interest {
     pub fn insert(&mut self, target: &Target, sink: SinkId) -> bool {
         let set = match target {
             Target::Channel(channel) => self.exact.entry(channel.clone()).or_default(),
-            Target::Pattern(pattern) => {
-                self.trie.change(pattern.as_str(), &mut |set| set.insert(sink));
-                self.patterns.entry(pattern.clone()).or_default()
-            }
+            Target::Pattern(pattern) => self.patterns.entry(pattern.clone()).or_default(),
         };
         let first = set.is_empty();
         set.insert(sink);
+        if let Target::Pattern(pattern) = target {
+            self.trie.insert(pattern, *set);
+        }
         first
     }
 
@@ -98,27 +87,29 @@ impl Interest {
         };
         let Some(set) = set.filter(|set| set.contains(sink)) else { return false };
         set.remove(sink);
-        let last = set.is_empty();
+        let left = *set;
         match target {
-            Target::Channel(channel) if last => {
+            Target::Channel(channel) if left.is_empty() => {
                 self.exact.remove(channel);
             }
             Target::Channel(_) => {}
+            Target::Pattern(pattern) if left.is_empty() => {
+                self.trie.remove(pattern);
+                self.patterns.remove(pattern);
+            }
             Target::Pattern(pattern) => {
-                self.trie.change(pattern.as_str(), &mut |set| set.remove(sink));
-                if last {
-                    self.patterns.remove(pattern);
-                }
+                self.trie.insert(pattern, left);
             }
         }
-        last
+        left.is_empty()
     }
 
     /// Everyone who listens to `channel`, by name or by pattern.
     #[must_use]
     pub fn listeners(&self, channel: &str) -> SinkSet {
-        let exact = self.exact.get(channel).copied().unwrap_or_default();
-        exact.union(self.trie.listeners(Some(channel)))
+        let mut all = self.exact.get(channel).copied().unwrap_or_default();
+        self.trie.for_each_match(channel, &mut |set| all = all.union(*set));
+        all
     }
 
     /// Everyone with interest in this very target.
@@ -140,40 +131,6 @@ impl Interest {
     /// The patterns that somebody listens to.
     pub fn patterns(&self) -> impl Iterator<Item = (&Pattern, SinkSet)> {
         self.patterns.iter().map(|(pattern, set)| (pattern, *set))
-    }
-}
-
-impl Node {
-    /// Changes the set of `pattern`, a suffix of the whole; makes nodes on the way, drops those left empty.
-    fn change(&mut self, pattern: &str, edit: &mut dyn FnMut(&mut SinkSet)) {
-        if pattern == "**" {
-            return edit(&mut self.rest);
-        }
-        let (segment, tail) = match pattern.split_once('.') {
-            Some((segment, tail)) => (segment, Some(tail)),
-            None => (pattern, None),
-        };
-        let child = self.children.entry(segment.into()).or_default();
-        match tail {
-            Some(tail) => child.change(tail, edit),
-            None => edit(&mut child.here),
-        }
-        if child.here.is_empty() && child.rest.is_empty() && child.children.is_empty() {
-            self.children.remove(segment);
-        }
-    }
-
-    /// `left`: what of the channel's name is below this node, `None` if nothing.
-    fn listeners(&self, left: Option<&str>) -> SinkSet {
-        let Some(left) = left else { return self.here.union(self.rest) };
-        let (segment, tail) = match left.split_once('.') {
-            Some((segment, tail)) => (segment, Some(tail)),
-            None => (left, None),
-        };
-        [segment, "*"]
-            .into_iter()
-            .filter_map(|key| self.children.get(key))
-            .fold(self.rest, |set, child| set.union(child.listeners(tail)))
     }
 }
 
@@ -218,8 +175,6 @@ mod tests {
             assert_eq!(ids(interest.of(&target(name))), [0]);
             assert!(interest.remove(&target(name), SinkId(0)));
         }
-        assert!(
-            interest.exact.is_empty() && interest.patterns.is_empty() && interest.trie.children.is_empty()
-        );
+        assert!(interest.exact.is_empty() && interest.patterns.is_empty() && interest.trie.is_empty());
     }
 }
