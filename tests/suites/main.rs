@@ -6,6 +6,7 @@ mod bad_input;
 mod bad_input_transport;
 mod grpc_stream;
 mod limits;
+mod operations;
 mod redis_broker;
 mod redis_conformance;
 mod redis_cost;

@@ -13,6 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use metrics::{Histogram, histogram};
 use tokio::net::TcpStream;
 
 use super::{
@@ -21,6 +22,7 @@ use super::{
 use crate::{
     error::CloseCode,
     shard::{ConnId, Shard},
+    telemetry::metrics::WRITE_BATCH_FRAMES,
     transport::{Outlet, Overflow, Wire},
 };
 
@@ -33,6 +35,8 @@ const READS: usize = 8;
 struct Socket {
     stream: TcpStream,
     queue: RefCell<WriteQueue>,
+    /// Frames of one write.
+    batches: Histogram,
     /// The task, to be woken for what only it can do.
     task: RefCell<Option<Waker>>,
     /// The socket did not take everything: the task waits until it does.
@@ -68,6 +72,7 @@ pub(super) async fn serve(shard: Shard, stream: TcpStream, mut first: Vec<u8>, c
     let socket = Rc::new(Socket {
         stream,
         queue: RefCell::new(WriteQueue::new(limit)),
+        batches: histogram!(WRITE_BATCH_FRAMES),
         task: RefCell::new(None),
         backlogged: Cell::new(false),
         paused: Cell::new(false),
@@ -155,7 +160,10 @@ impl Socket {
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];
             let count = queue.fill_slices(&mut slices);
             match self.stream.try_write_vectored(&slices[..count]) {
-                Ok(written) => queue.advance(written),
+                Ok(written) => {
+                    queue.advance(written);
+                    self.batches.record(count as f64);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Written::Part),
                 Err(error) => return Err(error),
             }
