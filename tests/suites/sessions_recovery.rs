@@ -194,6 +194,21 @@ async fn subscribing_again_with_a_cursor_replays_and_goes_on() {
 }
 
 #[tokio::test]
+async fn a_pattern_recovers_nothing_of_channels_whose_policy_allows_no_recovery() {
+    let node = TestNode::start("channels: [{pattern: 'mix.closed', recovery: false}]").await;
+    let mut publisher = RawClient::connect(node.addrs(), Via::WsJson).await;
+    for channel in ["mix.closed", "mix.open"] {
+        publisher.publish(channel, text("1", channel)).await;
+    }
+    let mut client = RawClient::connect(node.addrs(), Via::WsProto).await;
+    client.subscribe([from("mix.*", Point::Start(true))]).await;
+    let (replays, _) = client.recovered().await;
+    assert_eq!(texts(&replays), ["mix.open"]);
+    publisher.publish("mix.closed", text("2", "live")).await;
+    assert_eq!(client.texts(1).await, ["live"]);
+}
+
+#[tokio::test]
 async fn overlapping_recoveries_replay_once_for_each_subscription_and_live_once() {
     let node = TestNode::start("").await;
     let mut publisher = RawClient::connect(node.addrs(), Via::WsJson).await;
