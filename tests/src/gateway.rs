@@ -1,11 +1,13 @@
 //! A node in this process.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use streamgate::{
     config::{Config, Override, assemble},
     node::{Node, NodeBuilder},
 };
+
+use crate::{redis_server::RedisServer, scrape, within};
 
 /// Where a gateway listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +18,25 @@ pub struct Addrs {
     pub grpc: SocketAddr,
     /// Metrics and health.
     pub admin: SocketAddr,
+}
+
+impl Addrs {
+    /// Waits until the node says that it is ready: one on Redis starts before it has reached it.
+    pub async fn ready(self) {
+        let asking = async {
+            while scrape::get(self.admin, "/health/ready").await.status != 200 {
+                // Readiness has no event to wait for.
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        within("the node is ready", asking).await;
+    }
+}
+
+/// The configuration of a node on this Redis; `more` is further keys of the top level, in block style.
+#[must_use]
+pub fn on_redis(redis: &RedisServer, more: &str) -> String {
+    format!("broker: {{type: redis, redis: {{addr: '{}'}}}}\n{more}\n", redis.addr())
 }
 
 /// A node in this process, on the memory broker unless its configuration says otherwise. All its listeners are on

@@ -4,8 +4,10 @@ use std::time::{Duration, Instant};
 
 use streamgate_e2e::{
     events::{extended, frame, live, publish, text},
+    gateway::{TestNode, on_redis},
     process::{GatewayProcess, run},
     raw::{RawClient, Via},
+    redis_server::RedisServer,
     scrape,
 };
 use streamgate_proto::v1::{Subscribe, inbound_message::Envelope as In, outbound_message::Envelope as Out};
@@ -185,4 +187,26 @@ fn config_default_passes_config_check_and_a_wrong_key_does_not() {
     assert!(good.status.success(), "{}", String::from_utf8_lossy(&good.stderr));
     let error = String::from_utf8_lossy(&wrong.stderr);
     assert!(!wrong.status.success() && error.contains("frame_bites") && error.contains("line 2"), "{error}");
+}
+
+#[tokio::test]
+async fn a_node_waits_for_redis_says_why_and_is_ready_once_it_is_there() {
+    let mut redis = RedisServer::start_default();
+    redis.kill9();
+    let yaml = on_redis(&redis, "log: {level: info}");
+    let gateway = GatewayProcess::start(&yaml).await;
+    gateway.logged("why it waits", |line| line.contains("waiting for the broker")).await;
+    assert_eq!(scrape::get(gateway.addrs().admin, "/health/ready").await.status, 503);
+    assert_eq!(scrape::get(gateway.addrs().admin, "/health/live").await.status, 200);
+    redis.restart();
+    gateway.addrs().ready().await;
+
+    let node = TestNode::start(&yaml).await;
+    node.addrs().ready().await;
+    let mut reader = RawClient::connect(gateway.addrs(), Via::Grpc).await;
+    reader.subscribe_to("two.nodes").await;
+    let ack =
+        RawClient::connect(node.addrs(), Via::WsJson).await.publish("two.nodes", text("1", "across")).await;
+    let message = reader.message().await;
+    assert_eq!((message.offset, message.position), (ack.offset, ack.position));
 }
