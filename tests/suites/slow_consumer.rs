@@ -77,7 +77,7 @@ async fn until_cut(client: &mut RawClient) -> (Vec<u64>, Position) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stalled_reader_is_closed_with_3512_while_100_others_lose_nothing_and_it_recovers_exactly() {
-    let yaml = "{limits: {write_queue_bytes: 128KiB}, channels: [{pattern: '**', history_size: 10000}]}";
+    let yaml = "{limits: {write_queue_bytes: 512KiB}, channels: [{pattern: '**', history_size: 10000}]}";
     let gateway = GatewayProcess::start(yaml).await;
     let addrs = gateway.addrs();
     let mut stalled = Vec::new();
@@ -153,6 +153,27 @@ async fn a_replay_larger_than_the_write_queue_is_paced_and_not_cut() {
 /// The first of the 1,000 messages that history keeps when `last` is the last.
 fn history_start(last: u64) -> u64 {
     last - 999
+}
+
+#[tokio::test]
+async fn a_burst_larger_than_the_write_queue_cuts_nobody_whose_socket_takes_it() {
+    let node = TestNode::start("limits: {write_queue_bytes: 64KiB}").await;
+    let addrs = node.addrs();
+    let mut readers = Vec::new();
+    for via in [Via::WsJson, Via::WsProto, Via::WsJson, Via::WsProto] {
+        readers.push(RawClient::connect_as(addrs, via, extended([live(CHANNEL)])).await);
+    }
+    // Sent at once, they reach the other shard as one batch.
+    let mut publisher = RawClient::connect(addrs, Via::WsProto).await;
+    let data = "x".repeat(4 * 1024);
+    for _ in 0..60 {
+        publisher.send(publish(CHANNEL, text("e", &data))).await;
+    }
+    for reader in &mut readers {
+        for offset in 1..=60 {
+            assert_eq!(reader.message().await.offset, offset);
+        }
+    }
 }
 
 #[tokio::test]

@@ -207,6 +207,13 @@ impl Socket {
         }
     }
 
+    /// Writes what the socket takes, also if it took no more the last time. The task sees to the rest, and to errors.
+    fn make_room(&self) {
+        if !matches!(self.write(), Ok(Written::All)) && !self.backlogged.replace(true) {
+            self.wake();
+        }
+    }
+
     /// Writes now; the rest, and errors, are the task's business.
     fn flush(&self) {
         if self.backlogged.get() {
@@ -264,8 +271,18 @@ impl Outlet for WsOutlet {
         self.wire
     }
 
+    /// A full queue is first written: what the shard queued in one batch does not make a client slow, only what its
+    /// socket does not take.
     fn push(&mut self, frame: Bytes) -> Result<(), Overflow> {
-        self.socket.queue.borrow_mut().push(frame).map_err(|_| Overflow)
+        let pushed = self.socket.queue.borrow_mut().push(frame.clone());
+        match pushed {
+            Ok(()) => Ok(()),
+            Err(super::PushError::Closing) => Err(Overflow),
+            Err(super::PushError::Overflow { .. }) => {
+                self.socket.make_room();
+                self.socket.queue.borrow_mut().push(frame).map_err(|_| Overflow)
+            }
+        }
     }
 
     fn queued_bytes(&self) -> usize {
