@@ -1,3 +1,40 @@
-//! What the end-to-end suites share: real servers and what watches them.
+//! What the end-to-end suites share: real servers, raw clients, and what watches them.
+//!
+//! - [`gateway::TestNode`]: a node in this process; [`process::GatewayProcess`]: the real binary, for signals, crashes,
+//!   logs and metrics. Both answer [`gateway::Addrs`].
+//! - [`raw::RawClient`]: a client that shows every frame, over any transport ([`raw::Via`]).
+//! - [`events`]: events and requests in few words. [`scrape`]: HTTP and `/metrics`.
+//! - [`redis_server::RedisServer`]: a real Redis.
+//!
+//! ```ignore
+//! let node = TestNode::start("limits: {publishes_per_second: 10}").await;
+//! let mut alice = RawClient::connect(node.addrs(), Via::WsJson).await;
+//! alice.subscribe_to("room.blue").await;
+//! let ack = alice.publish("room.blue", text("e1", "hello")).await;
+//! assert_eq!(alice.message().await.offset, ack.offset);
+//! ```
+//!
+//! Everything panics when something is wrong or does not come within [`DEADLINE`]: the panic is the test's report.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "in a test harness the panic is the report")]
+
+pub mod events;
+pub mod gateway;
+pub mod process;
+pub mod raw;
 pub mod redis_server;
+pub mod scrape;
+
+/// How long anything may take that is expected to happen. Long: the machine may be busy.
+pub const DEADLINE: std::time::Duration = std::time::Duration::from_secs(20);
+
+/// Waits for `event`, at most [`DEADLINE`].
+///
+/// # Panics
+/// It did not happen; the text says `what`.
+pub async fn within<T>(what: &str, event: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(DEADLINE, event).await {
+        Ok(value) => value,
+        Err(_) => panic!("{what}: not within {DEADLINE:?}"),
+    }
+}

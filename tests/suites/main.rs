@@ -2,11 +2,24 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "in a test the panic is the report")]
 
+mod bad_input;
+mod bad_input_transport;
+mod grpc_stream;
+mod limits;
+mod operations;
 mod redis_broker;
 mod redis_conformance;
 mod redis_cost;
 mod redis_link;
 mod redis_scripts;
+mod resume;
+mod serve_process;
+mod sessions;
+mod sessions_delivery;
+mod sessions_history;
+mod sessions_recovery;
+mod sessions_rpc;
+mod slow_consumer;
 mod v1_clients;
 mod v1_gateway;
 mod v1_wire;

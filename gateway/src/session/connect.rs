@@ -158,7 +158,10 @@ impl Session {
             subscriptions: names(false),
             ephemeral: names(true),
         };
-        let ttl_ms = millis(self.settings.limits.load().resume_window);
+        // Refreshed after half a window, and kept for half a window longer: whenever the connection breaks, the token
+        // is good for the whole window.
+        let window = millis(self.settings.limits.load().resume_window);
+        let ttl_ms = window.saturating_add(window / 2);
         fx.push(Effect::SaveSession { session: self.id.clone(), record, ttl_ms });
     }
 }

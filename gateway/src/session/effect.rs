@@ -46,6 +46,8 @@ pub enum Effect {
         /// What.
         publish: Box<Publish>,
     },
+    /// Note that a publish was refused; its error is sent apart from this.
+    PublishRefused,
     /// Subscribe all, then [`super::Session::subscribe_done`] or [`super::Session::subscribe_failed`].
     Subscribe(Box<SubscribeBatch>),
     /// Forget these subscriptions, open or not.

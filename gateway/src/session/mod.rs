@@ -229,10 +229,16 @@ impl Session {
                 fx.push(Effect::TransportPing);
             }
         }
-        if self.resume.is_some() && now.mono_ms >= self.saved_ms + millis(limits.resume_window) / 2 {
+        let next = (self.heard_ms.max(self.pinged_ms).saturating_add(ping))
+            .min(self.heard_ms.saturating_add(patience));
+        if self.resume.is_none() {
+            return next;
+        }
+        let refresh = millis(limits.resume_window) / 2;
+        if now.mono_ms >= self.saved_ms.saturating_add(refresh) {
             self.save(now, fx);
         }
-        (self.heard_ms.max(self.pinged_ms).saturating_add(ping)).min(self.heard_ms.saturating_add(patience))
+        next.min(self.saved_ms.saturating_add(refresh))
     }
 
     /// Ends the session by our own will.

@@ -31,7 +31,10 @@ impl Session {
         let options = if self.extended { options } else { PublishOptions::default() };
         match self.checked(now, channel, &event, &options) {
             Ok(publish) => fx.push(Effect::Publish { reply, publish: Box::new(publish) }),
-            Err(error) => self.fail(now, reply, &error, fx),
+            Err(error) => {
+                fx.push(Effect::PublishRefused);
+                self.fail(now, reply, &error, fx);
+            }
         }
     }
 

@@ -231,6 +231,29 @@ fn a_resume_token_brings_the_subscriptions_back_and_a_wrong_secret_does_not() {
 }
 
 #[test]
+fn the_token_of_a_living_session_is_good_for_the_whole_window_whenever_the_connection_breaks() {
+    let limits = Limits { resume_window: Duration::from_secs(2), ..Limits::default() };
+    let mut client = Client::new(limits);
+    let saves = |fx: &Effects| {
+        fx.iter().find_map(|effect| match effect {
+            Effect::SaveSession { ttl_ms, .. } => Some(*ttl_ms),
+            _ => None,
+        })
+    };
+    let fx = client.say("1", In::Connect(connect(true, &[])));
+    let mut good_until = client.now.mono_ms + saves(&fx).expect("saved at once");
+    while client.now.mono_ms < 20_000 {
+        let mut fx = Effects::new();
+        let next = client.session.tick(client.now, &mut fx);
+        if let Some(ttl_ms) = saves(&fx) {
+            good_until = client.now.mono_ms + ttl_ms;
+        }
+        assert!(good_until >= next + 2_000, "at {next} the token is good until {good_until}");
+        client.now.mono_ms = next;
+    }
+}
+
+#[test]
 fn twenty_undecodable_frames_in_a_row_close_with_3509_and_a_good_one_starts_anew() {
     let mut client = Client::connected(false);
     let bad = |client: &mut Client| {

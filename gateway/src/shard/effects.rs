@@ -35,10 +35,12 @@ impl Shard {
             Effect::Publish { reply, publish } => {
                 let published = self.0.broker.publish(*publish);
                 self.operate(state, id, published, move |shard, result| {
+                    shard.0.meters.published(&result);
                     shard
                         .with_session(id, |_, session, now, fx| session.publish_done(now, reply, result, fx));
                 });
             }
+            Effect::PublishRefused => self.0.meters.refused.increment(1),
             Effect::Subscribe(batch) => self.subscribe(state, id, *batch),
             Effect::Unsubscribe(slots) => {
                 for slot in slots {

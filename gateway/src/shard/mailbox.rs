@@ -90,7 +90,7 @@ impl Mailbox {
     /// Marks the channel of a publication that does not fit; only the first of a row sends mail.
     fn fell_behind(&self, publication: &Publication) {
         let Some(position) = publication.position else {
-            metrics::counter!("streamgate_shard_dropped_total").increment(1);
+            metrics::counter!(crate::telemetry::metrics::SHARD_DROPPED).increment(1);
             return;
         };
         let mut behind = self.shared.behind.lock().unwrap_or_else(PoisonError::into_inner);

@@ -2,7 +2,12 @@
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
-use crate::{error::CloseCode, transport::Wire};
+use crate::{
+    broker::{BrokerError, Published},
+    error::CloseCode,
+    telemetry::metrics as names,
+    transport::Wire,
+};
 
 const WIRES: [Wire; Wire::COUNT] = [Wire::WsJson, Wire::WsProto, Wire::Grpc];
 
@@ -20,18 +25,41 @@ pub(super) struct Meters {
     pub latency: Histogram,
     /// Connections closed with 3512.
     pub slow: Counter,
+    /// Publishes that were stored or handed on.
+    acked: Counter,
+    /// Publishes whose idempotency key was known.
+    duplicate: Counter,
+    /// Publishes that the broker did not take.
+    failed: Counter,
+    /// Publishes that were not let in.
+    pub refused: Counter,
 }
 
 impl Meters {
     pub fn new() -> Self {
+        let publishes = |outcome: &'static str| counter!(names::PUBLISHES, "outcome" => outcome);
         Self {
-            connections: WIRES.map(|wire| gauge!("streamgate_connections", "transport" => wire.label())),
-            received: WIRES.map(|wire| counter!("streamgate_messages_in_total", "transport" => wire.label())),
-            sent: counter!("streamgate_messages_out_total"),
-            subscriptions: gauge!("streamgate_subscriptions"),
-            latency: histogram!("streamgate_publish_deliver_seconds"),
-            slow: counter!("streamgate_slow_consumers_total"),
+            connections: WIRES.map(|wire| gauge!(names::CONNECTIONS, "transport" => wire.label())),
+            received: WIRES.map(|wire| counter!(names::MESSAGES_IN, "transport" => wire.label())),
+            sent: counter!(names::MESSAGES_OUT),
+            subscriptions: gauge!(names::SUBSCRIPTIONS),
+            latency: histogram!(names::PUBLISH_DELIVER_SECONDS),
+            slow: counter!(names::SLOW_CONSUMERS),
+            acked: publishes("acked"),
+            duplicate: publishes("duplicate"),
+            failed: publishes("failed"),
+            refused: publishes("refused"),
         }
+    }
+
+    /// Counts what became of a publish that the broker was asked for.
+    pub fn published(&self, result: &Result<Published, BrokerError>) {
+        let outcome = match result {
+            Ok(Published { duplicate: false, .. }) => &self.acked,
+            Ok(Published { duplicate: true, .. }) => &self.duplicate,
+            Err(_) => &self.failed,
+        };
+        outcome.increment(1);
     }
 
     /// Counts a close that the server decided.
@@ -39,6 +67,6 @@ impl Meters {
         if code == CloseCode::SlowConsumer {
             self.slow.increment(1);
         }
-        counter!("streamgate_closes_total", "code" => code.code().to_string()).increment(1);
+        counter!(names::CLOSES, "code" => code.code().to_string()).increment(1);
     }
 }

@@ -65,7 +65,10 @@ impl Shard {
     /// Acknowledges the batch, then starts its replays.
     fn opened(&self, id: ConnId, batch: SubscribeBatch, result: Result<Vec<Subscribed>, BrokerError>) {
         let answers = match result {
-            Ok(answers) => answers,
+            Ok(mut answers) => {
+                answers.iter_mut().for_each(|answer| self.withhold(answer));
+                answers
+            }
             Err(error) => {
                 return self.with_session(id, |_, session, now, fx| {
                     session.subscribe_failed(now, batch, &error, fx)
@@ -102,6 +105,15 @@ impl Shard {
             {
                 subscription.flow.settled();
             }
+        }
+    }
+
+    /// Takes out of a recovery the channels whose policy allows none: a pattern may match such channels, too. Not for
+    /// what is read again for a subscriber that was there all the time.
+    fn withhold(&self, answer: &mut Subscribed) {
+        if let Some(catchup) = &mut answer.catchup {
+            let policies = &self.0.settings.policies;
+            catchup.channels.retain(|part| policies.of(part.channel.as_str()).recovery);
         }
     }
 

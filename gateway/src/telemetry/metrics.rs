@@ -59,7 +59,7 @@ metrics_table! {
     CONNECTIONS = "streamgate_connections", Kind::Gauge, ["transport"], "Open client connections.";
     SUBSCRIPTIONS = "streamgate_subscriptions", Kind::Gauge, [], "Subscriptions of connected clients.";
     MESSAGES_IN = "streamgate_messages_in_total", Kind::Counter, ["transport"], "Frames received from clients.";
-    MESSAGES_OUT = "streamgate_messages_out_total", Kind::Counter, [], "Publications queued to clients.";
+    MESSAGES_OUT = "streamgate_messages_out_total", Kind::Counter, [], "Frames queued to clients.";
     PUBLISHES = "streamgate_publishes_total", Kind::Counter, ["outcome"], "Publishes, by what became of them.";
     PUBLISH_DELIVER_SECONDS = "streamgate_publish_deliver_seconds", Kind::Histogram(SECONDS), [],
         "Seconds from a publication's storing to its queueing to local subscribers.";
@@ -77,6 +77,8 @@ metrics_table! {
     RECOVERIES = "streamgate_recoveries_total", Kind::Counter, ["outcome"], "Subscriptions that asked for what they missed.";
     HISTORY_READS = "streamgate_history_reads_total", Kind::Counter, [], "Range reads of history in the broker.";
     SLOW_CONSUMERS = "streamgate_slow_consumers_total", Kind::Counter, [], "Clients cut because their write queue was full.";
+    SHARD_DROPPED = "streamgate_shard_dropped_total", Kind::Counter, [],
+        "Publications without a position that an overloaded shard had no room for.";
     CLOSES = "streamgate_closes_total", Kind::Counter, ["code"], "Connections that the server closed, by close code.";
 }
 

@@ -30,12 +30,13 @@ use tokio::{runtime::Handle, sync::watch, task::JoinHandle, time};
 
 use self::{clock::Clock, store::Store};
 use super::{
-    Broker, BrokerError, BrokerStatus, Delivery, HistoryPage, HistoryQuery, Publish, Published,
+    Broker, BrokerError, BrokerStatus, Delivery, GapReason, HistoryPage, HistoryQuery, Publish, Published,
     SessionRecord, Sink, SinkId, Subscribe, SubscribeTo, Subscribed, interest::Interest,
 };
 use crate::{
     channel::{Channel, Target},
     policy::Policies,
+    telemetry::metrics::RECOVERIES,
 };
 
 /// Channels that the sweeper looks at under one hold of the lock.
@@ -156,7 +157,13 @@ impl Broker for MemoryBroker {
                 SubscribeTo::Pattern { pattern, .. } => Target::Pattern(pattern.clone()),
             };
             state.interest.insert(&target, sink);
-            Ok(state.store.subscribe(request.to, now_ms))
+            let answer = state.store.subscribe(request.to, now_ms);
+            if let Some(catchup) = &answer.catchup {
+                let gap = catchup.channels.iter().find_map(|part| part.gap);
+                let outcome = gap.map_or("whole", GapReason::as_str);
+                metrics::counter!(RECOVERIES, "outcome" => outcome).increment(1);
+            }
+            Ok(answer)
         })
     }
 

@@ -13,6 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use metrics::{Histogram, histogram};
 use tokio::net::TcpStream;
 
 use super::{
@@ -21,6 +22,7 @@ use super::{
 use crate::{
     error::CloseCode,
     shard::{ConnId, Shard},
+    telemetry::metrics::WRITE_BATCH_FRAMES,
     transport::{Outlet, Overflow, Wire},
 };
 
@@ -33,6 +35,8 @@ const READS: usize = 8;
 struct Socket {
     stream: TcpStream,
     queue: RefCell<WriteQueue>,
+    /// Frames of one write.
+    batches: Histogram,
     /// The task, to be woken for what only it can do.
     task: RefCell<Option<Waker>>,
     /// The socket did not take everything: the task waits until it does.
@@ -68,6 +72,7 @@ pub(super) async fn serve(shard: Shard, stream: TcpStream, mut first: Vec<u8>, c
     let socket = Rc::new(Socket {
         stream,
         queue: RefCell::new(WriteQueue::new(limit)),
+        batches: histogram!(WRITE_BATCH_FRAMES),
         task: RefCell::new(None),
         backlogged: Cell::new(false),
         paused: Cell::new(false),
@@ -155,7 +160,10 @@ impl Socket {
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];
             let count = queue.fill_slices(&mut slices);
             match self.stream.try_write_vectored(&slices[..count]) {
-                Ok(written) => queue.advance(written),
+                Ok(written) => {
+                    queue.advance(written);
+                    self.batches.record(count as f64);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Written::Part),
                 Err(error) => return Err(error),
             }
@@ -196,6 +204,13 @@ impl Socket {
                     shard.fail(id, code, &error.to_string());
                 }
             }
+        }
+    }
+
+    /// Writes what the socket takes, also if it took no more the last time. The task sees to the rest, and to errors.
+    fn make_room(&self) {
+        if !matches!(self.write(), Ok(Written::All)) && !self.backlogged.replace(true) {
+            self.wake();
         }
     }
 
@@ -256,8 +271,18 @@ impl Outlet for WsOutlet {
         self.wire
     }
 
+    /// A full queue is first written: what the shard queued in one batch does not make a client slow, only what its
+    /// socket does not take.
     fn push(&mut self, frame: Bytes) -> Result<(), Overflow> {
-        self.socket.queue.borrow_mut().push(frame).map_err(|_| Overflow)
+        let pushed = self.socket.queue.borrow_mut().push(frame.clone());
+        match pushed {
+            Ok(()) => Ok(()),
+            Err(super::PushError::Closing) => Err(Overflow),
+            Err(super::PushError::Overflow { .. }) => {
+                self.socket.make_room();
+                self.socket.queue.borrow_mut().push(frame).map_err(|_| Overflow)
+            }
+        }
     }
 
     fn queued_bytes(&self) -> usize {
