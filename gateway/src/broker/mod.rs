@@ -68,6 +68,18 @@ pub enum Delivery {
     },
 }
 
+impl Delivery {
+    /// About how many bytes it holds, for bounds of what waits.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        const OVERHEAD: usize = 256;
+        match self {
+            Self::Publication(publication) => OVERHEAD + publication.stored.event.len(),
+            Self::Gap { .. } => OVERHEAD,
+        }
+    }
+}
+
 /// Whether the broker can take work.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BrokerStatus {

@@ -110,7 +110,7 @@ impl Mailbox {
 impl Sink for Mailbox {
     fn deliver(&self, delivery: Delivery) {
         if let Delivery::Publication(publication) = &delivery {
-            let size = weight(publication);
+            let size = delivery.weight();
             let queued = self.shared.queued_bytes.load(Ordering::Relaxed);
             if queued + size > MAILBOX_BYTES || self.is_behind(&publication.channel) {
                 return self.fell_behind(publication);
@@ -128,8 +128,8 @@ impl Inbox {
         let received = self.queue.recv_many(batch, limit).await;
         for mail in &batch[batch.len() - received..] {
             match mail {
-                Mail::Delivered(Delivery::Publication(publication)) => {
-                    self.shared.queued_bytes.fetch_sub(weight(publication), Ordering::Relaxed);
+                Mail::Delivered(delivery @ Delivery::Publication(_)) => {
+                    self.shared.queued_bytes.fetch_sub(delivery.weight(), Ordering::Relaxed);
                 }
                 Mail::FellBehind(channel, _) => {
                     let mut behind = self.shared.behind.lock().unwrap_or_else(PoisonError::into_inner);
@@ -141,8 +141,4 @@ impl Inbox {
         }
         received > 0
     }
-}
-
-fn weight(publication: &Publication) -> usize {
-    publication.stored.event.len() + 256
 }

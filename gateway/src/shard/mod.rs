@@ -5,9 +5,9 @@
 //!
 //! Never does: know how bytes look on a socket (that is `transport`) or what a frame means (that is `session`).
 //!
-//! Invariants: a publication reaches each connection at most once, however many of its subscriptions match; a
-//! subscription that is not live holds or re-reads what comes meanwhile, so nothing is skipped; a connection that
-//! cannot take a frame is closed with 3512 and harms nobody else.
+//! Invariants: a live publication reaches each connection at most once, however many of its subscriptions match
+//! (replays come once for each subscription that asked); a subscription that is not live holds or re-reads what comes
+//! meanwhile, so nothing is skipped; a connection that cannot take a frame is closed with 3512 and harms nobody else.
 
 mod connection;
 mod deliver;

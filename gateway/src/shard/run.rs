@@ -34,6 +34,8 @@ use crate::{
 const SCRATCH_BYTES: usize = 64 * 1024;
 /// Mail taken before what it caused is written out.
 const BATCH: usize = 256;
+/// Bytes of deliveries after which what they caused is written out, within a batch.
+const FLUSH_BYTES: usize = 64 * 1024;
 
 /// Serves an accepted socket; runs on the shard's thread.
 pub type Serve = Arc<dyn Fn(&Shard, std::net::TcpStream, SocketAddr) + Send + Sync>;
@@ -145,9 +147,19 @@ impl Shard {
     /// Takes a batch of mail, then writes what it caused; `false` when told to stop.
     fn take(&self, batch: &mut Vec<Mail>, serve: &Serve) -> bool {
         let now = self.now();
+        let mut unflushed = 0;
         for mail in batch.drain(..) {
             match mail {
-                Mail::Delivered(delivery) => self.deliver(&mut self.0.state.borrow_mut(), now, &delivery),
+                Mail::Delivered(delivery) => {
+                    let state = &mut *self.0.state.borrow_mut();
+                    self.deliver(state, now, &delivery);
+                    unflushed += delivery.weight();
+                    // Long before a write queue of usual size is full for a client that reads.
+                    if unflushed >= FLUSH_BYTES {
+                        self.flush(state);
+                        unflushed = 0;
+                    }
+                }
                 Mail::FellBehind(channel, before) => {
                     self.fell_behind(&mut self.0.state.borrow_mut(), &channel, before);
                 }
