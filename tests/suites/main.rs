@@ -5,8 +5,10 @@
 mod bad_input;
 mod bad_input_transport;
 mod grpc_stream;
+mod idempotency;
 mod limits;
 mod operations;
+mod order;
 mod redis_broker;
 mod redis_conformance;
 mod redis_cost;
@@ -20,6 +22,7 @@ mod sessions_history;
 mod sessions_recovery;
 mod sessions_rpc;
 mod slow_consumer;
+mod two_nodes;
 mod v1_clients;
 mod v1_gateway;
 mod v1_wire;
