@@ -4,9 +4,11 @@
 
 mod bad_input;
 mod bad_input_transport;
+mod cli;
 mod grpc_stream;
 mod idempotency;
 mod limits;
+mod node_death;
 mod operations;
 mod order;
 mod patterns;
