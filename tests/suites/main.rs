@@ -12,6 +12,7 @@ mod node_death;
 mod operations;
 mod order;
 mod patterns;
+mod recover_storm;
 mod redis_broker;
 mod redis_conformance;
 mod redis_cost;
