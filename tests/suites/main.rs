@@ -13,6 +13,7 @@ mod operations;
 mod order;
 mod patterns;
 mod recover_storm;
+mod redis_absent;
 mod redis_broker;
 mod redis_conformance;
 mod redis_cost;
