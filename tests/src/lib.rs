@@ -4,7 +4,8 @@
 //!   logs and metrics. Both answer [`gateway::Addrs`].
 //! - [`raw::RawClient`]: a client that shows every frame, over any transport ([`raw::Via`]).
 //! - [`events`]: events and requests in few words. [`scrape`]: HTTP and `/metrics`.
-//! - [`redis_server::RedisServer`]: a real Redis.
+//! - [`redis_server::RedisServer`]: a real Redis. [`cluster::Cluster`]: nodes on one, and clients of the library for them.
+//! - [`listening`]: what such clients receive. [`ledger::Ledger`]: what was acked against what was seen.
 //!
 //! ```ignore
 //! let node = TestNode::start("limits: {publishes_per_second: 10}").await;
@@ -18,8 +19,11 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "in a test harness the panic is the report")]
 
+pub mod cluster;
 pub mod events;
 pub mod gateway;
+pub mod ledger;
+pub mod listening;
 pub mod process;
 pub mod raw;
 pub mod redis_server;

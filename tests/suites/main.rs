@@ -4,9 +4,16 @@
 
 mod bad_input;
 mod bad_input_transport;
+mod cli;
 mod grpc_stream;
+mod idempotency;
 mod limits;
+mod node_death;
 mod operations;
+mod order;
+mod patterns;
+mod recover_storm;
+mod redis_absent;
 mod redis_broker;
 mod redis_conformance;
 mod redis_cost;
@@ -20,6 +27,8 @@ mod sessions_history;
 mod sessions_recovery;
 mod sessions_rpc;
 mod slow_consumer;
+mod trimmed_history;
+mod two_nodes;
 mod v1_clients;
 mod v1_gateway;
 mod v1_wire;

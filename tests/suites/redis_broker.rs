@@ -366,7 +366,7 @@ async fn a_node_with_another_number_of_partitions_refuses_to_start() {
     let refused = node.booted().await.unwrap_err();
     assert_eq!(refused, BootError::Partitions { recorded: "16".into(), configured: 8 });
     assert!(
-        matches!(&*node.status().borrow(), BrokerStatus::Starting(reason) if reason.contains("16 partitions"))
+        matches!(&*node.status().borrow(), BrokerStatus::Refused(reason) if reason.contains("16 partitions"))
     );
 }
 

@@ -85,6 +85,8 @@ impl Delivery {
 pub enum BrokerStatus {
     /// Never yet connected; the reason is fit for an operator.
     Starting(String),
+    /// Will never work: what it found is unfit, or laid out otherwise. Waiting does not help.
+    Refused(String),
     /// Works.
     Ready,
     /// Was ready before, is not now; the node stays ready and waits.

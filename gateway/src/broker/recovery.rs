@@ -53,8 +53,12 @@ pub fn classify(cursor: Position, top: u64, stream: StreamState) -> Verdict {
     let impossible = cursor.epoch == 0 || cursor.epoch > top;
     match stream {
         StreamState::Gone { .. } if impossible => Verdict::new(None, Some(GapReason::EpochReset)),
-        StreamState::Gone { lost_epoch } => {
-            let lost = cursor.offset > 0 || lost_epoch.is_some_and(|epoch| epoch > cursor.epoch);
+        // Somebody was given a position where nobody remembers a history: the memory itself was lost.
+        StreamState::Gone { lost_epoch: None } => {
+            Verdict::new(None, (cursor.offset > 0).then_some(GapReason::EpochReset))
+        }
+        StreamState::Gone { lost_epoch: Some(lost_epoch) } => {
+            let lost = cursor.offset > 0 || lost_epoch > cursor.epoch;
             Verdict::new(None, lost.then_some(GapReason::Expired))
         }
         StreamState::Living { first, last, end_of_cursor_epoch, lost_epoch } => {
@@ -141,8 +145,14 @@ mod tests {
     #[test]
     fn a_lost_history_is_expired() {
         let gap = Some(GapReason::Expired);
-        assert_eq!(judge(at(10, 3), StreamState::Gone { lost_epoch: None }), (None, gap));
         assert_eq!(judge(at(10, 3), StreamState::Gone { lost_epoch: Some(10) }), (None, gap));
+        assert_eq!(judge(at(10, 3), StreamState::Gone { lost_epoch: Some(u64::MAX) }), (None, gap));
+    }
+
+    #[test]
+    fn a_position_in_a_history_that_never_was_is_an_epoch_reset() {
+        let gap = Some(GapReason::EpochReset);
+        assert_eq!(judge(at(10, 3), StreamState::Gone { lost_epoch: None }), (None, gap));
     }
 
     #[test]

@@ -38,23 +38,27 @@ fn run(sources: &Sources) -> Result<(), Box<dyn std::error::Error>> {
         let mut node = Node::builder(loaded.config).start().await?;
         greet(&node);
         let mut status = node.broker_status();
-        loop {
+        let end = loop {
             tokio::select! {
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
+                _ = terminate.recv() => break Ok(()),
+                _ = interrupt.recv() => break Ok(()),
                 _ = hangup.recv() => reload(&mut node, sources, &log),
                 changed = status.changed() => {
                     if changed.is_err() {
                         return Err("the broker ended".into());
                     }
-                    report(&status.borrow_and_update());
+                    let status = status.borrow_and_update().clone();
+                    report(&status);
+                    if let BrokerStatus::Refused(reason) = status {
+                        break Err(reason.into());
+                    }
                 }
             }
-        }
+        };
         tracing::info!("stopping");
         node.shutdown().await;
         tracing::info!("stopped");
-        Ok(())
+        end
     })
 }
 
@@ -74,9 +78,10 @@ fn reload(node: &mut Node, sources: &Sources, log: &LogHandle) {
 fn report(status: &BrokerStatus) {
     match status {
         BrokerStatus::Ready => tracing::info!("the broker is ready"),
-        BrokerStatus::Starting(reason) | BrokerStatus::Away(reason) => {
-            tracing::warn!(reason, "waiting for the broker");
-        }
+        // Usual for a moment; a failure to connect is a warning of its own.
+        BrokerStatus::Starting(reason) => tracing::info!(reason, "waiting for the broker"),
+        BrokerStatus::Away(reason) => tracing::warn!(reason, "waiting for the broker"),
+        BrokerStatus::Refused(reason) => tracing::error!(reason, "the broker refuses to start"),
         BrokerStatus::Stopped => tracing::info!("the broker is stopped"),
     }
 }

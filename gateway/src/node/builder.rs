@@ -147,12 +147,17 @@ impl Node {
 /// clients, every node would be as badly off.
 fn readiness(broker: &BrokerStatus, draining: bool) -> Readiness {
     let (usable, broker, why) = match broker {
-        BrokerStatus::Ready => (true, "ready".to_owned(), ""),
-        BrokerStatus::Away(reason) => (true, format!("away: {reason}"), ""),
-        BrokerStatus::Starting(reason) => (false, format!("starting: {reason}"), "waiting for the broker"),
-        BrokerStatus::Stopped => (false, "stopped".to_owned(), "stopped"),
+        BrokerStatus::Ready => (true, "ready".to_owned(), String::new()),
+        BrokerStatus::Away(reason) => (true, format!("away: {reason}"), String::new()),
+        BrokerStatus::Starting(reason) => {
+            (false, format!("starting: {reason}"), format!("waiting for the broker: {reason}"))
+        }
+        BrokerStatus::Refused(reason) => {
+            (false, format!("refused: {reason}"), format!("the broker refuses: {reason}"))
+        }
+        BrokerStatus::Stopped => (false, "stopped".to_owned(), "stopped".to_owned()),
     };
-    let reason = if draining { "draining" } else { why }.to_owned();
+    let reason = if draining { "draining".to_owned() } else { why };
     Readiness { ready: usable && !draining, reason, broker, draining }
 }
 

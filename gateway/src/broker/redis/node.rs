@@ -115,7 +115,10 @@ impl RedisBroker {
                 Some(refused) => Err(refused),
                 None => Ok(()),
             },
-            _ = status.wait_for(|status| !matches!(status, BrokerStatus::Starting(_))) => Ok(()),
+            // What was refused is told above, though perhaps a moment later.
+            _ = status.wait_for(|status| {
+                !matches!(status, BrokerStatus::Starting(_) | BrokerStatus::Refused(_))
+            }) => Ok(()),
         }
     }
 
@@ -178,7 +181,7 @@ impl RedisBroker {
     fn must_have_started(&self) -> Result<(), BrokerError> {
         match &*self.status.borrow() {
             BrokerStatus::Ready | BrokerStatus::Away(_) => Ok(()),
-            BrokerStatus::Starting(reason) => {
+            BrokerStatus::Starting(reason) | BrokerStatus::Refused(reason) => {
                 Err(BrokerError::NotAvailable { reason: reason.clone(), sent: false })
             }
             BrokerStatus::Stopped => Err(BrokerError::Stopped),

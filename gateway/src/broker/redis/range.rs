@@ -149,12 +149,12 @@ impl Range {
         Ok(range)
     }
 
-    /// Takes an entry unless the policy no longer shows it.
+    /// Takes an entry unless the policy no longer shows it. One that was deleted by hand leaves a hole.
     fn push(&mut self, publication: Arc<Publication>) {
-        let shown = self.ends.is_some_and(|ends| {
-            publication.position.is_some_and(|position| position.offset >= ends.first.offset)
-        });
-        if shown {
+        let Some(offset) = publication.position.map(|position| position.offset) else { return };
+        if self.ends.is_some_and(|ends| offset >= ends.first.offset) {
+            let before = self.entries.last().and_then(|before| before.position);
+            self.hole |= before.is_some_and(|before| before.offset.abs_diff(offset) != 1);
             self.entries.push(publication);
         }
     }
@@ -192,7 +192,11 @@ impl Range {
                 lost_epoch: None,
             },
         };
-        classify(cursor, self.top, state).gap.or(self.hole.then_some(GapReason::Middle))
+        classify(cursor, self.top, state).gap.or_else(|| {
+            let first = self.entries.first().and_then(|entry| entry.position);
+            let skipped = first.is_some_and(|first| first.offset > cursor.offset + 1);
+            (self.hole || skipped).then_some(GapReason::Middle)
+        })
     }
 
     /// [`Self::gap_after`] for someone who was there all the time: a history that was born again after `last` was

@@ -93,7 +93,7 @@ async fn first_boot(supervision: &Supervision) -> Option<u64> {
             }
             Attempt::Refused(refusal) => {
                 tracing::error!("{refusal}");
-                supervision.status.send_replace(BrokerStatus::Starting(refusal.to_string()));
+                supervision.status.send_replace(BrokerStatus::Refused(refusal.to_string()));
                 supervision.refused.send_replace(Some(refusal));
                 return None;
             }

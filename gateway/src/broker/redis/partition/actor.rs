@@ -93,7 +93,7 @@ pub(super) enum Done {
     Checked {
         batch: Vec<(Channel, Option<Position>)>,
         interests: Vec<String>,
-        outcome: Result<Vec<usize>, BrokerError>,
+        outcome: Result<super::resync::Differing, BrokerError>,
     },
     /// Nothing follows from it.
     Ignored,

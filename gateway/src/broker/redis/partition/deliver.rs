@@ -45,8 +45,9 @@ impl Actor {
             return fill.hold(publication);
         }
         // The first one that is seen of a channel starts it: the inbox has everything since the interest began.
+        let doubted = slot.doubtful && slot.last.is_some_and(|last| last.epoch != position.epoch);
         match slot.last.map_or(Step::Next, |last| judge(last, position)) {
-            Step::Next => {
+            Step::Next if !doubted => {
                 slot.delivered(&publication);
                 self.deliver(&publication);
             }
@@ -55,7 +56,7 @@ impl Actor {
                     self.deliver(&publication);
                 }
             }
-            Step::Hole => {
+            Step::Next | Step::Hole => {
                 let mut fill = Fill::default();
                 fill.hold(publication.clone());
                 slot.fill = Some(fill);
@@ -142,7 +143,9 @@ impl Actor {
             .first()
             .and_then(|entry| entry.position)
             .map(|first| Position { epoch: first.epoch, offset: first.offset.saturating_sub(1) });
-        if let Some(reason) = range.gap_while_live(from) {
+        let doubtful = self.slots.get_mut(channel).is_some_and(|slot| std::mem::take(&mut slot.doubtful));
+        let gap = if doubtful { range.gap_after(from) } else { range.gap_while_live(from) };
+        if let Some(reason) = gap {
             let position = before_first.unwrap_or_else(|| range.end());
             self.deliver_gap(channel, Some(position), reason);
             if let Some(slot) = self.slots.get_mut(channel) {

@@ -1,10 +1,14 @@
 //! The quiet-channel check and the re-sync after something may have been lost: both compare where histories end with
 //! what was delivered, in batches, and fill what is missing.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use super::{
-    super::{entry::id_of, scripts},
+    super::{
+        entry::id_of,
+        reply::{Reply, ReplyError},
+        scripts,
+    },
     actor::{Actor, Done},
 };
 use crate::{
@@ -49,6 +53,7 @@ impl Actor {
         tracing::info!(partition = self.environment.partition, reason, "re-syncing with the histories");
         metrics::counter!("streamgate_resyncs_total", "reason" => reason).increment(1);
         self.unchecked = self.slots.keys().cloned().collect();
+        self.slots.values_mut().for_each(|slot| slot.doubtful = true);
         let exact =
             self.slots.iter().filter(|(_, slot)| slot.registered).map(|(channel, _)| format!("i:{channel}"));
         let patterns = self.patterns.keys().map(|pattern| format!("w:{}", pattern.literal_prefix()));
@@ -87,7 +92,7 @@ impl Actor {
         self.checking = true;
         let call = caller.call(&scripts::CHECK, args);
         self.later(async move {
-            let read = async { Ok::<_, BrokerError>(numbers(&call.await?.into_array()?)?) };
+            let read = async { Ok::<_, BrokerError>(Differing::of(&call.await?.into_array()?)?) };
             Done::Checked { batch, interests, outcome: read.await }
         });
     }
@@ -96,18 +101,21 @@ impl Actor {
         &mut self,
         batch: Vec<(Channel, Option<Position>)>,
         interests: Vec<String>,
-        outcome: Result<Vec<usize>, BrokerError>,
+        outcome: Result<Differing, BrokerError>,
     ) {
         self.checking = false;
         match outcome {
             Ok(differing) => {
-                for number in differing {
-                    let Some((channel, last)) = number.checked_sub(1).and_then(|at| batch.get(at)) else {
-                        continue;
-                    };
-                    // Otherwise it was only slower than the check.
-                    if self.slots.get(channel).is_some_and(|slot| slot.last == *last) {
+                for (at, (channel, last)) in batch.iter().enumerate() {
+                    let Some(slot) = self.slots.get_mut(channel) else { continue };
+                    // If it has moved, it was only slower than the check. A history that is gone has expired, and who
+                    // was there has all of it, unless there is doubt.
+                    let wanted =
+                        differing.elsewhere.contains(&at) || slot.doubtful && differing.gone.contains(&at);
+                    if wanted && slot.last == *last {
                         self.start_fill(channel);
+                    } else if slot.fill.is_none() {
+                        slot.doubtful = false;
                     }
                 }
                 self.check_next();
@@ -156,7 +164,22 @@ impl Actor {
     }
 }
 
-/// The numbers after the first element.
-fn numbers(items: &[super::super::reply::Reply]) -> Result<Vec<usize>, super::super::reply::ReplyError> {
-    items.iter().skip(1).map(|item| Ok(usize::try_from(item.as_u64()?).unwrap_or(usize::MAX))).collect()
+/// Channels of a check, by their index, whose history is not as the node knows it.
+#[derive(Debug, Default)]
+pub struct Differing {
+    elsewhere: HashSet<usize>,
+    gone: HashSet<usize>,
+}
+
+impl Differing {
+    /// Reads the answer of `scripts/check.lua`.
+    fn of(items: &[Reply]) -> Result<Self, ReplyError> {
+        let mut differing = Self::default();
+        for item in items.iter().skip(1) {
+            let number = item.as_int()?;
+            let at = usize::try_from(number.unsigned_abs()).unwrap_or(usize::MAX).wrapping_sub(1);
+            if number < 0 { &mut differing.gone } else { &mut differing.elsewhere }.insert(at);
+        }
+        Ok(differing)
+    }
 }

@@ -24,6 +24,9 @@ const GREATEST_HELD: usize = 1_000;
 pub struct Slot {
     /// Delivered up to here; `None` until that is known, and for channels without history.
     pub last: Option<Position>,
+    /// The inbox may have lost publications after `last`: a history of another epoch is not taken for one that was born
+    /// again, before this is settled by a comparison with Redis.
+    pub doubtful: bool,
     /// Set while `last` is only known from a read and nothing was delivered yet; holds the last inbox entry up to it.
     pub stragglers: Option<Position>,
     /// A back-fill that is under way or waits for a connection.
@@ -121,6 +124,7 @@ impl Slot {
     pub fn new(last: Option<Position>) -> Self {
         Self {
             last,
+            doubtful: false,
             stragglers: None,
             fill: None,
             registered: false,

@@ -3,7 +3,7 @@
 -- ARGV[1] base, ARGV[2] replid (see meta.lua)
 -- ARGV[3] node, ARGV[4] number of interests n, then those: `i:<channel>` or `w:<literal prefix>`
 -- then 2 for each channel: channel, ID of its last entry as the node knows it
--- Result: { top, number of each channel whose history ends elsewhere, from 1... }
+-- Result: { top, number of each channel whose history ends elsewhere, from 1; negative if there is none... }
 open_meta()
 local node, interests = ARGV[3], tonumber(ARGV[4])
 for at = 5, 4 + interests do
@@ -15,7 +15,9 @@ local result, number = { top }, 0
 for at = 5 + interests, #ARGV, 2 do
   number = number + 1
   local last = redis.call('XREVRANGE', base .. 'h:' .. ARGV[at], '+', '-', 'COUNT', 1)[1]
-  if last and last[1] ~= ARGV[at + 1] then
+  if not last then
+    result[#result + 1] = -number
+  elseif last[1] ~= ARGV[at + 1] then
     result[#result + 1] = number
   end
 end

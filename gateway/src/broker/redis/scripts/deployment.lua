@@ -9,4 +9,9 @@ local version = redis.call('HGET', KEYS[1], 'data_version')
 if partitions ~= ARGV[1] or version ~= ARGV[2] then
   return { 0, partitions, version }
 end
-return { redis.call('INCR', KEYS[2]), partitions, version }
+-- Not behind the clock: where the counter was lost or rolled back, living nodes still use the numbers of before.
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local node = math.max(now, tonumber(redis.call('GET', KEYS[2]) or '0') + 1)
+redis.call('SET', KEYS[2], string.format('%.0f', node))
+return { node, partitions, version }
