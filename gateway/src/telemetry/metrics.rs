@@ -71,10 +71,11 @@ metrics_table! {
         "Seconds that a Redis command took; blocking reads are not counted.";
     REDIS_ERRORS = "streamgate_redis_errors_total", Kind::Counter, ["kind"], "Failed Redis commands and connections.";
     REDIS_CONNECTIONS = "streamgate_redis_connections", Kind::Gauge, [], "Open connections to Redis.";
-    INBOX_LAG = "streamgate_inbox_lag_entries", Kind::Gauge, [], "Inbox entries that this node has yet to read.";
+    INBOX_LAG = "streamgate_inbox_lag_entries", Kind::Gauge, ["partition"], "Inbox entries that this node has yet to read.";
     GAPS = "streamgate_gaps_total", Kind::Counter, ["reason"], "Continuity lost and told to subscribers.";
     BACKFILLS = "streamgate_backfills_total", Kind::Counter, [], "Holes filled from history.";
     RECOVERIES = "streamgate_recoveries_total", Kind::Counter, ["outcome"], "Subscriptions that asked for what they missed.";
+    RESYNCS = "streamgate_resyncs_total", Kind::Counter, ["reason"], "Partitions compared with their histories, by cause.";
     HISTORY_READS = "streamgate_history_reads_total", Kind::Counter, [], "Range reads of history in the broker.";
     SLOW_CONSUMERS = "streamgate_slow_consumers_total", Kind::Counter, [], "Clients cut because their write queue was full.";
     SHARD_DROPPED = "streamgate_shard_dropped_total", Kind::Counter, [],

@@ -218,7 +218,7 @@ impl Caller {
     fn follow(&self, router: ConnectHandle) {
         let _ = self.0.router.set(router.abort_handle());
         let closed = self.0.closed.clone();
-        let gauge = metrics::gauge!("streamgate_redis_connections");
+        let gauge = metrics::gauge!(crate::telemetry::metrics::REDIS_CONNECTIONS);
         gauge.increment(1.0);
         tokio::spawn(async move {
             match router.await {
@@ -249,10 +249,10 @@ fn set_closed(closed: &watch::Sender<Option<Arc<str>>>, reason: &str) {
 
 fn record(name: CommandName, blocks: bool, since: Instant, outcome: &Result<Reply, CallError>) {
     if let Err(error) = outcome {
-        metrics::counter!("streamgate_redis_errors_total", "kind" => error.kind()).increment(1);
+        metrics::counter!(crate::telemetry::metrics::REDIS_ERRORS, "kind" => error.kind()).increment(1);
     }
     if !blocks && !matches!(outcome, Err(CallError::NeverSent(_))) {
-        metrics::histogram!("streamgate_redis_command_seconds", "command" => name.as_str())
+        metrics::histogram!(crate::telemetry::metrics::REDIS_COMMAND_SECONDS, "command" => name.as_str())
             .record(since.elapsed().as_secs_f64());
     }
 }

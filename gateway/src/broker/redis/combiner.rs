@@ -80,7 +80,7 @@ impl Combiner {
             publishes.push(publish);
         }
         self.under_way = true;
-        metrics::histogram!("streamgate_publish_batch_size").record(publishes.len() as f64);
+        metrics::histogram!(crate::telemetry::metrics::PUBLISH_BATCH_SIZE).record(publishes.len() as f64);
         Sent { publishes, refreshed, at: now }
     }
 

@@ -116,7 +116,7 @@ impl Link {
                 LinkStatus::Up(_) => "reconnecting".to_owned(),
                 LinkStatus::Stopped => "stopped".to_owned(),
             });
-            metrics::counter!("streamgate_redis_errors_total", "kind" => error.kind()).increment(1);
+            metrics::counter!(crate::telemetry::metrics::REDIS_ERRORS, "kind" => error.kind()).increment(1);
             error
         })
     }

@@ -205,7 +205,7 @@ pub fn bytes_of(range: &Range) -> usize {
 }
 
 fn count_read() {
-    metrics::counter!("streamgate_history_reads_total").increment(1);
+    metrics::counter!(crate::telemetry::metrics::HISTORY_READS).increment(1);
 }
 
 /// Entries in an answer of `read_channel`, as the script counted them.

@@ -265,7 +265,8 @@ impl Reader {
             if let Some(inbox) = self.inboxes.get_mut(at) {
                 inbox.trimmed = inbox.cursor;
                 let partition = inbox.partition.to_string();
-                metrics::gauge!("streamgate_inbox_lag_entries", "partition" => partition).set(lag as f64);
+                metrics::gauge!(crate::telemetry::metrics::INBOX_LAG, "partition" => partition)
+                    .set(lag as f64);
             }
         }
         Ok(())

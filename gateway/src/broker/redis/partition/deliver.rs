@@ -79,7 +79,7 @@ impl Actor {
     }
 
     fn deliver_gap(&mut self, channel: &Channel, position: Option<Position>, reason: GapReason) {
-        metrics::counter!("streamgate_gaps_total", "reason" => reason.as_str()).increment(1);
+        metrics::counter!(crate::telemetry::metrics::GAPS, "reason" => reason.as_str()).increment(1);
         tracing::warn!(%channel, %reason, "continuity is lost");
         if let Some(slot) = self.slots.get_mut(channel) {
             slot.broken();
@@ -100,7 +100,7 @@ impl Actor {
         if let Some(fill) = self.slots.get_mut(channel).and_then(|slot| slot.fill.as_mut()) {
             fill.under_way = true;
         }
-        metrics::counter!("streamgate_backfills_total").increment(1);
+        metrics::counter!(crate::telemetry::metrics::BACKFILLS).increment(1);
         let policy = self.environment.policies.of(channel.as_str());
         let call = caller.read(channel, policy, Part::After(from));
         let channel = channel.clone();

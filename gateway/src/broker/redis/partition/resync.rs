@@ -51,7 +51,7 @@ impl Actor {
     /// Something may be missing from the inbox, or Redis may have forgotten this node's interest.
     pub(super) fn resync(&mut self, reason: &'static str) {
         tracing::info!(partition = self.environment.partition, reason, "re-syncing with the histories");
-        metrics::counter!("streamgate_resyncs_total", "reason" => reason).increment(1);
+        metrics::counter!(crate::telemetry::metrics::RESYNCS, "reason" => reason).increment(1);
         self.unchecked = self.slots.keys().cloned().collect();
         self.slots.values_mut().for_each(|slot| slot.doubtful = true);
         let exact =

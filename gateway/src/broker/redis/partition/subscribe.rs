@@ -373,5 +373,5 @@ pub(super) fn missed(
 
 pub(super) fn count_recovery(gap: Option<GapReason>) {
     let outcome = gap.map_or("whole", GapReason::as_str);
-    metrics::counter!("streamgate_recoveries_total", "outcome" => outcome).increment(1);
+    metrics::counter!(crate::telemetry::metrics::RECOVERIES, "outcome" => outcome).increment(1);
 }
