@@ -94,3 +94,19 @@ async fn a_call_under_way_holds_up_nothing_else_of_its_client() {
     assert_eq!(client.texts(1).await, ["on"]);
     client.close().await;
 }
+
+#[tokio::test]
+async fn a_handler_that_panics_costs_its_caller_an_error_and_nobody_anything_else() {
+    async fn broken(request: RpcRequest) -> Result<CloudEvent, ClientError> {
+        assert!(request.method != "break", "this handler is broken");
+        Ok(request.event)
+    }
+    let node = TestNode::start_with("", |builder| builder.handler("**", "**", broken)).await;
+    for via in Via::ALL {
+        let mut client = RawClient::connect_v1(node.addrs(), via).await;
+        let error = client.refused(call("a", "break", text("1", ""))).await;
+        assert_eq!(error.code, "INTERNAL", "{via:?}");
+        let answer = client.request(call("a", "go-on", text("2", ""))).await;
+        assert!(matches!(answer.envelope, Some(Out::RpcReply(_))), "{via:?}");
+    }
+}

@@ -7,14 +7,14 @@ use std::{
 
 /// A token bucket whose burst is one second's worth.
 #[derive(Debug, Default)]
-pub struct PublishBudget {
-    /// Thousandths of a publish that are spent; refilled by time.
+pub struct Bucket {
+    /// Thousandths of a token that are spent; refilled by time.
     spent_milli: u64,
     at_ms: u64,
 }
 
-impl PublishBudget {
-    /// Takes one publish out of `per_second`; `false` if none is left.
+impl Bucket {
+    /// Takes one of `per_second`; `false` if none is left.
     pub fn take(&mut self, now_ms: u64, per_second: u32) -> bool {
         let per_second = u64::from(per_second);
         let refill = now_ms.saturating_sub(self.at_ms).saturating_mul(per_second);
@@ -72,8 +72,8 @@ mod tests {
 
     #[test]
     fn a_burst_of_one_second_is_allowed_then_the_rate() {
-        let mut budget = PublishBudget::default();
-        let allowed = |budget: &mut PublishBudget, now| (0..100).filter(|_| budget.take(now, 10)).count();
+        let mut budget = Bucket::default();
+        let allowed = |budget: &mut Bucket, now| (0..100).filter(|_| budget.take(now, 10)).count();
         assert_eq!(allowed(&mut budget, 5_000), 10);
         assert_eq!(allowed(&mut budget, 5_000), 0);
         assert_eq!(allowed(&mut budget, 5_300), 3);

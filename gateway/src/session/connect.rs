@@ -10,6 +10,9 @@ use crate::{
     error::ClientError,
 };
 
+/// How often a session's record is written because its subscriptions change; the burst is as many.
+const SAVES_PER_SECOND: u32 = 10;
+
 /// A connect that is being carried out.
 #[derive(Debug)]
 pub struct Connecting {
@@ -100,10 +103,13 @@ impl Session {
 
     /// The client may try again: its connection is as before the connect.
     pub(super) fn connect_failed(&mut self, now: Now, reply: ReplyTo, error: &ClientError, fx: &mut Effects) {
-        if matches!(self.phase, Phase::Connecting(_)) {
-            self.fail(now, reply, error, fx);
-            self.phase = Phase::New;
+        let Phase::Connecting(deferred) = &mut self.phase else { return };
+        let deferred = std::mem::take(deferred);
+        self.fail(now, reply, error, fx);
+        for frame in deferred {
+            self.fail(now, ReplyTo { id: frame.id, metadata: frame.metadata }, error, fx);
         }
+        self.phase = Phase::New;
     }
 
     /// Answers the connect, then takes the frames that the client sent meanwhile.
@@ -139,6 +145,11 @@ impl Session {
     pub(super) fn save(&mut self, now: Now, fx: &mut Effects) {
         let Some(token) = &self.resume else { return };
         if !matches!(self.phase, Phase::Open) {
+            return;
+        }
+        // Each change is a write, of all names: a client that changes its mind all the time is kept up with later.
+        self.unsaved = !self.saves.take(now.mono_ms, SAVES_PER_SECOND);
+        if self.unsaved {
             return;
         }
         self.saved_ms = now.mono_ms;

@@ -140,6 +140,8 @@ pub struct Item {
     pub wish: Wish,
     /// Not in presence.
     pub ephemeral: bool,
+    /// An open subscription to the same target ended for this one.
+    pub(super) replaces: bool,
 }
 
 /// Where a subscription is to start.

@@ -41,7 +41,7 @@ use crate::{
     error::{ClientError, CloseCode, ErrorCode},
     policy::{Limits, Policies},
 };
-use budget::{ChannelBudget, PublishBudget};
+use budget::{Bucket, ChannelBudget};
 
 /// The capability that selects the extended schema (PROTOCOL part B).
 pub const EXTENDED: &str = "streamgate.v1";
@@ -105,7 +105,10 @@ pub struct Session {
     heard_ms: u64,
     pinged_ms: u64,
     saved_ms: u64,
-    publishes: PublishBudget,
+    saves: Bucket,
+    /// The subscriptions changed more often than they are kept.
+    unsaved: bool,
+    publishes: Bucket,
     channels: ChannelBudget,
 }
 
@@ -114,6 +117,8 @@ pub struct Session {
 struct Held {
     slot: u32,
     ephemeral: bool,
+    /// The broker has answered.
+    open: bool,
 }
 
 impl Session {
@@ -135,7 +140,9 @@ impl Session {
             heard_ms: now.mono_ms,
             pinged_ms: now.mono_ms,
             saved_ms: now.mono_ms,
-            publishes: PublishBudget::default(),
+            saves: Bucket::default(),
+            unsaved: false,
+            publishes: Bucket::default(),
             channels: ChannelBudget::default(),
         }
     }
@@ -235,7 +242,7 @@ impl Session {
             return next;
         }
         let refresh = millis(limits.resume_window) / 2;
-        if now.mono_ms >= self.saved_ms.saturating_add(refresh) {
+        if self.unsaved || now.mono_ms >= self.saved_ms.saturating_add(refresh) {
             self.save(now, fx);
         }
         next.min(self.saved_ms.saturating_add(refresh))

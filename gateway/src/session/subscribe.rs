@@ -1,5 +1,7 @@
 //! Subscribing and unsubscribing: a batch is done as a whole or not at all.
 
+use std::collections::HashSet;
+
 use streamgate_proto::v1::{
     Position as WirePosition, SubscribeAck, Subscription, UnsubscribeAck, outbound_message as out,
     start_from::Point,
@@ -46,23 +48,26 @@ impl Session {
     ) -> Option<Result<Plan, ClientError>> {
         let limits = self.settings.limits.load_full();
         let (mut items, mut known): Plan = Default::default();
+        let mut seen = HashSet::new();
+        // What a connect brings back is bounded by the number of subscriptions alone.
+        let charged = !matches!(self.phase, Phase::Connecting(_));
         for subscription in wanted {
             let (target, wish) = match self.wish(&subscription) {
                 Ok(wish) => wish,
                 Err(error) => return Some(Err(error)),
             };
-            if items.iter().any(|item| item.target == target) || known.contains(&target) {
+            if !seen.insert(target.clone()) {
                 continue;
             }
-            if self.subscriptions.contains_key(&target) && wish == Wish::Live {
+            if self.subscriptions.get(&target).is_some_and(|held| held.open) && wish == Wish::Live {
                 known.push(target);
                 continue;
             }
-            if !self.channels.take(now.mono_ms, target.as_str(), limits.new_channels_per_minute) {
+            if charged && !self.channels.take(now.mono_ms, target.as_str(), limits.new_channels_per_minute) {
                 let text = format!("more than {} new channels in a minute", limits.new_channels_per_minute);
                 return Some(Err(ClientError::new(ErrorCode::RateLimited, text)));
             }
-            items.push(Item { slot: 0, target, wish, ephemeral: subscription.ephemeral });
+            items.push(Item { slot: 0, target, wish, ephemeral: subscription.ephemeral, replaces: false });
         }
         let fresh = items.iter().filter(|item| !self.subscriptions.contains_key(&item.target)).count();
         if self.subscriptions.len() + fresh > limits.subscriptions_per_client {
@@ -73,9 +78,10 @@ impl Session {
         for item in &mut items {
             item.slot = self.next_slot;
             self.next_slot += 1;
-            let held = Held { slot: item.slot, ephemeral: item.ephemeral };
+            let held = Held { slot: item.slot, ephemeral: item.ephemeral, open: false };
             // Asked for again with a cursor: the old subscription ends, the new one replays.
             if let Some(former) = self.subscriptions.insert(item.target.clone(), held) {
+                item.replaces = former.open;
                 fx.push(Effect::Unsubscribe(vec![former.slot]));
             }
         }
@@ -129,6 +135,12 @@ impl Session {
         if matches!(self.phase, Phase::Closed) {
             return;
         }
+        for item in &batch.items {
+            if let Some(held) = self.subscriptions.get_mut(&item.target).filter(|held| held.slot == item.slot)
+            {
+                held.open = true;
+            }
+        }
         let mut acked: Vec<_> =
             batch.items.iter().zip(answers).map(|(item, answer)| Self::acked(item, answer)).collect();
         acked.extend(batch.known.iter().map(|target| Subscription {
@@ -164,6 +176,10 @@ impl Session {
                 self.connect_failed(now, reply, &error.into(), fx);
             }
             None => self.fail(now, batch.reply, &error.into(), fx),
+        }
+        // All or none: but what was replaced is gone. The client comes back and recovers it.
+        if batch.items.iter().any(|item| item.replaces) {
+            self.close(CloseCode::NotAvailable, "a subscription could not be renewed", fx);
         }
     }
 

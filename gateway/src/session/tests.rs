@@ -303,3 +303,42 @@ fn publishes_are_checked_at_the_edge() {
         "TOO_LARGE"
     );
 }
+
+#[test]
+fn a_subscription_that_could_not_be_renewed_ends_the_connection_for_the_old_one_is_gone() {
+    let mut client = Client::connected(true);
+    let opened = batch(client.say("2", subscribe(&["a"])));
+    let mut fx = Effects::new();
+    client.session.subscribe_done(client.now, opened, &[Subscribed::default()], &mut fx);
+    let again = Subscription { recover: true, ..subscription("a") };
+    let renewed = batch(client.say("3", In::Subscribe(v1::Subscribe { subscriptions: vec![again] })));
+    let mut fx = Effects::new();
+    let error = BrokerError::NotAvailable { reason: "away".into(), sent: false };
+    client.session.subscribe_failed(client.now, renewed, &error, &mut fx);
+    assert_eq!(error_code(&fx), "NOT_AVAILABLE");
+    assert_eq!(closed(&fx), Some(CloseCode::NotAvailable));
+}
+
+#[test]
+fn a_subscription_is_not_acknowledged_on_the_strength_of_one_that_is_still_under_way() {
+    let mut client = Client::connected(true);
+    batch(client.say("2", subscribe(&["a"])));
+    assert_eq!(batch(client.say("3", subscribe(&["a"]))).items.len(), 1);
+}
+
+#[test]
+fn a_client_that_changes_its_subscriptions_all_the_time_is_saved_ten_times_a_second() {
+    let mut client = Client::connected(true);
+    let saves =
+        |fx: &Effects| fx.iter().filter(|effect| matches!(effect, Effect::SaveSession { .. })).count();
+    let mut saved = 0;
+    for round in 0..40 {
+        let opened = batch(client.say("2", subscribe(&[&format!("a{round}")])));
+        let mut fx = Effects::new();
+        client.session.subscribe_done(client.now, opened, &[Subscribed::default()], &mut fx);
+        saved += saves(&fx);
+    }
+    assert_eq!(saved, 9, "the connect was saved, too");
+    assert_eq!(saves(&client.after(Duration::from_secs(1))), 1);
+    assert_eq!(saves(&client.after(Duration::from_secs(1))), 0);
+}

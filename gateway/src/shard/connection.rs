@@ -13,6 +13,9 @@ use crate::{
 /// Operations that one connection may have under way before it is no longer read from.
 const IN_FLIGHT: u32 = 1024;
 
+/// How long a client may leave a replay where it is before it counts as one that does not read.
+const STALLED_REPLAY_MS: u64 = 60_000;
+
 /// A client's connection, from the transport's first frame until the transport is gone.
 pub(super) struct Connection {
     pub serial: u32,
@@ -25,8 +28,11 @@ pub(super) struct Connection {
     pub in_flight: u32,
     /// The last delivery that reached it, see [`State::delivery`].
     pub delivery: u64,
-    /// When the wheel is to look at it; other entries of the wheel are stale.
+    /// When the wheel is to look at it, and the stamp of that entry: others of this key are stale.
     pub wake_ms: u64,
+    pub stamp: u32,
+    /// Since when no replay got on, while `waiting` has any.
+    pub waiting_since_ms: u64,
     pub dirty: bool,
     pub closing: bool,
 }
@@ -49,6 +55,8 @@ impl Shard {
             in_flight: 0,
             delivery: 0,
             wake_ms: 0,
+            stamp: 0,
+            waiting_since_ms: 0,
             dirty: false,
             closing: false,
         }) as u32;
@@ -131,11 +139,15 @@ impl Shard {
         let connection = &mut state.connections[key as usize];
         let mut fx = Effects::new();
         let next = connection.session.tick(now, &mut fx);
-        connection.wake_ms = next;
+        let stalled = !connection.waiting.is_empty()
+            && now.mono_ms.saturating_sub(connection.waiting_since_ms) > STALLED_REPLAY_MS;
         if next != u64::MAX {
-            state.wheel.insert(key, next);
+            state.schedule(key, next);
         }
         self.carry_out(state, key, fx);
+        if stalled {
+            self.close_connection(state, key, CloseCode::SlowConsumer, CloseCode::SlowConsumer.reason());
+        }
     }
 
     /// Runs every deadline that is due.
@@ -144,14 +156,17 @@ impl Shard {
         let state = &mut *self.0.state.borrow_mut();
         let mut due = Vec::new();
         state.wheel.advance(now.mono_ms, &mut due);
-        for key in due {
+        for (key, stamp) in due {
             let Some(connection) = state.connections.get(key as usize) else { continue };
+            if connection.stamp != stamp {
+                continue;
+            }
             if connection.wake_ms <= now.mono_ms {
                 self.tick_connection(state, key, now);
-            } else if connection.wake_ms != u64::MAX {
-                // Put in for an earlier deadline, or cut off at the wheel's horizon.
+            } else {
+                // Cut off at the wheel's horizon.
                 let at = connection.wake_ms;
-                state.wheel.insert(key, at);
+                state.schedule(key, at);
             }
         }
         state.replays.sweep(now);
@@ -203,6 +218,14 @@ impl State {
     /// The connection, unless it is gone.
     pub(super) fn connection(&mut self, id: ConnId) -> Option<&mut Connection> {
         self.connections.get_mut(id.key as usize).filter(|connection| connection.serial == id.serial)
+    }
+
+    /// Puts a connection into the wheel; its former entry no longer counts.
+    fn schedule(&mut self, key: u32, at_ms: u64) {
+        self.next_stamp = self.next_stamp.wrapping_add(1);
+        let connection = &mut self.connections[key as usize];
+        (connection.wake_ms, connection.stamp) = (at_ms, self.next_stamp);
+        self.wheel.insert((key, self.next_stamp), at_ms);
     }
 
     /// Marks a connection for the next flush.

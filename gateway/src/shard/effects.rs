@@ -1,6 +1,8 @@
 //! Carrying out what sessions want.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, panic::AssertUnwindSafe, time::Duration};
+
+use futures_util::FutureExt as _;
 
 use super::{ConnId, Shard, State, frames::encode};
 use crate::{
@@ -143,14 +145,14 @@ impl Shard {
         if request.timeout_ms > 0 {
             limit = limit.min(Duration::from_millis(request.timeout_ms));
         }
-        let answered = self.0.handlers.call(request);
+        let handlers = self.0.handlers.clone();
         async move {
+            // A handler is the embedding program's: its panic must not end the shard, nor leave the caller waiting.
+            let answered = AssertUnwindSafe(async move { handlers.call(request).await }).catch_unwind();
             match tokio::time::timeout(limit, answered).await {
-                Ok(result) => result,
-                Err(_) => {
-                    let text = format!("no answer within {limit:?}");
-                    Err(ClientError::new(ErrorCode::RpcTimeout, text))
-                }
+                Ok(Ok(result)) => result,
+                Ok(Err(_)) => Err(ClientError::new(ErrorCode::Internal, "the handler failed")),
+                Err(_) => Err(ClientError::new(ErrorCode::RpcTimeout, format!("no answer within {limit:?}"))),
             }
         }
     }

@@ -120,6 +120,7 @@ impl Flow {
     /// What the mailbox could not take of `channel` after `before` is missing: it is asked for again. A live
     /// subscription must be one to the channel itself, for a pattern needs its marker to ask again.
     pub fn fall_behind(&mut self, channel: &Channel, before: Position) {
+        let before = if let Self::Settling(top) = self { before.max(*top) } else { before };
         if self.is_live() {
             *self = Self::Behind(Box::new(Behind { opened: true, ..Behind::default() }));
         }
@@ -143,6 +144,15 @@ impl Flow {
         step
     }
 
+    /// Drops a held publication that the connection has got through another subscription.
+    pub fn forget(&mut self, publication: &Arc<Publication>) {
+        if let Self::Behind(behind) = self {
+            let held = behind.held.len();
+            behind.held.retain(|one| !Arc::ptr_eq(one, publication));
+            behind.held_bytes -= (held - behind.held.len()) * weight(publication);
+        }
+    }
+
     /// Forgets what a pattern still filters; called when nothing old can be under way any more.
     pub fn settled(&mut self) {
         if matches!(self, Self::SettlingPattern(_)) {
@@ -153,7 +163,7 @@ impl Flow {
 
 impl Behind {
     fn hold(&mut self, publication: &Arc<Publication>) {
-        let size = publication.stored.event.len() + 128;
+        let size = weight(publication);
         // What has a position can be asked for again, so nothing of it is held after an overflow; what has none
         // carries no continuity promise and is dropped when there is no room.
         if self.overflowed || self.held_bytes + size > HOLD_BYTES {
@@ -185,7 +195,8 @@ impl Behind {
         for part in catchup.channels {
             if let Some(reason) = part.gap {
                 self.outcome.gap.get_or_insert(reason);
-                if self.pattern {
+                // Without a `recover_complete` to come, the gap is told by itself.
+                if self.pattern || !self.announce {
                     self.gaps.push((part.channel.clone(), first_known(&part.publications), reason));
                 }
             }
@@ -215,7 +226,11 @@ impl Behind {
             return Some(Step::Complete(std::mem::take(&mut self.outcome)));
         }
         while let Some(publication) = self.held.pop_front() {
+            self.held_bytes -= weight(&publication);
             if self.is_new(&publication) {
+                if let Some(position) = publication.position {
+                    self.tops.insert(publication.channel.clone(), position);
+                }
                 return Some(Step::Live(publication));
             }
         }
@@ -249,6 +264,11 @@ impl Behind {
             _ => true,
         }
     }
+}
+
+/// About what a held publication costs.
+fn weight(publication: &Publication) -> usize {
+    publication.stored.event.len() + 128
 }
 
 /// Where the replay of a channel with a gap begins: just before the first publication that is left.
@@ -347,6 +367,32 @@ mod tests {
         assert!(!flow.accept(&publication(5, 1)));
         flow.opened(&target(), answer(4, 3..=4));
         assert_eq!(drain(&mut flow), ["replay 3", "replay 4", "complete 4", "live 5"]);
+    }
+
+    #[test]
+    fn a_gap_of_what_is_read_again_is_told_where_no_complete_follows() {
+        let mut flow = Flow::Live;
+        flow.fall_behind(&channel(), Position { epoch: 1, offset: 3 });
+        assert_eq!(drain(&mut flow), ["refetch 3"]);
+        let mut answer = answer(9, 8..=9);
+        for part in &mut answer.catchup.as_mut().unwrap().channels {
+            part.gap = Some(GapReason::HeadTrimmed);
+        }
+        flow.opened(&target(), answer);
+        assert_eq!(drain(&mut flow), ["gap", "replay 8", "replay 9"]);
+    }
+
+    #[test]
+    fn what_was_sent_live_is_not_asked_for_again() {
+        let mut flow = Flow::opening(false);
+        for offset in 1..=2 {
+            flow.accept(&publication(offset, HOLD_BYTES / 2 - 200));
+        }
+        flow.opened(&target(), Subscribed { catchup: None, ..answer(0, 1..=1) });
+        assert!(matches!(flow.step(), Some(Step::Live(_))));
+        assert!(!flow.accept(&publication(3, HOLD_BYTES / 2 + 1)), "there is no room for it");
+        let Some(Step::Refetch(cursors)) = flow.step() else { panic!("not asked for") };
+        assert_eq!(cursors.channels[&channel()].offset, 1);
     }
 
     #[test]

@@ -85,6 +85,7 @@ struct State {
     /// A buffer for the listeners of a delivery.
     members: Vec<u32>,
     next_serial: u32,
+    next_stamp: u32,
     /// Number of the delivery under way, by which a connection knows that it has it already.
     delivery: u64,
     draining: bool,

@@ -81,6 +81,7 @@ pub fn spawn(number: usize, config: ShardConfig) -> io::Result<ShardHandle> {
             settling: VecDeque::new(),
             members: Vec::new(),
             next_serial: 0,
+            next_stamp: 0,
             delivery: 0,
             draining: false,
             drained: None,

@@ -119,14 +119,17 @@ impl Shard {
 
     /// Sends of a subscription's replay what the connection has room for.
     pub(super) fn pump(&self, state: &mut State, key: u32) {
-        let room = self.0.settings.limits.load().write_queue_bytes / 2;
+        let now_ms = self.now().mono_ms;
         loop {
             let Some(subscription) = state.subscriptions.get_mut(key as usize) else { return };
             if subscription.flow.is_live() {
                 return;
             }
             let connection = &mut state.connections[subscription.connection as usize];
-            if connection.outlet.queued_bytes() >= room {
+            if connection.outlet.queued_bytes() >= connection.outlet.limit() / 2 {
+                if connection.waiting.is_empty() {
+                    connection.waiting_since_ms = now_ms;
+                }
                 if !connection.waiting.contains(&key) {
                     connection.waiting.push(key);
                 }
@@ -147,6 +150,12 @@ impl Shard {
             Step::Wait => {}
             Step::Replay(publication) => self.send_replay(state, connection, &publication),
             Step::Live(publication) => {
+                // Another subscription of this connection may hold it, too.
+                let others: Vec<u32> =
+                    state.connections[connection as usize].slots.values().copied().collect();
+                for other in others {
+                    state.subscriptions[other as usize].flow.forget(&publication);
+                }
                 state.delivery += 1;
                 self.send_live(state, now, connection, &publication, &mut Frames::default());
             }

@@ -75,6 +75,9 @@ pub trait Outlet {
     /// Bytes that wait to be written.
     fn queued_bytes(&self) -> usize;
 
+    /// Bytes that may wait.
+    fn limit(&self) -> usize;
+
     /// Writes what can be written now; the transport itself sees to the rest.
     fn flush(&mut self);
 

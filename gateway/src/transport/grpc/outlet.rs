@@ -44,7 +44,18 @@ fn lock(queue: &Shared) -> MutexGuard<'_, Queue> {
 pub(super) struct GrpcOutlet {
     queue: Shared,
     limit: usize,
-    paused: watch::Sender<bool>,
+    reading: watch::Sender<ReadState>,
+}
+
+/// What the shard wants of the client's side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ReadState {
+    /// Frames.
+    Open,
+    /// No more for now.
+    Paused,
+    /// Nothing any more: the last frame is on its way out.
+    Closing,
 }
 
 /// The client's side: ends after the frame that says why.
@@ -56,15 +67,15 @@ pub(super) struct Frames {
     id: watch::Receiver<Option<ConnId>>,
 }
 
-/// Both sides, and whether reading from the client is paused.
+/// Both sides, and what is to be read from the client.
 pub(super) fn channel(
     limit: usize,
     mailbox: Mailbox,
     id: watch::Receiver<Option<ConnId>>,
-) -> (GrpcOutlet, Frames, watch::Receiver<bool>) {
+) -> (GrpcOutlet, Frames, watch::Receiver<ReadState>) {
     let queue = Shared::default();
-    let (paused, is_paused) = watch::channel(false);
-    (GrpcOutlet { queue: queue.clone(), limit, paused }, Frames { queue, limit, mailbox, id }, is_paused)
+    let (reading, read_state) = watch::channel(ReadState::Open);
+    (GrpcOutlet { queue: queue.clone(), limit, reading }, Frames { queue, limit, mailbox, id }, read_state)
 }
 
 impl Outlet for GrpcOutlet {
@@ -84,6 +95,10 @@ impl Outlet for GrpcOutlet {
 
     fn queued_bytes(&self) -> usize {
         lock(&self.queue).bytes
+    }
+
+    fn limit(&self) -> usize {
+        self.limit
     }
 
     fn flush(&mut self) {
@@ -108,17 +123,24 @@ impl Outlet for GrpcOutlet {
             queue.frames.push_back(frame);
             queue.closed = true;
         }
+        self.reading.send_replace(ReadState::Closing);
         self.flush();
     }
 
     fn pause_reading(&mut self, paused: bool) {
-        self.paused.send_replace(paused);
+        self.reading.send_replace(if paused { ReadState::Paused } else { ReadState::Open });
     }
 }
 
 impl Drop for GrpcOutlet {
     fn drop(&mut self) {
-        lock(&self.queue).closed = true;
+        {
+            let mut queue = lock(&self.queue);
+            // A client that has not read its last frames until now will not do so.
+            if std::mem::replace(&mut queue.closed, true) {
+                queue.frames.clear();
+            }
+        }
         self.flush();
     }
 }

@@ -9,6 +9,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -26,7 +27,10 @@ use tonic::{
     transport::Server,
 };
 
-use super::{codec::BytesCodec, outlet};
+use super::{
+    codec::BytesCodec,
+    outlet::{self, ReadState},
+};
 use crate::{
     error::CloseCode,
     session::Settings,
@@ -35,6 +39,10 @@ use crate::{
 
 /// Frames of one client that may wait for its shard.
 const FRAMES_WAITING: usize = 64;
+/// Pause after a failed accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long a client may take to read why it is closed.
+const LINGER: Duration = Duration::from_secs(30);
 const METHOD: &str = "/messageloop.v1.MessagingService/MessageLoop";
 
 /// What the listener works with.
@@ -56,7 +64,14 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
     let service = Messaging { config: Arc::new(config), next: Arc::new(AtomicUsize::new(0)) };
-    let incoming = TcpListenerStream::new(listener).inspect(|accepted| {
+    let incoming = TcpListenerStream::new(listener).then(|accepted| async {
+        if accepted.is_err() {
+            // Usually no file descriptors are left: tonic would try again at once.
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+        }
+        accepted
+    });
+    let incoming = incoming.inspect(|accepted| {
         if let Ok(socket) = accepted
             && let Err(error) = socket.set_nodelay(true)
         {
@@ -64,7 +79,7 @@ pub async fn serve(
         }
     });
     Server::builder()
-        .http2_keepalive_interval(Some(std::time::Duration::from_secs(30)))
+        .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .add_service(service)
         .serve_with_incoming_shutdown(incoming, shutdown)
         .await
@@ -115,12 +130,21 @@ impl StreamingService<Bytes> for Messaging {
         let limit = self.config.settings.limits.load().write_queue_bytes;
         Box::pin(async move {
             let (known, id) = watch::channel(None);
-            let (outlet, frames, paused) = outlet::channel(limit, mailbox.clone(), id);
+            let (outlet, frames, state) = outlet::channel(limit, mailbox.clone(), id);
+            let opener = mailbox.clone();
             let (reply, opened) = oneshot::channel();
             mailbox.send(Mail::Open(Box::new(outlet), reply));
-            let id = opened.await.map_err(|_| Status::unavailable("the node is shutting down"))?;
-            known.send_replace(Some(id));
-            tokio::spawn(Reading { id, mailbox, paused }.run(request.into_inner()));
+            // Apart from this future, which the client may cancel at any time: then the shard must hear of it.
+            let (told, id) = oneshot::channel();
+            tokio::spawn(async move {
+                let Ok(id) = opened.await else { return };
+                known.send_replace(Some(id));
+                if told.send(id).is_err() {
+                    opener.send(Mail::Gone(id));
+                }
+            });
+            let id = id.await.map_err(|_| Status::unavailable("the node is shutting down"))?;
+            tokio::spawn(Reading { id, mailbox, state }.run(request.into_inner()));
             Ok(Response::new(Box::pin(frames) as Self::ResponseStream))
         })
     }
@@ -130,30 +154,42 @@ impl StreamingService<Bytes> for Messaging {
 struct Reading {
     id: ConnId,
     mailbox: Mailbox,
-    /// Whether the shard wants no more for now; closed when it has dropped the session.
-    paused: watch::Receiver<bool>,
+    /// What the shard wants; closed when it has dropped the session.
+    state: watch::Receiver<ReadState>,
 }
 
 impl Reading {
     /// Hands the client's frames on, a few at a time; the end of the stream, or a frame that tonic refuses, ends the
-    /// session.
-    async fn run(mut self, mut stream: Streaming<Bytes>) {
+    /// session. A session that the shard closes ends when the client has read why, or does not do so in time.
+    async fn run(self, mut stream: Streaming<Bytes>) {
         let waiting = Arc::new(Semaphore::new(FRAMES_WAITING));
-        let mut dropped = self.paused.clone();
-        let dropped = async move { while dropped.changed().await.is_ok() {} };
-        tokio::pin!(dropped);
-        while self.paused.wait_for(|paused| !paused).await.is_ok() {
-            let Ok(permit) = waiting.clone().acquire_owned().await else { return };
-            let frame = tokio::select! {
-                frame = stream.next() => frame,
-                () = &mut dropped => return,
+        let mut closing = self.state.clone();
+        let closing = async move { closing.wait_for(|state| *state == ReadState::Closing).await.is_ok() };
+        tokio::pin!(closing);
+        loop {
+            let mut state = self.state.clone();
+            let permit = async {
+                state.wait_for(|state| *state != ReadState::Paused).await.ok()?;
+                waiting.clone().acquire_owned().await.ok()
             };
-            let mail = match frame {
-                Some(Ok(frame)) => Mail::Frame(self.id, frame, permit),
-                Some(Err(status)) if status.code() == tonic::Code::OutOfRange => {
+            let frame = async { (permit.await, stream.next().await) };
+            let (permit, frame) = tokio::select! {
+                biased;
+                closed = &mut closing => {
+                    if closed {
+                        tokio::time::sleep(LINGER).await;
+                        self.mailbox.send(Mail::Gone(self.id));
+                    }
+                    return;
+                }
+                frame = frame => frame,
+            };
+            let mail = match (permit, frame) {
+                (Some(permit), Some(Ok(frame))) => Mail::Frame(self.id, frame, permit),
+                (_, Some(Err(status))) if status.code() == tonic::Code::OutOfRange => {
                     Mail::Failed(self.id, CloseCode::TooBig, status.message().to_owned())
                 }
-                Some(Err(_)) | None => Mail::Gone(self.id),
+                _ => Mail::Gone(self.id),
             };
             let last = !matches!(mail, Mail::Frame(..));
             if !self.mailbox.send(mail) || last {

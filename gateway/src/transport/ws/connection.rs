@@ -289,6 +289,10 @@ impl Outlet for WsOutlet {
         self.socket.queue.borrow().queued_bytes()
     }
 
+    fn limit(&self) -> usize {
+        self.socket.queue.borrow().limit()
+    }
+
     fn flush(&mut self) {
         self.socket.flush();
     }

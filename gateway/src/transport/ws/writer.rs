@@ -105,6 +105,12 @@ impl WriteQueue {
         self.queued
     }
 
+    /// Bytes that may wait, overhead included.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.limit as usize
+    }
+
     /// Whether nothing waits to be written.
     #[must_use]
     pub fn is_empty(&self) -> bool {
