@@ -55,6 +55,8 @@ pub struct RedisBroker {
     boot: watch::Receiver<Option<BootError>>,
     deadline: Duration,
     stop: CancellationToken,
+    /// Ends the readers alone; ended by `stop`, too.
+    reading: CancellationToken,
 }
 
 impl RedisBroker {
@@ -67,6 +69,7 @@ impl RedisBroker {
         let (keys, options) = (Arc::new(keys), Arc::new(options));
         let topology = Arc::new(Topology::standalone(&options));
         let (sinks, stop) = (Sinks::default(), CancellationToken::new());
+        let reading = stop.child_token();
         let (node_tx, node) = watch::channel(None);
         let (status_tx, status) = watch::channel(BrokerStatus::Starting("connecting to Redis".to_owned()));
         let (boot_tx, boot) = watch::channel(None);
@@ -96,11 +99,12 @@ impl RedisBroker {
             status: status_tx,
             refused: boot_tx,
             stop: stop.clone(),
+            reading: reading.clone(),
         };
         tokio::spawn(supervise(supervision));
         let deadline = options.command_timeout;
         let partitions = partitions.into();
-        Ok(Self { partitions, topology, keys, policies, sinks, node, status, boot, deadline, stop })
+        Ok(Self { partitions, topology, keys, policies, sinks, node, status, boot, deadline, stop, reading })
     }
 
     /// Waits until the broker is ready for the first time. Safe to cancel.
@@ -367,6 +371,8 @@ impl Broker for RedisBroker {
         let (stop, topology) = (self.stop.clone(), self.topology.clone());
         let mut status = self.status.clone();
         let known = self.incarnation().is_some();
+        // A reader that finds its inbox gone would make it anew.
+        self.reading.cancel();
         async move {
             for caller in callers.into_iter().flatten().filter(|_| known) {
                 if let Err(error) = leave(&caller).await {

@@ -37,6 +37,8 @@ pub struct Supervision {
     pub refused: watch::Sender<Option<BootError>>,
     /// Ends everything.
     pub stop: CancellationToken,
+    /// Ends the readers.
+    pub reading: CancellationToken,
 }
 
 /// Runs until stopped.
@@ -62,7 +64,7 @@ async fn run(supervision: Supervision) {
         let (ready_tx, ready) = watch::channel(false);
         let to = reads.partitions.iter().filter_map(|p| supervision.inboxes.get(*p).cloned()).collect();
         let reader = Reader::new(reads.clone(), to, &supervision.keys, node, supervision.deadline, ready_tx);
-        tasks.spawn(reader.run(supervision.stop.clone()));
+        tasks.spawn(reader.run(supervision.reading.clone()));
         readers.push(ready);
     }
     follow(&supervision, node, readers).await;
