@@ -281,8 +281,13 @@ fn nothing_is_accepted_that_tungstenite_refuses_or_reads_differently() {
     fuzz("against tungstenite", |rng| {
         let mut stream = random_stream(rng);
         mutate(&mut stream, rng);
-        let ours = read(&stream, || rng.random_range(1..200));
+        let mut ours = read(&stream, || rng.random_range(1..200));
         let (mut theirs, violation) = oracle(&stream);
+        // IANA registered 1014 ("bad gateway") later than tungstenite's table was written: there it is a violation.
+        if let Some(Seen::Close(Some((1014, _)))) = ours.seen.last() {
+            ours.seen.pop();
+            theirs.pop();
+        }
         if ours.error.is_some() {
             // It tolerates more (and turns a bad close code into a close), so it may have read further.
             theirs.truncate(ours.seen.len());
