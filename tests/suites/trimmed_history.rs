@@ -142,8 +142,7 @@ async fn expired_it_says_so_and_later_that_the_epoch_is_another() {
 async fn removed_it_is_expired_and_reborn_it_is_an_epoch_reset() {
     let cluster = Cluster::start(2).await;
     let publisher = cluster.client(0, Via::WsProto).await;
-    let address: RedisOptions = cluster.redis.addr().to_string().parse().unwrap();
-    let options = RedisOptions { key_prefix: "streamgate:".into(), ..address };
+    let options: RedisOptions = cluster.redis.addr().to_string().parse().unwrap();
     let broker = RedisBroker::start(options, Default::default()).unwrap();
     within("a third node", broker.booted()).await.unwrap();
     for channel in ["by.delete", "by.broker"] {

@@ -89,7 +89,7 @@ fn redis(checks: &mut Checks, keys: Redis) -> RedisConfig {
     if !host_and_port {
         checks.wrong(&key("addr"), format!("`{addr}` is not host:port"));
     }
-    let key_prefix = keys.key_prefix.unwrap_or_else(|| "streamgate:".to_owned());
+    let key_prefix = keys.key_prefix.unwrap_or_else(|| "streamgate".to_owned());
     if key_prefix.contains(['{', '}']) || key_prefix.contains(char::is_whitespace) || key_prefix.len() > 64 {
         // Braces would move the hash tag and with it the keys of a partition into different slots.
         checks.wrong(

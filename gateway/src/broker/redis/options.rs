@@ -15,7 +15,7 @@ pub struct RedisOptions {
     pub password: Option<String>,
     /// Database number, 0 to 255. Default 0; always 0 in a Cluster.
     pub db: u8,
-    /// Every key starts with this. Default `sg`.
+    /// Every key starts with this. Default `streamgate`.
     pub key_prefix: String,
     /// Hash slices of the channels, fixed for a deployment. Default 16.
     pub partitions: u16,
@@ -37,7 +37,7 @@ impl Default for RedisOptions {
             username: None,
             password: None,
             db: 0,
-            key_prefix: "sg".to_owned(),
+            key_prefix: "streamgate".to_owned(),
             partitions: 16,
             connect_timeout: Duration::from_secs(3),
             command_timeout: Duration::from_secs(3),
