@@ -155,9 +155,7 @@ impl Actor {
             let known = self.interest.listeners(channel.as_str()).contains(scan.sink);
             let slot = self.slots.entry(channel.clone()).or_insert_with(|| Slot::new(None));
             slot.learn_end(*position);
-            if !known {
-                slot.skip_until(scan.sink, *position);
-            }
+            slot.answered(scan.sink, *position, known);
         }
         let target = Target::Pattern(scan.pattern.clone());
         part.fresh = !self.interest.of(&target).contains(scan.sink);

@@ -158,10 +158,25 @@ impl Slot {
         }
     }
 
+    /// Notes that a subscriber of `sink` was answered `end`; `known`: the sink takes part in deliveries already.
+    pub fn answered(&mut self, sink: SinkId, end: Position, known: bool) {
+        if known { self.skip_no_further(sink, end) } else { self.skip_until(sink, end) }
+    }
+
     /// Notes that a sink that is new to the channel was answered `end`.
-    pub fn skip_until(&mut self, sink: SinkId, end: Position) {
+    fn skip_until(&mut self, sink: SinkId, end: Position) {
+        // It may have been here before, and gone.
+        self.skips.retain(|(other, _)| *other != sink);
         if self.stragglers.is_some() || self.last < Some(end) {
             self.skips.push((sink, end));
+        }
+    }
+
+    /// Notes that another subscriber of a sink that takes part already was answered `end`: what follows must reach the
+    /// sink, which keeps it from those who have it.
+    fn skip_no_further(&mut self, sink: SinkId, end: Position) {
+        for (_, until) in self.skips.iter_mut().filter(|(other, _)| *other == sink) {
+            *until = end.min(*until);
         }
     }
 
@@ -225,6 +240,24 @@ mod tests {
         assert_eq!(who(slot.without_skipping(sinks, at(4))), [2]);
         assert_eq!(who(slot.without_skipping(sinks, at(5))), [2]);
         assert_eq!(who(slot.without_skipping(sinks, at(6))), [1, 2]);
+        assert!(slot.skips.is_empty());
+    }
+
+    #[test]
+    fn a_sink_gets_what_any_of_its_subscribers_lacks() {
+        let mut slot = Slot::new(Some(at(10)));
+        let mut sinks = SinkSet::default();
+        sinks.insert(SinkId(1));
+        slot.skip_until(SinkId(1), at(12));
+        slot.skip_no_further(SinkId(1), at(10));
+        assert_eq!(slot.without_skipping(sinks, at(11)).iter().count(), 1);
+    }
+
+    #[test]
+    fn a_sink_that_comes_back_does_not_skip_for_its_former_answer() {
+        let mut slot = Slot::new(Some(at(10)));
+        slot.skip_until(SinkId(1), at(12));
+        slot.skip_until(SinkId(1), at(10));
         assert!(slot.skips.is_empty());
     }
 

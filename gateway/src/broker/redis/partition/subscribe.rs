@@ -189,8 +189,8 @@ impl Actor {
         if !waiter.cancelled {
             let known = self.interest.listeners(channel.as_str()).contains(waiter.sink);
             self.interest.insert(&Target::Channel(channel.clone()), waiter.sink);
-            if let (Some(slot), Some(end), false) = (self.slots.get_mut(channel), end, known) {
-                slot.skip_until(waiter.sink, end);
+            if let (Some(slot), Some(end)) = (self.slots.get_mut(channel), end) {
+                slot.answered(waiter.sink, end, known);
             }
         }
         let catchup = (waiter.start != Start::Live).then(|| {
