@@ -158,6 +158,15 @@ impl Slot {
         }
     }
 
+    /// Answers those who were unsubscribed with the interest they waited for: no read to come is for them.
+    pub fn dismiss_withdrawn(&mut self) {
+        let version = self.version;
+        for waiter in self.waiters.extract_if(.., |waiter| waiter.cancelled && waiter.version != version) {
+            // Who does not wait any more needs no answer.
+            let _ = waiter.reply.send(Ok(Subscribed::default()));
+        }
+    }
+
     /// Notes that a subscriber of `sink` was answered `end`; `known`: the sink takes part in deliveries already.
     pub fn answered(&mut self, sink: SinkId, end: Position, known: bool) {
         if known { self.skip_no_further(sink, end) } else { self.skip_until(sink, end) }
@@ -241,6 +250,22 @@ mod tests {
         assert_eq!(who(slot.without_skipping(sinks, at(5))), [2]);
         assert_eq!(who(slot.without_skipping(sinks, at(6))), [1, 2]);
         assert!(slot.skips.is_empty());
+    }
+
+    #[test]
+    fn who_was_withdrawn_before_its_read_is_answered_and_not_read_for() {
+        let mut slot = Slot::new(None);
+        let mut wait = |version, cancelled| {
+            let (reply, answer) = oneshot::channel();
+            let (sink, start, _permit) = (SinkId(1), Start::After(at(2)), Permit::default());
+            slot.waiters.push(Waiter { sink, start, reply, cancelled, version, own_read: false, _permit });
+            answer
+        };
+        let (mut withdrawn, mut again) = (wait(0, true), wait(1, false));
+        slot.version = 1;
+        slot.dismiss_withdrawn();
+        assert!(withdrawn.try_recv().unwrap().unwrap().positions.is_empty());
+        assert!(again.try_recv().is_err() && slot.waiters.len() == 1);
     }
 
     #[test]

@@ -48,6 +48,7 @@ impl Actor {
         let policy = self.environment.policies.of(channel.as_str());
         self.serve_from_memory(channel, &policy);
         let Some(slot) = self.slots.get_mut(channel).filter(|slot| slot.reading.is_none()) else { return };
+        slot.dismiss_withdrawn();
         let Some(first) = slot.waiters.first() else { return };
         // Many wait, or came before: the history, as far as it is ever replayed, serves all of them.
         let share = !first.own_read && (slot.reads >= OWN_READS || slot.waiters.len() > 1);
