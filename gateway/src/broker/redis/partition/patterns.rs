@@ -113,7 +113,7 @@ impl Actor {
             let known = positions.get(&channel).copied();
             // A channel born since the scan starts with its first publication.
             let end = known.unwrap_or(Position { epoch: part.top, offset: 0 });
-            let live = self.slots.get(&channel).and_then(|slot| slot.last).unwrap_or(end).max(end);
+            let live = live_after(self.slots.get(&channel).and_then(|slot| slot.last), known, end);
             if scan.live {
                 positions.insert(channel, live);
                 continue;
@@ -250,5 +250,29 @@ impl Actor {
                 Done::Scanned { pattern, subscriber: None, outcome: call.await.map(PatternPart::from) }
             });
         }
+    }
+}
+
+/// Where a channel goes on for a new subscriber: not before what the listing said, nor after what was delivered. One
+/// that is not listed may have a history of an older epoch than the newest, if there are too many channels.
+fn live_after(last: Option<Position>, listed: Option<Position>, born: Position) -> Position {
+    match listed {
+        Some(listed) => last.map_or(listed, |last| last.max(listed)),
+        None => last.unwrap_or(born),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_channel_that_is_not_listed_goes_on_after_what_was_delivered() {
+        let at = |epoch, offset| Position { epoch, offset };
+        let born = at(9, 0);
+        assert_eq!(live_after(Some(at(5, 7)), None, born), at(5, 7));
+        assert_eq!(live_after(None, None, born), born);
+        assert_eq!(live_after(Some(at(5, 7)), Some(at(5, 6)), at(5, 6)), at(5, 7));
+        assert_eq!(live_after(Some(at(5, 7)), Some(at(5, 9)), at(5, 9)), at(5, 9));
     }
 }
