@@ -95,8 +95,8 @@ impl Actor {
         let Some(id) = subscriber else { return self.finish_rescan(pattern, outcome) };
         let Some(at) = self.scans.iter().position(|scan| scan.id == id) else { return };
         let mut scan = self.scans.swap_remove(at);
-        let mut outcome = outcome.map(|part| self.join_tails(&mut scan, part));
-        if let Some(part) = outcome.as_mut().ok().filter(|_| !scan.cancelled) {
+        let outcome = outcome.map(|part| self.join_tails(&mut scan, part));
+        if let Some(part) = outcome.as_ref().ok().filter(|_| !scan.cancelled) {
             self.activate(&scan, part);
         }
         if !self.is_wanted(pattern) && self.patterns.remove(pattern).is_some() {
@@ -147,7 +147,7 @@ impl Actor {
     }
 
     /// Lets the sink take part in deliveries from now on.
-    fn activate(&mut self, scan: &PendingScan, part: &mut PatternPart) {
+    fn activate(&mut self, scan: &PendingScan, part: &PatternPart) {
         if let Some(state) = self.patterns.get_mut(&scan.pattern).filter(|state| state.known_top == 0) {
             state.known_top = part.top;
         }
@@ -158,7 +158,6 @@ impl Actor {
             slot.answered(scan.sink, *position, known);
         }
         let target = Target::Pattern(scan.pattern.clone());
-        part.fresh = !self.interest.of(&target).contains(scan.sink);
         self.interest.insert(&target, scan.sink);
     }
 
