@@ -1,6 +1,9 @@
 //! What a partition knows of one channel that somebody here listens to.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::oneshot;
 
@@ -18,6 +21,8 @@ use crate::{
 
 /// Publications that are held while a back-fill is under way; beyond that all are dropped and read again.
 const GREATEST_HELD: usize = 1_000;
+/// A cache is used for so long after its read.
+const CACHE_LIFE: Duration = Duration::from_secs(5);
 
 /// State of one channel.
 #[derive(Debug)]
@@ -57,6 +62,14 @@ pub struct Cached {
     /// Redis' clock at `read`; the clock here may differ.
     pub now_ms: u64,
     pub read: Instant,
+}
+
+impl Cached {
+    /// Whether it may still be used: a history that was removed elsewhere is not noticed at once.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        self.read.elapsed() < CACHE_LIFE
+    }
 }
 
 /// A subscriber that waits.

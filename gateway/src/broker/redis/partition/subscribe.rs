@@ -328,14 +328,14 @@ fn from_memory(slot: &mut Slot, waiter: &Waiter, history: bool) -> Option<(Optio
     if waiter.start == Start::Live {
         return Some((Some(last), nothing_missed()));
     }
-    let cached = slot.cache.as_mut().filter(|_| slot.reads >= OWN_READS)?;
+    let cached = slot.cache.as_mut().filter(|cached| slot.reads >= OWN_READS && cached.is_fresh())?;
     let replay = cached.cache.replay(&waiter.start)?;
     cached.used = Instant::now();
     Some((Some(cached.cache.end()), replay))
 }
 
 fn keep_for_others(slot: &mut Slot, cache: ReplayCache, now_ms: u64) {
-    let whole = slot.cache.as_ref().is_some_and(|cached| cached.cache.is_whole());
+    let whole = slot.cache.as_ref().is_some_and(|cached| cached.is_fresh() && cached.cache.is_whole());
     // A part that Redis had to be asked for does not replace the whole.
     if cache.is_whole() || !whole {
         let now = Instant::now();
