@@ -224,6 +224,33 @@ async fn reads_show_no_more_than_the_policy_however_loosely_redis_trims() {
 }
 
 #[tokio::test]
+async fn a_history_that_is_kept_no_more_is_read_without_an_error() {
+    let bench = Bench::new().await;
+    for _ in 0..3 {
+        bench.position(one("a")).await;
+    }
+    for mode in ["start", "none"] {
+        let (texts, ids) = bench.read("a", 0, 60_000, mode, "").await;
+        assert!(texts[3].ends_with("-3") && ids.len() <= 1, "{mode}: {texts:?} {ids:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_channel_in_a_full_catalogue_stays_listed_when_it_is_born_again() {
+    let bench = Bench::new().await;
+    bench.position(one("a")).await;
+    bench.cli(&["DEL", "h:a"]);
+    // A read notices that the history is gone.
+    bench.read("a", 10, 60_000, "start", "").await;
+    assert_ne!(bench.cli(&["HGET", "gone", "a"]).trim(), "");
+    let mut args = bench.head();
+    args.extend(["1000", "1", "a", "blob", "", "10", "60000", "0", "", "60000"].map(str::to_owned));
+    bench.call(&scripts::PUBLISH, args).await;
+    assert_eq!(bench.cli(&["HGET", "gone", "a"]).trim(), "");
+    assert!(!bench.meta().contains_key("forgot"));
+}
+
+#[tokio::test]
 async fn entries_older_than_the_policy_are_not_shown_and_an_old_history_is_gone() {
     let bench = Bench::new().await;
     bench.position(one("other")).await;

@@ -21,6 +21,8 @@ pub struct Belief {
     pub epoch: u64,
     /// When this node last refreshed its time to live.
     pub refreshed: Instant,
+    /// How long the history was promised to live, when that was.
+    pub promised: Duration,
 }
 
 impl Beliefs {
@@ -30,19 +32,27 @@ impl Beliefs {
         self.0.get(channel).copied()
     }
 
-    /// Takes what a publish answered; `refreshed` is when the call that refreshed the time to live was sent.
-    pub fn learn(&mut self, channel: &Channel, epoch: u64, refreshed: Option<Instant>, sent: Instant) {
+    /// Takes what a publish under `promised` answered; `refreshed` is whether it refreshed the time to live, `sent` when.
+    pub fn learn(
+        &mut self,
+        channel: &Channel,
+        epoch: u64,
+        promised: Duration,
+        refreshed: bool,
+        sent: Instant,
+    ) {
+        let news = Belief { epoch, refreshed: sent, promised };
         if let Some(belief) = self.0.get_mut(channel) {
             // In another epoch the script took the slow path, which always refreshes.
-            let moved = belief.epoch != epoch;
-            belief.epoch = epoch;
-            belief.refreshed = if moved { sent } else { refreshed.unwrap_or(belief.refreshed) };
+            if refreshed || belief.epoch != epoch {
+                *belief = news;
+            }
             return;
         }
         if self.0.len() >= CAPACITY {
             self.0.clear();
         }
-        self.0.insert(channel.clone(), Belief { epoch, refreshed: refreshed.unwrap_or(sent) });
+        self.0.insert(channel.clone(), news);
     }
 
     /// Forgets all.
@@ -57,10 +67,11 @@ pub fn keep(promised: Duration) -> Duration {
     promised + promised / 2
 }
 
-/// Whether the time to live must be refreshed with this publish. What remains is then at least what was promised.
+/// Whether the time to live must be refreshed with this publish. What remains is then at least what is promised;
+/// a policy may promise something else since.
 #[must_use]
 pub fn is_due(belief: Belief, promised: Duration, now: Instant) -> bool {
-    now.duration_since(belief.refreshed) >= promised * 2 / 5
+    belief.promised != promised || now.duration_since(belief.refreshed) >= promised * 2 / 5
 }
 
 #[cfg(test)]
@@ -71,7 +82,7 @@ mod tests {
     fn a_history_always_outlives_its_last_publication_by_what_was_promised() {
         let promised = Duration::from_secs(100);
         let start = Instant::now();
-        let belief = Belief { epoch: 1, refreshed: start };
+        let belief = Belief { epoch: 1, refreshed: start, promised };
         for second in 0..100 {
             let now = start + Duration::from_secs(second);
             if !is_due(belief, promised, now) {
@@ -83,14 +94,22 @@ mod tests {
     }
 
     #[test]
+    fn another_promise_is_kept_from_the_next_publication_on() {
+        let (promised, now) = (Duration::from_secs(100), Instant::now());
+        let belief = Belief { epoch: 1, refreshed: now, promised };
+        assert!(!is_due(belief, promised, now));
+        assert!(is_due(belief, promised * 10, now) && is_due(belief, promised / 10, now));
+    }
+
+    #[test]
     fn another_epoch_replaces_the_belief() {
         let channel = Channel::parse("a").unwrap();
         let (mut beliefs, start) = (Beliefs::default(), Instant::now());
-        let later = start + Duration::from_secs(5);
-        beliefs.learn(&channel, 7, Some(start), start);
-        beliefs.learn(&channel, 7, None, later);
-        assert_eq!(beliefs.of(&channel), Some(Belief { epoch: 7, refreshed: start }));
-        beliefs.learn(&channel, 8, None, later);
-        assert_eq!(beliefs.of(&channel), Some(Belief { epoch: 8, refreshed: later }));
+        let (later, promised) = (start + Duration::from_secs(5), Duration::from_secs(100));
+        beliefs.learn(&channel, 7, promised, true, start);
+        beliefs.learn(&channel, 7, promised, false, later);
+        assert_eq!(beliefs.of(&channel), Some(Belief { epoch: 7, refreshed: start, promised }));
+        beliefs.learn(&channel, 8, promised, false, later);
+        assert_eq!(beliefs.of(&channel), Some(Belief { epoch: 8, refreshed: later, promised }));
     }
 }

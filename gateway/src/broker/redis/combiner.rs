@@ -94,8 +94,8 @@ impl Combiner {
                     sent.publishes.into_iter().zip(sent.refreshed).zip(outcomes)
                 {
                     if let Ok(Published { position: Some(position), duplicate: false }) = outcome {
-                        let refreshed = refreshed.then_some(sent.at);
-                        beliefs.learn(&publish.channel, position.epoch, refreshed, sent.at);
+                        let promised = publish.policy.history_ttl;
+                        beliefs.learn(&publish.channel, position.epoch, promised, refreshed, sent.at);
                     }
                     // Who does not wait any more needs no answer.
                     let _ = publish.reply.send(outcome);

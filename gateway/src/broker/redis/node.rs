@@ -223,21 +223,10 @@ impl RedisBroker {
             partition.send(Request::SubscribePattern { sink, pattern, start, marker, reply, permit })?;
             answers.push(answered(answer));
         }
-        let (partitions, pattern) = (self.partitions.clone(), pattern.clone());
         let wants_past = start != Start::Live;
         Ok(async move {
             let parts: Vec<Result<PatternPart, BrokerError>> = join_all(answers).await;
-            if parts.iter().any(Result::is_err) {
-                // All or nothing: where it is new, the interest is taken back.
-                let new = partitions
-                    .iter()
-                    .zip(&parts)
-                    .filter(|(_, part)| part.as_ref().is_ok_and(|part| part.fresh));
-                for (partition, _) in new {
-                    let target = Target::Pattern(pattern.clone());
-                    let _ = partition.send(Request::Unsubscribe { sink, target });
-                }
-            }
+            // If one failed the caller unsubscribes, unless others of the same sink are subscribed.
             let parts: Result<Vec<PatternPart>, BrokerError> = parts.into_iter().collect();
             parts.map(|parts| join(parts, wants_past))
         }

@@ -139,8 +139,7 @@ impl Caller {
             bytes += bytes_of(&page);
             range.extend(page);
         }
-        // A page that is just full does not tell whether it is the last one.
-        range.more &= unfinished_at(&range).is_some();
+        settle(&mut range);
         Ok(range)
     }
 
@@ -193,6 +192,14 @@ impl Caller {
     }
 }
 
+/// After the last page: a page that is just full does not tell whether there are more, and one that is not full ends
+/// too early when the history was gone before it was read.
+fn settle(range: &mut Range) {
+    let unfinished = unfinished_at(range).is_some();
+    range.hole |= unfinished && !range.more;
+    range.more &= unfinished;
+}
+
 /// The last entry that was read, if it is not the last one of the history.
 fn unfinished_at(range: &Range) -> Option<Position> {
     let last = range.entries.last()?.position?;
@@ -213,4 +220,48 @@ fn entries_in(reply: &Reply) -> usize {
     let entries =
         reply.as_array().ok().and_then(|items| items.get(5)).and_then(|entries| entries.as_array().ok());
     entries.map_or(0, <[Reply]>::len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::range::Ends, *};
+    use crate::broker::{Publication, Stored};
+
+    fn range(entries: u64, last: u64, more: bool) -> Range {
+        let at = |offset| Position { epoch: 5, offset };
+        let channel = Channel::parse("a").unwrap();
+        let entry = |offset| Publication {
+            channel: channel.clone(),
+            position: Some(at(offset)),
+            time_ms: 0,
+            stored: Stored::default(),
+        };
+        Range {
+            top: 5,
+            now_ms: 0,
+            ends: Some(Ends { raw: at(1), first: at(1), last: at(last) }),
+            lost_epoch: None,
+            end_of_cursor_epoch: None,
+            entries: (1..=entries).map(|offset| Arc::new(entry(offset))).collect(),
+            more,
+            hole: false,
+        }
+    }
+
+    #[test]
+    fn a_history_that_is_gone_between_two_pages_leaves_a_hole() {
+        let mut first = range(3, 5, true);
+        first.extend(Range { ends: None, entries: Vec::new(), ..range(0, 0, false) });
+        settle(&mut first);
+        assert!(first.hole && !first.more);
+    }
+
+    #[test]
+    fn a_full_last_page_is_the_end_and_a_cut_goes_on() {
+        for (entries, more) in [(5, false), (3, true)] {
+            let mut range = range(entries, 5, true);
+            settle(&mut range);
+            assert_eq!((range.hole, range.more), (false, more));
+        }
+    }
 }

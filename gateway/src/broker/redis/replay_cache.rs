@@ -87,11 +87,21 @@ impl ReplayCache {
     pub fn append(&mut self, publication: &Arc<Publication>) {
         let Some(position) = publication.position else { return };
         if position > self.end {
+            if position.offset != self.end.offset + 1 {
+                self.begin_again(position);
+            }
             self.end = position;
             self.top = self.top.max(position.epoch);
             self.raw = self.raw.or(Some(position));
             self.push(publication);
         }
+    }
+
+    /// The former history is gone: one that was born again starts at offset 1.
+    fn begin_again(&mut self, first: Position) {
+        self.entries.clear();
+        (self.bytes, self.start, self.lost_epoch) = (0, None, None);
+        (self.raw, self.whole) = (Some(first), first.offset == 1);
     }
 
     fn push(&mut self, publication: &Arc<Publication>) {
@@ -288,6 +298,17 @@ mod tests {
         cache.append(&entry(12, 1));
         assert_eq!(after(&cache, 9, 0).unwrap(), (vec![1], None));
         assert_eq!(after(&cache, 5, 3).unwrap(), (vec![1], Some(GapReason::EpochReset)));
+    }
+
+    #[test]
+    fn nothing_of_a_history_that_was_born_again_is_replayed() {
+        let mut cache = ReplayCache::from_range(&range(1, 6, 1), Part::From(From::Start)).unwrap();
+        cache.append(&entry(12, 1));
+        assert_eq!(after(&cache, 5, 3).unwrap(), (vec![1], Some(GapReason::EpochReset)));
+        assert_eq!(cache.replay(&Start::From(From::Start)).unwrap().publications.len(), 1);
+        cache.append(&entry(12, 3));
+        assert_eq!(cache.replay(&Start::From(From::Start)), None, "what came before is not known");
+        assert_eq!(after(&cache, 12, 3).unwrap(), (vec![], None));
     }
 
     #[test]

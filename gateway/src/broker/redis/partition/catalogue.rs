@@ -34,7 +34,7 @@ pub struct Listing {
 impl From<Listing> for PatternPart {
     fn from(listing: Listing) -> Self {
         let positions = listing.channels.into_iter().map(|listed| (listed.channel, listed.last)).collect();
-        Self { positions, top: listing.top, missed: Vec::new(), truncated: listing.truncated, fresh: false }
+        Self { positions, top: listing.top, missed: Vec::new(), truncated: listing.truncated }
     }
 }
 

@@ -86,8 +86,6 @@ pub struct PatternPart {
     pub missed: Vec<ChannelCatchup>,
     /// There is more than was looked at.
     pub truncated: bool,
-    /// The sink had no interest in the pattern before.
-    pub fresh: bool,
 }
 
 /// What the inbox reader tells.

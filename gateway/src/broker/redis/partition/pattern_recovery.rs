@@ -41,6 +41,13 @@ impl Recovery {
         let mut part = PatternPart::from(listing);
         // Nothing of the past was asked for: more channels than are listed are no loss.
         part.truncated = self.start != Start::Live && (part.truncated || unknown);
+        // What is left of a history that is kept no more is not shown, and a cursor of it is from before.
+        let (wanted, unkept): (Vec<Wanted>, Vec<Wanted>) =
+            wanted.into_iter().partition(|(_, policy, _)| policy.keeps_history());
+        for (channel, _, read) in unkept {
+            let gap = matches!(read, Part::After(_)).then_some(GapReason::Expired);
+            part.missed.extend(missed(&channel, Vec::new(), gap));
+        }
         if wanted.is_empty() {
             return Ok(part);
         }

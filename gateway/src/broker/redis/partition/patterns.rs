@@ -95,8 +95,8 @@ impl Actor {
         let Some(id) = subscriber else { return self.finish_rescan(pattern, outcome) };
         let Some(at) = self.scans.iter().position(|scan| scan.id == id) else { return };
         let mut scan = self.scans.swap_remove(at);
-        let mut outcome = outcome.map(|part| self.join_tails(&mut scan, part));
-        if let Some(part) = outcome.as_mut().ok().filter(|_| !scan.cancelled) {
+        let outcome = outcome.map(|part| self.join_tails(&mut scan, part));
+        if let Some(part) = outcome.as_ref().ok().filter(|_| !scan.cancelled) {
             self.activate(&scan, part);
         }
         if !self.is_wanted(pattern) && self.patterns.remove(pattern).is_some() {
@@ -113,7 +113,7 @@ impl Actor {
             let known = positions.get(&channel).copied();
             // A channel born since the scan starts with its first publication.
             let end = known.unwrap_or(Position { epoch: part.top, offset: 0 });
-            let live = self.slots.get(&channel).and_then(|slot| slot.last).unwrap_or(end).max(end);
+            let live = live_after(self.slots.get(&channel).and_then(|slot| slot.last), known, end);
             if scan.live {
                 positions.insert(channel, live);
                 continue;
@@ -147,7 +147,7 @@ impl Actor {
     }
 
     /// Lets the sink take part in deliveries from now on.
-    fn activate(&mut self, scan: &PendingScan, part: &mut PatternPart) {
+    fn activate(&mut self, scan: &PendingScan, part: &PatternPart) {
         if let Some(state) = self.patterns.get_mut(&scan.pattern).filter(|state| state.known_top == 0) {
             state.known_top = part.top;
         }
@@ -155,12 +155,9 @@ impl Actor {
             let known = self.interest.listeners(channel.as_str()).contains(scan.sink);
             let slot = self.slots.entry(channel.clone()).or_insert_with(|| Slot::new(None));
             slot.learn_end(*position);
-            if !known {
-                slot.skip_until(scan.sink, *position);
-            }
+            slot.answered(scan.sink, *position, known);
         }
         let target = Target::Pattern(scan.pattern.clone());
-        part.fresh = !self.interest.of(&target).contains(scan.sink);
         self.interest.insert(&target, scan.sink);
     }
 
@@ -252,5 +249,29 @@ impl Actor {
                 Done::Scanned { pattern, subscriber: None, outcome: call.await.map(PatternPart::from) }
             });
         }
+    }
+}
+
+/// Where a channel goes on for a new subscriber: not before what the listing said, nor after what was delivered. One
+/// that is not listed may have a history of an older epoch than the newest, if there are too many channels.
+fn live_after(last: Option<Position>, listed: Option<Position>, born: Position) -> Position {
+    match listed {
+        Some(listed) => last.map_or(listed, |last| last.max(listed)),
+        None => last.unwrap_or(born),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_channel_that_is_not_listed_goes_on_after_what_was_delivered() {
+        let at = |epoch, offset| Position { epoch, offset };
+        let born = at(9, 0);
+        assert_eq!(live_after(Some(at(5, 7)), None, born), at(5, 7));
+        assert_eq!(live_after(None, None, born), born);
+        assert_eq!(live_after(Some(at(5, 7)), Some(at(5, 6)), at(5, 6)), at(5, 7));
+        assert_eq!(live_after(Some(at(5, 7)), Some(at(5, 9)), at(5, 9)), at(5, 9));
     }
 }

@@ -108,6 +108,9 @@ impl Actor {
             Ok(differing) => {
                 for (at, (channel, last)) in batch.iter().enumerate() {
                     let Some(slot) = self.slots.get_mut(channel) else { continue };
+                    if differing.gone.contains(&at) {
+                        slot.cache = None;
+                    }
                     // If it has moved, it was only slower than the check. A history that is gone has expired, and who
                     // was there has all of it, unless there is doubt.
                     let wanted =

@@ -1,6 +1,9 @@
 //! What a partition knows of one channel that somebody here listens to.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::oneshot;
 
@@ -18,6 +21,8 @@ use crate::{
 
 /// Publications that are held while a back-fill is under way; beyond that all are dropped and read again.
 const GREATEST_HELD: usize = 1_000;
+/// A cache is used for so long after its read.
+const CACHE_LIFE: Duration = Duration::from_secs(5);
 
 /// State of one channel.
 #[derive(Debug)]
@@ -57,6 +62,14 @@ pub struct Cached {
     /// Redis' clock at `read`; the clock here may differ.
     pub now_ms: u64,
     pub read: Instant,
+}
+
+impl Cached {
+    /// Whether it may still be used: a history that was removed elsewhere is not noticed at once.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        self.read.elapsed() < CACHE_LIFE
+    }
 }
 
 /// A subscriber that waits.
@@ -158,10 +171,34 @@ impl Slot {
         }
     }
 
+    /// Answers those who were unsubscribed with the interest they waited for: no read to come is for them.
+    pub fn dismiss_withdrawn(&mut self) {
+        let version = self.version;
+        for waiter in self.waiters.extract_if(.., |waiter| waiter.cancelled && waiter.version != version) {
+            // Who does not wait any more needs no answer.
+            let _ = waiter.reply.send(Ok(Subscribed::default()));
+        }
+    }
+
+    /// Notes that a subscriber of `sink` was answered `end`; `known`: the sink takes part in deliveries already.
+    pub fn answered(&mut self, sink: SinkId, end: Position, known: bool) {
+        if known { self.skip_no_further(sink, end) } else { self.skip_until(sink, end) }
+    }
+
     /// Notes that a sink that is new to the channel was answered `end`.
-    pub fn skip_until(&mut self, sink: SinkId, end: Position) {
+    fn skip_until(&mut self, sink: SinkId, end: Position) {
+        // It may have been here before, and gone.
+        self.skips.retain(|(other, _)| *other != sink);
         if self.stragglers.is_some() || self.last < Some(end) {
             self.skips.push((sink, end));
+        }
+    }
+
+    /// Notes that another subscriber of a sink that takes part already was answered `end`: what follows must reach the
+    /// sink, which keeps it from those who have it.
+    fn skip_no_further(&mut self, sink: SinkId, end: Position) {
+        for (_, until) in self.skips.iter_mut().filter(|(other, _)| *other == sink) {
+            *until = end.min(*until);
         }
     }
 
@@ -225,6 +262,40 @@ mod tests {
         assert_eq!(who(slot.without_skipping(sinks, at(4))), [2]);
         assert_eq!(who(slot.without_skipping(sinks, at(5))), [2]);
         assert_eq!(who(slot.without_skipping(sinks, at(6))), [1, 2]);
+        assert!(slot.skips.is_empty());
+    }
+
+    #[test]
+    fn who_was_withdrawn_before_its_read_is_answered_and_not_read_for() {
+        let mut slot = Slot::new(None);
+        let mut wait = |version, cancelled| {
+            let (reply, answer) = oneshot::channel();
+            let (sink, start, _permit) = (SinkId(1), Start::After(at(2)), Permit::default());
+            slot.waiters.push(Waiter { sink, start, reply, cancelled, version, own_read: false, _permit });
+            answer
+        };
+        let (mut withdrawn, mut again) = (wait(0, true), wait(1, false));
+        slot.version = 1;
+        slot.dismiss_withdrawn();
+        assert!(withdrawn.try_recv().unwrap().unwrap().positions.is_empty());
+        assert!(again.try_recv().is_err() && slot.waiters.len() == 1);
+    }
+
+    #[test]
+    fn a_sink_gets_what_any_of_its_subscribers_lacks() {
+        let mut slot = Slot::new(Some(at(10)));
+        let mut sinks = SinkSet::default();
+        sinks.insert(SinkId(1));
+        slot.skip_until(SinkId(1), at(12));
+        slot.skip_no_further(SinkId(1), at(10));
+        assert_eq!(slot.without_skipping(sinks, at(11)).iter().count(), 1);
+    }
+
+    #[test]
+    fn a_sink_that_comes_back_does_not_skip_for_its_former_answer() {
+        let mut slot = Slot::new(Some(at(10)));
+        slot.skip_until(SinkId(1), at(12));
+        slot.skip_until(SinkId(1), at(10));
         assert!(slot.skips.is_empty());
     }
 

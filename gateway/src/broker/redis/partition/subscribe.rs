@@ -48,6 +48,7 @@ impl Actor {
         let policy = self.environment.policies.of(channel.as_str());
         self.serve_from_memory(channel, &policy);
         let Some(slot) = self.slots.get_mut(channel).filter(|slot| slot.reading.is_none()) else { return };
+        slot.dismiss_withdrawn();
         let Some(first) = slot.waiters.first() else { return };
         // Many wait, or came before: the history, as far as it is ever replayed, serves all of them.
         let share = !first.own_read && (slot.reads >= OWN_READS || slot.waiters.len() > 1);
@@ -189,8 +190,8 @@ impl Actor {
         if !waiter.cancelled {
             let known = self.interest.listeners(channel.as_str()).contains(waiter.sink);
             self.interest.insert(&Target::Channel(channel.clone()), waiter.sink);
-            if let (Some(slot), Some(end), false) = (self.slots.get_mut(channel), end, known) {
-                slot.skip_until(waiter.sink, end);
+            if let (Some(slot), Some(end)) = (self.slots.get_mut(channel), end) {
+                slot.answered(waiter.sink, end, known);
             }
         }
         let catchup = (waiter.start != Start::Live).then(|| {
@@ -327,14 +328,14 @@ fn from_memory(slot: &mut Slot, waiter: &Waiter, history: bool) -> Option<(Optio
     if waiter.start == Start::Live {
         return Some((Some(last), nothing_missed()));
     }
-    let cached = slot.cache.as_mut().filter(|_| slot.reads >= OWN_READS)?;
+    let cached = slot.cache.as_mut().filter(|cached| slot.reads >= OWN_READS && cached.is_fresh())?;
     let replay = cached.cache.replay(&waiter.start)?;
     cached.used = Instant::now();
     Some((Some(cached.cache.end()), replay))
 }
 
 fn keep_for_others(slot: &mut Slot, cache: ReplayCache, now_ms: u64) {
-    let whole = slot.cache.as_ref().is_some_and(|cached| cached.cache.is_whole());
+    let whole = slot.cache.as_ref().is_some_and(|cached| cached.is_fresh() && cached.cache.is_whole());
     // A part that Redis had to be asked for does not replace the whole.
     if cache.is_whole() || !whole {
         let now = Instant::now();

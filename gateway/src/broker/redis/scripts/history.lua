@@ -70,7 +70,8 @@ local function view(key, size, ttl)
   local _, first_offset = split(raw[1])
   local _, last_offset = split(last[1])
   if last_offset - size + 1 > first_offset then
-    first = seek(key, raw[1], last_offset - size + 1)
+    -- A size of 0 over an older history leads past its end.
+    first = seek(key, raw[1], last_offset - size + 1) or last
   end
   return { raw = raw, first = seek_time(key, first, last, oldest), last = last }
 end

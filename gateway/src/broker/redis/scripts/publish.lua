@@ -65,8 +65,9 @@ local function new_epoch()
 end
 
 local function enlist(channel)
-  if redis.call('ZCARD', base .. 'chans') < catalogue_max then
-    redis.call('ZADD', base .. 'chans', 0, channel)
+  local chans = base .. 'chans'
+  if redis.call('ZSCORE', chans, channel) or redis.call('ZCARD', chans) < catalogue_max then
+    redis.call('ZADD', chans, 0, channel)
     redis.call('HDEL', base .. 'gone', channel)
   else
     redis.call('HSET', KEYS[1], 'forgot', num(top))
