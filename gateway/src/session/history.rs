@@ -7,9 +7,12 @@ use super::{Effect, Effects, Now, ReplyTo, Session, render, subscribe::wire_posi
 use crate::{
     broker::{BrokerError, HistoryPage, HistoryQuery},
     channel::Channel,
-    error::ClientError,
+    error::{ClientError, ErrorCode},
     position::Position,
 };
+
+/// Pages that one client may have read at the same time: each may hold much more than is sent of it.
+const READS_AT_A_TIME: u32 = 16;
 
 impl Session {
     pub(super) fn history(&mut self, now: Now, reply: ReplyTo, request: HistoryRequest, fx: &mut Effects) {
@@ -27,6 +30,11 @@ impl Session {
                 }
             },
         };
+        if self.reading >= READS_AT_A_TIME {
+            let text = format!("more than {READS_AT_A_TIME} history requests at a time");
+            return self.fail(now, reply, &ClientError::new(ErrorCode::RateLimited, text), fx);
+        }
+        self.reading += 1;
         let since = request.since.map(|since| Position::from_wire(&since.epoch, since.offset));
         fx.push(Effect::History {
             reply,
@@ -43,6 +51,7 @@ impl Session {
         result: Result<HistoryPage, BrokerError>,
         fx: &mut Effects,
     ) {
+        self.reading = self.reading.saturating_sub(1);
         let page = match result {
             Ok(page) => page,
             Err(error) => return self.fail(now, reply, &(&error).into(), fx),

@@ -108,6 +108,8 @@ pub struct Session {
     saves: Bucket,
     /// The subscriptions changed more often than they are kept.
     unsaved: bool,
+    /// Pages of history that are being read.
+    reading: u32,
     publishes: Bucket,
     channels: ChannelBudget,
 }
@@ -142,6 +144,7 @@ impl Session {
             saved_ms: now.mono_ms,
             saves: Bucket::default(),
             unsaved: false,
+            reading: 0,
             publishes: Bucket::default(),
             channels: ChannelBudget::default(),
         }

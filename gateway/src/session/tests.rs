@@ -342,3 +342,16 @@ fn a_client_that_changes_its_subscriptions_all_the_time_is_saved_ten_times_a_sec
     assert_eq!(saves(&client.after(Duration::from_secs(1))), 1);
     assert_eq!(saves(&client.after(Duration::from_secs(1))), 0);
 }
+
+#[test]
+fn only_so_many_pages_of_history_are_read_for_one_client_at_a_time() {
+    let mut client = Client::connected(true);
+    let request = || In::History(v1::HistoryRequest { channel: "a".into(), limit: -1, ..Default::default() });
+    for _ in 0..16 {
+        assert!(matches!(client.say("2", request())[..], [Effect::History { .. }]));
+    }
+    assert_eq!(error_code(&client.say("3", request())), "RATE_LIMITED");
+    let mut fx = Effects::new();
+    client.session.history_done(client.now, ReplyTo::default(), Ok(Default::default()), &mut fx);
+    assert!(matches!(client.say("4", request())[..], [Effect::History { .. }]));
+}
