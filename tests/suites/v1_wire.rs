@@ -6,10 +6,11 @@ use std::{
     sync::LazyLock,
 };
 
-use bytes::{Buf as _, BufMut as _, Bytes};
+use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, Value};
 use streamgate::node::Node;
+use streamgate_e2e::raw::BytesCodec;
 use streamgate_proto::{
     Encoding, V1_DESCRIPTOR_SET, decode_outbound, encode_inbound,
     v1::{InboundMessage, OutboundMessage, inbound_message as inbound, outbound_message::Envelope},
@@ -20,12 +21,7 @@ use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream,
     tungstenite::{Message as WsMessage, client::IntoClientRequest as _},
 };
-use tonic::{
-    Status, Streaming,
-    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
-    codegen::http::uri::PathAndQuery,
-    transport::Endpoint,
-};
+use tonic::{Streaming, codegen::http::uri::PathAndQuery, transport::Endpoint};
 
 use crate::v1_gateway::{PATIENCE, websocket_url};
 
@@ -215,48 +211,9 @@ async fn grpc(node: &Node) -> Link {
     client.ready().await.unwrap();
     let (requests, queue) = mpsc::channel(16);
     let path = PathAndQuery::from_static("/messageloop.v1.MessagingService/MessageLoop");
-    let call = client.streaming(tonic::Request::new(ReceiverStream::new(queue)), path, RawCodec);
+    let call = client.streaming(tonic::Request::new(ReceiverStream::new(queue)), path, BytesCodec);
     let stream = timeout(PATIENCE, call).await.unwrap().unwrap().into_inner();
     Link::Grpc(requests, Box::new(stream))
-}
-
-/// Passes messages through as bytes: the check must see what came, not what generated code made of it.
-#[derive(Clone, Copy, Default)]
-struct RawCodec;
-
-impl Codec for RawCodec {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        *self
-    }
-
-    fn decoder(&mut self) -> Self {
-        *self
-    }
-}
-
-impl Encoder for RawCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, item: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put(item);
-        Ok(())
-    }
-}
-
-impl Decoder for RawCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        let length = buffer.remaining();
-        Ok(Some(buffer.copy_to_bytes(length)))
-    }
 }
 
 static V1_OUTBOUND: LazyLock<MessageDescriptor> = LazyLock::new(|| {

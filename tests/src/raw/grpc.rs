@@ -103,9 +103,9 @@ fn disconnect(payload: &[u8]) -> Option<(u16, String)> {
     }
 }
 
-/// Passes bytes through, so that anything can be sent.
+/// Passes bytes through: anything can be sent, and what comes is seen as it came.
 #[derive(Debug, Clone, Copy, Default)]
-struct BytesCodec;
+pub struct BytesCodec;
 
 impl Codec for BytesCodec {
     type Encode = Bytes;

@@ -22,7 +22,7 @@ use streamgate_proto::{
     },
 };
 
-pub use grpc::RawGrpc;
+pub use grpc::{BytesCodec, RawGrpc};
 pub use ws::{RawWs, WsOptions};
 
 use crate::{events, gateway::Addrs, within};
