@@ -15,6 +15,7 @@ pub mod conformance;
 mod error;
 pub mod interest;
 pub mod memory;
+mod presence;
 mod publication;
 pub mod recovery;
 pub mod redis;
@@ -27,6 +28,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
 pub use error::BrokerError;
+pub use presence::{Member, Owner, PresenceAction, PresenceEvent, PresencePage};
 pub use publication::{Publication, PublisherInfo, Stored};
 pub use request::{
     Catchup, ChannelCatchup, From, GapReason, HistoryPage, HistoryQuery, PatternCursors, Publish, Published,
@@ -66,6 +68,8 @@ pub enum Delivery {
         /// Why.
         reason: GapReason,
     },
+    /// A join or leave, for those who [`Broker::watch`]. Of one session on one channel they come in turn.
+    Presence(Arc<PresenceEvent>),
 }
 
 impl Delivery {
@@ -75,7 +79,7 @@ impl Delivery {
         const OVERHEAD: usize = 256;
         match self {
             Self::Publication(publication) => OVERHEAD + publication.stored.event.len(),
-            Self::Gap { .. } => OVERHEAD,
+            Self::Gap { .. } | Self::Presence(_) => OVERHEAD,
         }
     }
 }
@@ -95,7 +99,7 @@ pub enum BrokerStatus {
     Stopped,
 }
 
-/// Order, history, interest, idempotency and session records. See the module for what every implementation keeps.
+/// Order, history, interest, presence, idempotency and session records. See the module for what every implementation keeps.
 pub trait Broker: Send + Sync + 'static {
     /// Registers the sink of a connection shard.
     fn attach(&self, sink: Arc<dyn Sink>) -> SinkId;
@@ -119,6 +123,36 @@ pub trait Broker: Send + Sync + 'static {
 
     /// Removes a channel's history. Later publications start a newer epoch at offset 1.
     fn remove_history(&self, channel: Channel) -> BoxFuture<'static, Result<(), BrokerError>>;
+
+    /// Makes `member` one of the members of `channel`, until [`Broker::leave`] or the death of this node, and announces
+    /// it to those who watch. If its session is a member already, on this node or another, `owner` takes it over, and
+    /// nothing is announced.
+    ///
+    /// An error says that storage does not know of it yet: the broker makes it so as soon as it can.
+    fn join(
+        &self,
+        channel: Channel,
+        member: Member,
+        owner: Owner,
+    ) -> BoxFuture<'static, Result<(), BrokerError>>;
+
+    /// Ends a membership that `owner` holds, and announces it. One that another owner has taken over stays.
+    fn leave(&self, channel: Channel, session: &str, owner: Owner);
+
+    /// Who is on a channel: the number of members, and at most `limit` of them. Joins and leaves that this node asked
+    /// for before are in it.
+    fn presence(
+        &self,
+        channel: Channel,
+        limit: usize,
+    ) -> BoxFuture<'static, Result<PresencePage, BrokerError>>;
+
+    /// Has `sink` told of every join and leave of a channel, or of all channels that a pattern matches (once or again: it
+    /// is a set, not a count). Only channels whose policy announces them have any.
+    fn watch(&self, sink: SinkId, target: Target) -> BoxFuture<'static, Result<(), BrokerError>>;
+
+    /// Ends that. What is under way may still arrive.
+    fn unwatch(&self, sink: SinkId, target: Target);
 
     /// Keeps (or replaces) the record by which any node resumes the session; it is forgotten after `ttl_ms`.
     fn save_session(

@@ -44,7 +44,7 @@ impl Default for ChannelPolicy {
             idempotency_window: Duration::from_secs(300),
             recovery: true,
             presence: true,
-            join_leave: false,
+            join_leave: true,
             publisher_identity: false,
             max_message_size: 64 * 1024,
             transient: false,

@@ -14,6 +14,7 @@ mod budget;
 mod clock;
 mod expiring;
 mod history;
+mod members;
 mod pages;
 mod replay;
 mod store;
@@ -28,10 +29,12 @@ use std::{
 use futures_util::future::{BoxFuture, FutureExt as _, ready};
 use tokio::{runtime::Handle, sync::watch, task::JoinHandle, time};
 
-use self::{clock::Clock, store::Store};
+use self::{clock::Clock, members::Members, store::Store};
 use super::{
-    Broker, BrokerError, BrokerStatus, Delivery, GapReason, HistoryPage, HistoryQuery, Publish, Published,
-    SessionRecord, Sink, SinkId, Subscribe, SubscribeTo, Subscribed, interest::Interest,
+    Broker, BrokerError, BrokerStatus, Delivery, GapReason, HistoryPage, HistoryQuery, Member, Owner,
+    PresenceAction, PresenceEvent, PresencePage, Publish, Published, SessionRecord, Sink, SinkId, Subscribe,
+    SubscribeTo, Subscribed,
+    interest::{Interest, SinkSet},
 };
 use crate::{
     channel::{Channel, Target},
@@ -73,6 +76,9 @@ struct Shared {
 struct State {
     store: Store,
     interest: Interest,
+    members: Members,
+    /// Who is told of joins and leaves.
+    watchers: Interest,
     sinks: Vec<Arc<dyn Sink>>,
     stopped: bool,
 }
@@ -84,7 +90,14 @@ impl MemoryBroker {
     pub fn new(policies: Policies, options: MemoryOptions) -> Self {
         let clock = Clock::new();
         let store = Store::new(policies, options.max_bytes, clock.now_ms());
-        let state = State { store, interest: Interest::default(), sinks: Vec::new(), stopped: false };
+        let state = State {
+            store,
+            interest: Interest::default(),
+            members: Members::default(),
+            watchers: Interest::default(),
+            sinks: Vec::new(),
+            stopped: false,
+        };
         let status = watch::Sender::new(BrokerStatus::Ready);
         let shared = Arc::new(Shared { clock, state: Mutex::new(state), status });
         let sweep = sweep(Arc::downgrade(&shared), options.sweep_every);
@@ -113,6 +126,8 @@ impl MemoryBroker {
         let mut state = self.shared.lock();
         state.stopped = true;
         state.interest = Interest::default();
+        state.members = Members::default();
+        state.watchers = Interest::default();
         state.sinks.clear();
         if let Some(sweeper) = &self.sweeper {
             sweeper.abort();
@@ -136,11 +151,8 @@ impl Broker for MemoryBroker {
         self.now(|state, now_ms| {
             let (published, publication) = state.store.publish(publish, now_ms)?;
             if let Some(publication) = publication {
-                for sink in state.interest.listeners(publication.channel.as_str()).iter() {
-                    if let Some(sink) = state.sinks.get(usize::from(sink.0)) {
-                        sink.deliver(Delivery::Publication(publication.clone()));
-                    }
-                }
+                let listeners = state.interest.listeners(publication.channel.as_str());
+                state.deliver(listeners, &Delivery::Publication(publication));
             }
             Ok(published)
         })
@@ -182,6 +194,46 @@ impl Broker for MemoryBroker {
         })
     }
 
+    fn join(
+        &self,
+        channel: Channel,
+        member: Member,
+        owner: Owner,
+    ) -> BoxFuture<'static, Result<(), BrokerError>> {
+        self.now(|state, _| {
+            if let Some(member) = state.members.join(channel.clone(), member, owner) {
+                state.announce(channel, PresenceAction::Join, member);
+            }
+            Ok(())
+        })
+    }
+
+    fn leave(&self, channel: Channel, session: &str, owner: Owner) {
+        let mut state = self.shared.lock();
+        if let Some(member) = state.members.leave(&channel, session, owner) {
+            state.announce(channel, PresenceAction::Leave, member);
+        }
+    }
+
+    fn presence(
+        &self,
+        channel: Channel,
+        limit: usize,
+    ) -> BoxFuture<'static, Result<PresencePage, BrokerError>> {
+        self.now(|state, _| Ok(state.members.page(&channel, limit)))
+    }
+
+    fn watch(&self, sink: SinkId, target: Target) -> BoxFuture<'static, Result<(), BrokerError>> {
+        self.now(|state, _| {
+            state.watchers.insert(&target, sink);
+            Ok(())
+        })
+    }
+
+    fn unwatch(&self, sink: SinkId, target: Target) {
+        self.shared.lock().watchers.remove(&target, sink);
+    }
+
     fn save_session(
         &self,
         session: &str,
@@ -202,6 +254,24 @@ impl Broker for MemoryBroker {
     fn shutdown(&self) -> BoxFuture<'static, ()> {
         self.stop();
         ready(()).boxed()
+    }
+}
+
+impl State {
+    fn deliver(&self, sinks: SinkSet, delivery: &Delivery) {
+        for sink in sinks.iter() {
+            if let Some(sink) = self.sinks.get(usize::from(sink.0)) {
+                sink.deliver(delivery.clone());
+            }
+        }
+    }
+
+    fn announce(&self, channel: Channel, action: PresenceAction, member: Arc<Member>) {
+        let watchers = self.watchers.listeners(channel.as_str());
+        if !watchers.is_empty() && self.store.policies.of(channel.as_str()).join_leave {
+            let event = PresenceEvent { channel, action, member };
+            self.deliver(watchers, &Delivery::Presence(Arc::new(event)));
+        }
     }
 }
 

@@ -25,8 +25,9 @@ use super::{
 };
 use crate::{
     broker::{
-        Broker, BrokerError, BrokerStatus, Catchup, HistoryPage, HistoryQuery, PatternCursors, Publish,
-        Published, SessionRecord, Sink, SinkId, Start, Subscribe, SubscribeTo, Subscribed,
+        Broker, BrokerError, BrokerStatus, Catchup, HistoryPage, HistoryQuery, Member, Owner, PatternCursors,
+        PresencePage, Publish, Published, SessionRecord, Sink, SinkId, Start, Subscribe, SubscribeTo,
+        Subscribed,
     },
     channel::{Channel, Pattern, Target},
     policy::Policies,
@@ -322,6 +323,22 @@ impl Broker for RedisBroker {
         let call = caller.call(&scripts::REMOVE_HISTORY, vec![self.keys.base(caller.partition), name]);
         async move { call.await.map(drop).map_err(Into::into) }.boxed()
     }
+
+    fn join(&self, _channel: Channel, _member: Member, _owner: Owner) -> Answer<()> {
+        failed(BrokerError::Refused("presence is being built".to_owned()))
+    }
+
+    fn leave(&self, _channel: Channel, _session: &str, _owner: Owner) {}
+
+    fn presence(&self, _channel: Channel, _limit: usize) -> Answer<PresencePage> {
+        failed(BrokerError::Refused("presence is being built".to_owned()))
+    }
+
+    fn watch(&self, _sink: SinkId, _target: Target) -> Answer<()> {
+        failed(BrokerError::Refused("presence is being built".to_owned()))
+    }
+
+    fn unwatch(&self, _sink: SinkId, _target: Target) {}
 
     fn save_session(&self, session: &str, record: SessionRecord, ttl_ms: u64) -> Answer<()> {
         let partition = self.keys.partition_of(session);
