@@ -11,11 +11,11 @@ use streamgate::error::ClientError;
 use streamgate_client::{Client, Event, Message, PublishAck, PublishOptions, Status};
 use streamgate_e2e::{
     cluster,
-    events::{frame, text},
+    events::{frame, publish as request, text},
     gateway::{Addrs, TestNode},
     ledger::{Ledger, payload_of},
     process::GatewayProcess,
-    raw::{RawClient, Via},
+    raw::{self, RawClient, Via},
     redis_server::RedisServer,
     scrape::{self, Scrape, metrics_until},
     within,
@@ -246,13 +246,10 @@ async fn those_whose_slot_is_to_come_are_served_as_before() {
     let mut served = 0;
     for client in &mut clients {
         client.send(frame(In::Ping(Default::default()))).await;
-        let answer = client.next().await;
-        match answer {
-            streamgate_e2e::raw::Event::Frame(frame) if matches!(frame.envelope, Some(Out::Pong(_))) => {
-                served += 1
-            }
+        match client.next().await {
+            raw::Event::Frame(frame) if matches!(frame.envelope, Some(Out::Pong(_))) => served += 1,
             other => assert!(
-                matches!(&other, streamgate_e2e::raw::Event::Frame(frame) if matches!(frame.envelope, Some(Out::Reconnect(_)))),
+                matches!(&other, raw::Event::Frame(frame) if matches!(frame.envelope, Some(Out::Reconnect(_)))),
                 "{other:?}"
             ),
         }
@@ -321,13 +318,11 @@ async fn a_drain_ends_in_time_while_redis_is_away() {
             redis.kill9();
         }
         for client in &mut clients {
-            client.send(streamgate_e2e::events::publish("a", text("1", "unanswered"))).await;
+            client.send(request("a", text("1", "unanswered"))).await;
         }
         gateway.sigterm();
         for client in &mut clients {
-            let end = async {
-                while !matches!(client.next().await, streamgate_e2e::raw::Event::Closed(1012, _)) {}
-            };
+            let end = async { while !matches!(client.next().await, raw::Event::Closed(1012, _)) {} };
             within("the close", end).await;
         }
         drop(clients);

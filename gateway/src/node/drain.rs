@@ -11,7 +11,7 @@ use tokio::{
 use super::Node;
 use crate::{
     shard::{DrainProgress, ShardHandle},
-    telemetry::metrics::DRAINING,
+    telemetry::metrics::{DRAIN_LEFT, DRAINING},
 };
 
 /// Time for the last clients to read their close.
@@ -104,9 +104,11 @@ impl Draining {
         Self(gauge)
     }
 
-    /// Makes the metric known before the first drain.
+    /// Makes the metrics of a drain known before the first one.
     pub(super) fn announce() {
-        gauge!(DRAINING).increment(0.0);
+        for metric in [DRAINING, DRAIN_LEFT] {
+            gauge!(metric).increment(0.0);
+        }
     }
 }
 
