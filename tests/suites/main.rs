@@ -5,6 +5,7 @@
 mod bad_input;
 mod bad_input_transport;
 mod cli;
+mod drain;
 mod grpc_stream;
 mod idempotency;
 mod limits;

@@ -80,6 +80,9 @@ metrics_table! {
     SLOW_CONSUMERS = "streamgate_slow_consumers_total", Kind::Counter, [], "Clients cut because their write queue was full.";
     SHARD_DROPPED = "streamgate_shard_dropped_total", Kind::Counter, [],
         "Publications without a position that an overloaded shard had no room for.";
+    DRAINING = "streamgate_draining", Kind::Gauge, [], "1 while the node sends its clients away.";
+    DRAIN_LEFT = "streamgate_drain_connections_left", Kind::Gauge, [],
+        "Connections of a draining node that are still there.";
     CLOSES = "streamgate_closes_total", Kind::Counter, ["code"], "Connections that the server closed, by close code.";
 }
 
