@@ -22,6 +22,7 @@ use super::{
     entry::{InboxEntry, inbox_entry},
     error::CallError,
     keys::Keys,
+    link::Link,
     partition::FromReader,
     reply::Reply,
     scripts,
@@ -33,12 +34,12 @@ use crate::broker::BrokerError;
 const BLOCK: Duration = Duration::from_secs(1);
 /// Most entries of one inbox in one read.
 const COUNT: u64 = 500;
-/// How long Redis keeps an inbox that its node does not renew.
-const KEEP: Duration = Duration::from_secs(60);
 /// How often the node renews all its inboxes.
 const RENEW: Duration = Duration::from_secs(10);
 /// Entries after which an inbox is trimmed before its next renewal.
 const TRIM: u64 = 2_000;
+/// First and longest pause before inboxes that could not be registered are registered again.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// See the module.
 pub struct Reader {
@@ -46,6 +47,12 @@ pub struct Reader {
     inboxes: Vec<Inbox>,
     node: u64,
     deadline: Duration,
+    /// How long Redis keeps an inbox that its node does not renew.
+    keep: Duration,
+    /// Links for commands to the same server.
+    commands: Vec<Arc<Link>>,
+    /// Replication id of the server at the last registration.
+    replid: String,
     generation: u64,
     /// Whether the inboxes exist and are being read.
     ready: watch::Sender<bool>,
@@ -67,6 +74,8 @@ enum Left {
     Unregistered(String),
     /// The connection is of no use any more.
     Closed(String),
+    /// The server is not, or no longer, the right one: no connection to it is of use.
+    WrongServer(String),
     /// The partitions are gone.
     Stopped,
 }
@@ -76,6 +85,7 @@ impl From<CallError> for Left {
         match error {
             // NOGROUP: the inbox or the group is gone. Others may pass as well, on a fresh registration.
             CallError::Server(error) if !error.ends_connection() => Self::Unregistered(error.to_string()),
+            CallError::Server(error) if error.tells_of_role() => Self::WrongServer(error.to_string()),
             error => Self::Closed(error.to_string()),
         }
     }
@@ -96,6 +106,7 @@ impl Reader {
         keys: &Keys,
         node: u64,
         deadline: Duration,
+        keep: Duration,
         ready: watch::Sender<bool>,
     ) -> Self {
         let inbox = |(partition, to): (&usize, _)| Inbox {
@@ -106,7 +117,15 @@ impl Reader {
             to,
         };
         let inboxes = reads.partitions.iter().zip(to).map(inbox).collect();
-        Self { reads, inboxes, node, deadline, generation: 0, ready }
+        let (commands, replid) = (Vec::new(), String::new());
+        Self { reads, inboxes, node, deadline, keep, commands, replid, generation: 0, ready }
+    }
+
+    /// Names the links for commands to the same server: a blocked read is the first to be told of a change of role.
+    #[must_use]
+    pub fn beside(mut self, commands: Vec<Arc<Link>>) -> Self {
+        self.commands = commands;
+        self
     }
 
     /// Reads until stopped.
@@ -119,14 +138,23 @@ impl Reader {
 
     async fn keep_reading(&mut self) {
         while let Some(connection) = self.reads.link.connected().await {
+            let mut pause = PAUSES.0;
             loop {
                 let left = self.read_on(&connection).await;
-                self.ready.send_replace(false);
+                if self.ready.send_replace(false) {
+                    pause = PAUSES.0;
+                }
                 match left {
                     Left::Unregistered(reason) if !connection.is_closed() => {
                         tracing::warn!(reason, "the inboxes must be registered again");
                         // What fails again and again must not do so in a hot loop.
-                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        tokio::time::sleep(pause).await;
+                        pause = (pause * 2).min(PAUSES.1);
+                    }
+                    Left::WrongServer(reason) => {
+                        tracing::debug!(reason, "the reader's server changed");
+                        self.leave_server(&reason);
+                        break;
                     }
                     Left::Unregistered(reason) | Left::Closed(reason) => {
                         tracing::debug!(reason, "the reader's connection ended");
@@ -144,6 +172,13 @@ impl Reader {
             if connections.wait_for(other).await.is_err() {
                 return;
             }
+        }
+    }
+
+    /// A former master keeps its connections, and a command on one of them would count as continuing what was before.
+    fn leave_server(&self, reason: &str) {
+        for connection in self.commands.iter().filter_map(|link| link.current()) {
+            connection.end(reason);
         }
     }
 
@@ -176,18 +211,21 @@ impl Reader {
         format!("g{}", self.generation).into()
     }
 
-    fn keep_ms() -> Bytes {
-        KEEP.as_millis().to_string().into()
+    fn keep_ms(&self) -> Bytes {
+        self.keep.as_millis().to_string().into()
     }
 
     async fn register(&mut self, connection: &Connection) -> Result<(), Left> {
+        // Another server, or the same one after a restart, may have less than was read, and more after that already.
+        let replid = &connection.hello().replid;
+        let restarted = self.replid != *replid;
         let mut calls = Vec::with_capacity(self.inboxes.len());
         for inbox in &self.inboxes {
             let args = vec![
                 self.node.to_string().into(),
                 self.generation.to_string().into(),
                 inbox.cursor.to_string().into(),
-                Self::keep_ms(),
+                self.keep_ms(),
             ];
             calls.push(connection.call_script(
                 &scripts::REGISTER_NODE,
@@ -202,8 +240,11 @@ impl Reader {
             // At the very first registration nobody listens yet.
             if fresh && self.generation > 1 {
                 inbox.tell(FromReader::Missed("the inbox was gone")).await?;
+            } else if restarted && self.generation > 1 {
+                inbox.tell(FromReader::Missed("Redis restarted")).await?;
             }
         }
+        self.replid.clone_from(replid);
         Ok(())
     }
 
@@ -229,19 +270,18 @@ impl Reader {
         let [key, entries] = stream.into_exactly::<2>().map_err(BrokerError::from)?;
         let key = key.into_bytes().map_err(BrokerError::from)?;
         let Some(inbox) = self.inboxes.iter_mut().find(|inbox| inbox.key == key) else { return Ok(()) };
-        let mut taken: Vec<InboxEntry> = Vec::new();
-        let mut hole = false;
+        let (mut taken, mut cursor): (Vec<InboxEntry>, u64) = (Vec::new(), inbox.cursor);
         for entry in entries.as_array().map_err(BrokerError::from)? {
             let entry = inbox_entry(entry)?;
-            hole |= entry.sequence != inbox.cursor + 1;
-            inbox.cursor = entry.sequence;
+            if entry.sequence != cursor + 1 {
+                // Told at its place: what comes after it is to be doubted, what came before is not.
+                inbox.take(std::mem::take(&mut taken), cursor).await?;
+                inbox.tell(FromReader::Missed("entries are missing from the inbox")).await?;
+            }
+            cursor = entry.sequence;
             taken.push(entry);
         }
-        inbox.tell(FromReader::Entries(taken)).await?;
-        if hole {
-            inbox.tell(FromReader::Missed("entries are missing from the inbox")).await?;
-        }
-        Ok(())
+        inbox.take(taken, cursor).await
     }
 
     /// Keeps the inboxes, trims what was consumed and measures what waits: of all of them if `all`, else of those that
@@ -251,7 +291,7 @@ impl Reader {
         for (at, inbox) in self.inboxes.iter().enumerate() {
             if all || inbox.cursor - inbox.trimmed >= TRIM {
                 let args =
-                    vec![self.node.to_string().into(), inbox.cursor.to_string().into(), Self::keep_ms()];
+                    vec![self.node.to_string().into(), inbox.cursor.to_string().into(), self.keep_ms()];
                 let keys = vec![inbox.key.clone()];
                 calls.push((at, connection.call_script(&scripts::RENEW_INBOX, keys, args, self.deadline)));
             }
@@ -274,6 +314,15 @@ impl Reader {
 }
 
 impl Inbox {
+    /// Hands entries over, and moves the cursor behind the last one.
+    async fn take(&mut self, entries: Vec<InboxEntry>, cursor: u64) -> Result<(), Left> {
+        if !entries.is_empty() {
+            self.tell(FromReader::Entries(entries)).await?;
+            self.cursor = cursor;
+        }
+        Ok(())
+    }
+
     async fn tell(&self, message: FromReader) -> Result<(), Left> {
         self.to.send(message).await.map_err(|_| Left::Stopped)
     }

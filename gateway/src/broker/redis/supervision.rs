@@ -29,6 +29,8 @@ pub struct Supervision {
     pub inboxes: Vec<mpsc::Sender<FromReader>>,
     /// Longest wait for a reply.
     pub deadline: Duration,
+    /// How long an inbox outlives the last sign of its node.
+    pub keep: Duration,
     /// Gets this node's incarnation, once its inboxes exist.
     pub node: watch::Sender<Option<u64>>,
     /// Gets how the broker is.
@@ -63,7 +65,17 @@ async fn run(supervision: Supervision) {
     for reads in supervision.topology.readers() {
         let (ready_tx, ready) = watch::channel(false);
         let to = reads.partitions.iter().filter_map(|p| supervision.inboxes.get(*p).cloned()).collect();
-        let reader = Reader::new(reads.clone(), to, &supervision.keys, node, supervision.deadline, ready_tx);
+        let reader = Reader::new(
+            reads.clone(),
+            to,
+            &supervision.keys,
+            node,
+            supervision.deadline,
+            supervision.keep,
+            ready_tx,
+        );
+        let commands = reads.partitions.iter().map(|p| supervision.topology.commands(*p)).collect();
+        let reader = reader.beside(commands);
         tasks.spawn(reader.run(supervision.reading.clone()));
         readers.push(ready);
     }
@@ -114,6 +126,7 @@ async fn follow(supervision: &Supervision, node: u64, mut readers: Vec<watch::Re
             LinkStatus::Stopped => Some("stopped".to_owned()),
         });
         let reason = absent.or_else(|| (!reading).then(|| "the inboxes are being registered".to_owned()));
+        metrics::gauge!(crate::telemetry::metrics::REDIS_AWAY).set(f64::from(u8::from(reason.is_some())));
         if reason.is_none() {
             supervision.node.send_if_modified(|known| known.replace(node) != Some(node));
         }
