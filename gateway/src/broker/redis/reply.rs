@@ -253,7 +253,9 @@ mod tests {
         assert!(RedisError::parse("READONLY You can't write").ends_connection());
         assert!(RedisError::parse("STALEID another replication id").ends_connection());
         let unblocked = |why: &str| RedisError::parse(&format!("UNBLOCKED {why}")).tells_of_role();
-        assert!(unblocked("force unblock from blocking operation, instance state changed (master -> replica?)"));
+        assert!(unblocked(
+            "force unblock from blocking operation, instance state changed (master -> replica?)"
+        ));
         assert!(!unblocked("the stream key no longer exists"));
         let full = RedisError::parse("OOM command not allowed");
         assert!(full.is_transient() && !full.ends_connection());
