@@ -11,6 +11,7 @@ mod limits;
 mod node_death;
 mod operations;
 mod order;
+mod outage_loss;
 mod outage_stop;
 mod patterns;
 mod recover_storm;
