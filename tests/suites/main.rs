@@ -5,13 +5,16 @@
 mod bad_input;
 mod bad_input_transport;
 mod cli;
+mod epochs;
 mod grpc_stream;
 mod idempotency;
 mod limits;
 mod node_death;
 mod operations;
 mod order;
+mod outage_answers;
 mod outage_loss;
+mod outage_stage;
 mod outage_stop;
 mod patterns;
 mod recover_storm;
