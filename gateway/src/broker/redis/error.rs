@@ -71,6 +71,14 @@ pub enum ConnectError {
         /// What it said.
         role: String,
     },
+    /// The server does not own the slot (Redis Cluster).
+    #[error("Redis at {address} does not serve this slot: {reason}")]
+    NotOwner {
+        /// `host:port`.
+        address: String,
+        /// What it said.
+        reason: String,
+    },
     /// The server will not do: too old, or it did not understand the greeting.
     #[error("Redis at {address} cannot be used: {reason}")]
     Unusable {

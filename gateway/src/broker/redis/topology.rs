@@ -5,7 +5,13 @@
 
 use std::sync::Arc;
 
-use super::{connection::Connection, link::Link, options::RedisOptions, scripts};
+use super::{
+    connection::Connection,
+    link::Link,
+    locate::{Fixed, Locate},
+    options::RedisOptions,
+    scripts,
+};
 
 /// The links of a node. Dropping it closes them.
 #[derive(Debug)]
@@ -27,14 +33,11 @@ impl Topology {
     /// One server for all partitions.
     #[must_use]
     pub fn standalone(options: &Arc<RedisOptions>) -> Self {
-        let reader = Reads {
-            link: Arc::new(Link::start("reader", options.clone(), scripts::all())),
-            partitions: (0..usize::from(options.partitions)).collect(),
-        };
-        Self {
-            commands: Arc::new(Link::start("commands", options.clone(), scripts::all())),
-            readers: vec![reader],
-        }
+        let server: Arc<dyn Locate> = Arc::new(Fixed(options.server()));
+        let start = |name| Arc::new(Link::start(name, server.clone(), options.clone(), scripts::all()));
+        let reader =
+            Reads { link: start("reader"), partitions: (0..usize::from(options.partitions)).collect() };
+        Self { commands: start("commands"), readers: vec![reader] }
     }
 
     /// The ordered link for commands of a partition; one server has all of them.
