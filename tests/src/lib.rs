@@ -4,7 +4,7 @@
 //!   logs and metrics. Both answer [`gateway::Addrs`].
 //! - [`raw::RawClient`]: a client that shows every frame, over any transport ([`raw::Via`]).
 //! - [`events`]: events and requests in few words. [`scrape`]: HTTP and `/metrics`.
-//! - [`redis_server::RedisServer`]: a real Redis. [`cluster::Cluster`]: nodes on one, and clients of the library for them.
+//! - [`redis_server::RedisServer`]: a real Redis; [`redis_cluster::RedisCluster`]: a Cluster of them. [`cluster::Cluster`]: nodes on one, and clients of the library for them.
 //! - [`listening`]: what such clients receive. [`ledger::Ledger`]: what was acked against what was seen.
 //!
 //! ```ignore
@@ -26,6 +26,7 @@ pub mod ledger;
 pub mod listening;
 pub mod process;
 pub mod raw;
+pub mod redis_cluster;
 pub mod redis_server;
 pub mod scrape;
 

@@ -5,6 +5,7 @@
 mod bad_input;
 mod bad_input_transport;
 mod cli;
+mod cluster_conformance;
 mod grpc_stream;
 mod idempotency;
 mod limits;

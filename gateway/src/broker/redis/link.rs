@@ -38,6 +38,7 @@ pub enum LinkStatus {
 /// A connection that is reopened when it ends. Dropping it stops it and closes the connection.
 #[derive(Debug)]
 pub struct Link {
+    name: String,
     current: watch::Receiver<Option<Arc<Connection>>>,
     status: watch::Receiver<LinkStatus>,
     stop: CancellationToken,
@@ -55,13 +56,20 @@ impl Link {
     ) -> Self {
         let (current_tx, current) = watch::channel(None);
         let (status_tx, status) =
-            watch::channel(LinkStatus::Starting(format!("connecting to {}", options.address())));
+            watch::channel(LinkStatus::Starting(format!("connecting to Redis at {}", options.address())));
         let stop = CancellationToken::new();
-        let name = name.into();
+        let name: String = name.into();
+        let own_name = name.clone();
         let supervisor =
             Supervisor { name, locate, options, scripts, current: current_tx, status: status_tx };
         tokio::spawn(supervisor.run(stop.clone()));
-        Self { current, status, stop }
+        Self { name: own_name, current, status, stop }
+    }
+
+    /// What tells it apart from others.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// The open connection, `None` while there is none.
