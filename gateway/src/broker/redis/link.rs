@@ -218,8 +218,15 @@ impl Supervisor {
     async fn open_at(&self, address: &Address, generation: u64) -> Result<Connection, ConnectError> {
         let connection = Connection::open(&self.options, address, generation).await?;
         let unusable = |reason: String| ConnectError::Unusable { address: address.to_string(), reason };
-        if let Some(key) = self.locate.owned_key() {
-            connection.must_own(key, self.options.command_timeout).await?;
+        match self.locate.owned_key() {
+            Some(key) => connection.must_own(key, self.options.command_timeout).await?,
+            // It would redirect all that is not in its own slots.
+            None if connection.hello().clustered => {
+                return Err(unusable(
+                    "it belongs to a Redis Cluster: set broker.redis.mode to cluster".to_owned(),
+                ));
+            }
+            None => {}
         }
         if let Some(refusal) = connection.hello().version.and_then(|version| version.refusal()) {
             return Err(unusable(refusal));

@@ -23,6 +23,7 @@ mod deployment;
 mod entry;
 mod error;
 mod hello;
+mod hold;
 pub mod keys;
 mod link;
 mod locate;

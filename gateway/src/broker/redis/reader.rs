@@ -37,6 +37,9 @@ const COUNT: u64 = 500;
 const KEEP: Duration = Duration::from_secs(60);
 /// How often the node renews all its inboxes.
 const RENEW: Duration = Duration::from_secs(10);
+/// Pauses before the inboxes are registered again on the same connection.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 /// Entries after which an inbox is trimmed before its next renewal.
 const TRIM: u64 = 2_000;
 
@@ -119,14 +122,22 @@ impl Reader {
 
     async fn keep_reading(&mut self) {
         while let Some(connection) = self.reads.link.connected().await {
+            let mut pause = SHORTEST_PAUSE;
             loop {
+                let began = Instant::now();
                 let left = self.read_on(&connection).await;
                 self.ready.send_replace(false);
                 match left {
                     Left::Unregistered(reason) if !connection.is_closed() => {
-                        tracing::warn!(reason, "the inboxes must be registered again");
-                        // What fails again and again must not do so in a hot loop.
-                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        if began.elapsed() >= LONGEST_PAUSE {
+                            pause = SHORTEST_PAUSE;
+                        }
+                        // Said once: while the slot of an inbox migrates it fails again and again.
+                        if pause == SHORTEST_PAUSE {
+                            tracing::warn!(reason, "the inboxes must be registered again");
+                        }
+                        tokio::time::sleep(pause).await;
+                        pause = (pause * 2).min(LONGEST_PAUSE);
                     }
                     Left::Unregistered(reason) | Left::Closed(reason) => {
                         tracing::debug!(reason, "the reader's connection ended");
