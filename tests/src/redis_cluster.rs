@@ -126,6 +126,14 @@ impl RedisCluster {
         self.agreed();
     }
 
+    /// Keeps the replicas of a master from following it from now on: they miss what it writes next.
+    pub fn sever_replicas(&self, master: usize) {
+        let (source, replica) = (&self.servers[master], &self.servers[self.replica_of(master)]);
+        assert_eq!(source.cli(&["ACL", "SETUSER", "default", "-psync", "-sync"]), "OK");
+        source.cli(&["CLIENT", "KILL", "TYPE", "replica"]);
+        until("the replica is cut off", || replica.info("replication")["master_link_status"] == "down");
+    }
+
     /// Moves slots, by the official steps: the keys go in batches while the slots are between two masters.
     pub fn move_slots(&self, slots: RangeInclusive<u16>, from: usize, to: usize) {
         self.begin_move(slots.clone(), from, to);

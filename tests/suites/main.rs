@@ -6,6 +6,8 @@ mod bad_input;
 mod bad_input_transport;
 mod cli;
 mod cluster_conformance;
+mod cluster_failover;
+mod cluster_moves;
 mod grpc_stream;
 mod idempotency;
 mod limits;
