@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use streamgate::broker::redis::{Link, LinkStatus, RedisOptions};
+use streamgate::broker::redis::{Fixed, Link, LinkStatus, RedisOptions};
 use streamgate_e2e::{
     audience::{Acked, Audience, publish},
     cluster,
@@ -30,7 +30,7 @@ fn replid(redis: &RedisServer) -> String {
 async fn an_idle_link_leaves_a_server_whose_replication_id_changed() {
     let redis = cluster::redis();
     let options: RedisOptions = redis.addr().to_string().parse().unwrap();
-    let link = Link::start("test", Arc::new(options), vec![]);
+    let link = Link::start("test", Arc::new(Fixed(options.server())), Arc::new(options), vec![]);
     let before = link.connected().await.unwrap();
     flip(&redis);
     let mut status = link.status();

@@ -5,6 +5,9 @@
 mod bad_input;
 mod bad_input_transport;
 mod cli;
+mod cluster_conformance;
+mod cluster_failover;
+mod cluster_moves;
 mod drain;
 mod epochs;
 mod grpc_stream;

@@ -34,7 +34,7 @@ pub use overrides::{ENV_PREFIX, ENV_RESERVED, Override, from_environment, proces
 pub use reload::Reload;
 pub use runtime::{
     Backend, BackendRoute, BrokerConfig, Config, DrainConfig, LogConfig, LogFormat, MemoryConfig, Password,
-    PolicyTable, RedisConfig, WebSocketConfig,
+    PolicyTable, RedisConfig, RedisMode, WebSocketConfig,
 };
 
 use layer::Layer as _;

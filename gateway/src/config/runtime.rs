@@ -67,8 +67,11 @@ pub struct MemoryConfig {
 /// The Redis broker (`broker.redis`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedisConfig {
-    /// `host:port`; the host may be a name, it is resolved at each connect.
-    pub addr: String,
+    /// How Redis is set up.
+    pub mode: RedisMode,
+    /// `host:port`; a host may be a name, it is resolved at each connect. One server, or nodes of a Cluster to ask
+    /// first. Never empty.
+    pub addrs: Vec<String>,
     /// ACL user; none: the default user.
     pub username: Option<String>,
     /// Password of the user.
@@ -87,6 +90,15 @@ pub struct RedisConfig {
     pub inbox_max_length: u64,
     /// How long an inbox outlives the last sign of its node.
     pub inbox_ttl: Duration,
+}
+
+/// How Redis is set up (`broker.redis.mode`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RedisMode {
+    /// One server.
+    Standalone,
+    /// A Redis Cluster.
+    Cluster,
 }
 
 /// A secret that no log shows.

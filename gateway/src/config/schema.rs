@@ -78,7 +78,9 @@ section! {
 section! {
     /// `broker.redis`; from `stream_max_length` on they are MessageLoop's, the first two of them mean something.
     Redis {
+        mode: String,
         addr: String,
+        addrs: Vec<String>,
         username: String,
         password: String,
         db: u64,

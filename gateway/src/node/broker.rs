@@ -9,7 +9,7 @@ use crate::{
         memory::{MemoryBroker, MemoryOptions},
         redis::{InvalidAddress, RedisBroker, RedisOptions},
     },
-    config::{BrokerConfig, RedisConfig},
+    config::{BrokerConfig, RedisConfig, RedisMode},
     policy::Policies,
 };
 
@@ -28,9 +28,15 @@ pub(super) fn make(config: &BrokerConfig, policies: &Policies) -> Result<Arc<dyn
 }
 
 fn options(config: &RedisConfig) -> Result<RedisOptions, StartError> {
-    let address: RedisOptions =
-        config.addr.parse().map_err(|error: InvalidAddress| StartError::Broker(error.to_string()))?;
+    let invalid = |error: InvalidAddress| StartError::Broker(error.to_string());
+    let servers = config.addrs.iter().map(|addr| addr.parse::<RedisOptions>().map_err(invalid));
+    let servers: Vec<RedisOptions> = servers.collect::<Result<_, _>>()?;
+    let cluster = match config.mode {
+        RedisMode::Standalone => Vec::new(),
+        RedisMode::Cluster => servers.iter().map(RedisOptions::server).collect(),
+    };
     Ok(RedisOptions {
+        cluster,
         username: config.username.clone(),
         password: config.password.as_ref().map(|password| password.reveal().to_owned()),
         db: config.db,
@@ -40,6 +46,6 @@ fn options(config: &RedisConfig) -> Result<RedisOptions, StartError> {
         command_timeout: config.command_timeout,
         inbox_max_length: config.inbox_max_length,
         inbox_ttl: config.inbox_ttl,
-        ..address
+        ..servers.into_iter().next().unwrap_or_default()
     })
 }

@@ -35,6 +35,7 @@ use tokio::{
 use super::{
     command::{Command, CommandName},
     error::{CallError, ConnectError},
+    locate::Address,
     options::RedisOptions,
     reply::{RedisError, Reply},
 };
@@ -45,8 +46,8 @@ pub(super) struct Wire(Caller);
 
 impl Wire {
     /// Opens the socket, authenticates, selects the database. Safe to cancel.
-    pub(super) async fn open(options: &RedisOptions) -> Result<Self, ConnectError> {
-        let client = client_for(options);
+    pub(super) async fn open(options: &RedisOptions, address: &Address) -> Result<Self, ConnectError> {
+        let client = client_for(options, address);
         let swallowed = (client.message_rx(), client.keyspace_event_rx());
         let wire = Self(Caller(Arc::new(Shared {
             client: client.clone(),
@@ -68,7 +69,7 @@ impl Wire {
         match outcome {
             Ok(()) => Ok(wire),
             Err(error) => {
-                let (address, reason) = (options.address(), error.details().to_owned());
+                let (address, reason) = (address.to_string(), error.details().to_owned());
                 Err(match error.kind() {
                     ErrorKind::Auth => ConnectError::Denied { address, reason },
                     _ => ConnectError::Unreachable { address, reason },
@@ -258,9 +259,9 @@ fn record(name: CommandName, blocks: bool, since: Instant, outcome: &Result<Repl
 }
 
 /// A client that connects once and never retries, redirects or reconnects.
-fn client_for(options: &RedisOptions) -> Client {
+fn client_for(options: &RedisOptions, address: &Address) -> Client {
     let config = Config {
-        server: ServerConfig::Centralized { server: Server::new(options.host.as_str(), options.port) },
+        server: ServerConfig::Centralized { server: Server::new(address.host.as_str(), address.port) },
         fail_fast: true,
         version: RespVersion::RESP2,
         username: options.username.clone(),

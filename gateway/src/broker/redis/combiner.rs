@@ -55,6 +55,8 @@ pub struct Sent {
 pub struct Combiner {
     queue: VecDeque<Waiting>,
     under_way: bool,
+    /// The next batch waits for [`Combiner::go_on`].
+    rests: bool,
 }
 
 impl Combiner {
@@ -66,7 +68,7 @@ impl Combiner {
     /// Whether a batch should be sent now.
     #[must_use]
     pub fn is_due(&self) -> bool {
-        !self.under_way && !self.queue.is_empty()
+        !self.under_way && !self.rests && !self.queue.is_empty()
     }
 
     /// Takes the next batch and its arguments (`scripts/publish.lua`).
@@ -107,6 +109,24 @@ impl Combiner {
                 }
             }
         }
+    }
+
+    /// Takes back a batch of which nothing was executed: it is the next one again.
+    pub fn put_back(&mut self, sent: Sent) {
+        self.under_way = false;
+        for publish in sent.publishes.into_iter().rev() {
+            self.queue.push_front(publish);
+        }
+    }
+
+    /// No batch until [`go_on`](Self::go_on); `false` if that is so already.
+    pub fn rest(&mut self) -> bool {
+        !std::mem::replace(&mut self.rests, true)
+    }
+
+    /// Ends the rest.
+    pub fn go_on(&mut self) {
+        self.rests = false;
     }
 
     /// Answers everyone who waits.
@@ -203,6 +223,35 @@ mod tests {
         assert_eq!(error.code, "READONLY");
         assert_eq!(wrong_server(&reply("!OOM command not allowed")), None);
         assert_eq!(wrong_server(&reply("=5-1")), None);
+    }
+
+    #[test]
+    fn a_batch_that_was_put_back_goes_first_and_in_its_order() {
+        let (mut combiner, mut answers, beliefs) = (Combiner::default(), Vec::new(), Beliefs::default());
+        let mut push = |combiner: &mut Combiner, blob: &'static str| {
+            let (reply, answer) = oneshot::channel();
+            answers.push(answer);
+            combiner.push(Waiting {
+                channel: Channel::parse("a").unwrap(),
+                blob: blob.into(),
+                policy: Arc::default(),
+                transient: false,
+                record: None,
+                reply,
+                _permit: Permit::default(),
+            });
+        };
+        push(&mut combiner, "1");
+        push(&mut combiner, "2");
+        let sent = combiner.next_batch(&beliefs, &mut Vec::new());
+        push(&mut combiner, "3");
+        combiner.put_back(sent);
+        assert!(combiner.rest() && !combiner.rest() && !combiner.is_due());
+        combiner.go_on();
+        assert!(combiner.is_due());
+        let again = combiner.next_batch(&beliefs, &mut Vec::new());
+        let blobs: Vec<_> = again.publishes.iter().map(|publish| publish.blob.clone()).collect();
+        assert_eq!(blobs, ["1", "2", "3"]);
     }
 
     #[test]

@@ -5,7 +5,8 @@
 //! which was not executed.
 //!
 //! - Transport: one [`Connection`] is one TCP connection that is opened, watched and thrown away; a [`Link`] keeps one
-//!   open and publishes it; `topology` says which link leads to a partition.
+//!   open and publishes it, where [`Locate`] says; `topology` says which link leads to a partition, `cluster` where the
+//!   slots of a Cluster are.
 //! - In Redis: `keys` names everything, `scripts/*.lua` do each step at once; `entry` and `range` read their answers.
 //! - A node: `supervision` boots it, `reader` reads its inboxes, `partition` holds what it knows of channels, `node`
 //!   is the [`Broker`](crate::broker::Broker).
@@ -13,6 +14,7 @@
 mod beliefs;
 mod boot;
 mod client;
+mod cluster;
 mod combiner;
 mod command;
 mod connection;
@@ -21,9 +23,11 @@ mod deployment;
 mod entry;
 mod error;
 mod hello;
+mod hold;
 mod identity;
 pub mod keys;
 mod link;
+mod locate;
 mod marker;
 mod node;
 mod options;
@@ -47,6 +51,7 @@ pub use deployment::{BootError, DATA_VERSION};
 pub use error::{CallError, ConnectError};
 pub use hello::{Hello, Product, ServerVersion};
 pub use link::{Link, LinkStatus};
+pub use locate::{Address, Fixed, Locate};
 pub use node::RedisBroker;
 pub use options::{InvalidAddress, RedisOptions};
 pub use reply::{RedisError, Reply, ReplyError};

@@ -67,7 +67,7 @@ impl RedisBroker {
     pub fn start(options: RedisOptions, policies: Policies) -> Result<Self, BootError> {
         let keys = Keys::new(&options.key_prefix, options.partitions).map_err(BootError::Options)?;
         let (keys, options) = (Arc::new(keys), Arc::new(options));
-        let topology = Arc::new(Topology::standalone(&options));
+        let topology = Arc::new(Topology::start(&options, &keys));
         let (sinks, stop) = (Sinks::default(), CancellationToken::new());
         let reading = stop.child_token();
         let (node_tx, node) = watch::channel(None);

@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
+use super::locate::Address;
+
 /// Settings of the Redis broker, checked. `Debug` and `Display` never show the password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisOptions {
@@ -9,6 +11,9 @@ pub struct RedisOptions {
     pub host: String,
     /// TCP port. Default 6379.
     pub port: u16,
+    /// Nodes of a Redis Cluster to ask first where everything is, instead of `host` and `port`. Default none: no
+    /// Cluster.
+    pub cluster: Vec<Address>,
     /// ACL user; `None` is the server's default user.
     pub username: Option<String>,
     /// Password of that user.
@@ -40,6 +45,7 @@ impl Default for RedisOptions {
         Self {
             host: "127.0.0.1".to_owned(),
             port: 6379,
+            cluster: Vec::new(),
             username: None,
             password: None,
             db: 0,
@@ -57,14 +63,20 @@ impl Default for RedisOptions {
 }
 
 impl RedisOptions {
-    /// `host:port` for logs and errors: no credentials.
+    /// The one server that `host` and `port` name.
+    #[must_use]
+    pub fn server(&self) -> Address {
+        Address::new(self.host.clone(), self.port)
+    }
+
+    /// Where Redis is, for logs and errors: no credentials. In a Cluster the nodes that are asked first.
     #[must_use]
     pub fn address(&self) -> String {
-        if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
+        if self.cluster.is_empty() {
+            return self.server().to_string();
         }
+        let nodes: Vec<String> = self.cluster.iter().map(Address::to_string).collect();
+        nodes.join(",")
     }
 }
 

@@ -39,7 +39,7 @@ const RENEW: Duration = Duration::from_secs(10);
 /// Entries after which an inbox is trimmed before its next renewal.
 const TRIM: u64 = 2_000;
 /// First and longest pause before inboxes that could not be registered are registered again.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(200));
 
 /// See the module.
 pub struct Reader {
@@ -168,8 +168,10 @@ impl Reader {
                 }
                 match left {
                     Left::Unregistered(reason) if !connection.is_closed() => {
-                        tracing::warn!(reason, "the inboxes must be registered again");
-                        // What fails again and again must not do so in a hot loop.
+                        // Said once: while the slot of an inbox migrates it fails again and again.
+                        if pause == PAUSES.0 {
+                            tracing::warn!(reason, "the inboxes must be registered again");
+                        }
                         tokio::time::sleep(pause).await;
                         pause = (pause * 2).min(PAUSES.1);
                     }

@@ -205,12 +205,29 @@ impl RedisError {
         }
     }
 
+    /// Whether Redis refused before it executed anything, and the reason may pass: the slot is elsewhere or on its way,
+    /// the Cluster or the data is not ready, the server must not write. From within a script these come only with its
+    /// first access to keys, because every script touches the keys that it writes before its first write.
+    #[must_use]
+    pub fn nothing_executed(&self) -> bool {
+        let refusals = ["MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY"];
+        refusals.contains(&self.code.as_str()) || self.slot_refused_a_script()
+    }
+
+    /// A script met a key that is not here while its slot migrates, or a Cluster that is down.
+    fn slot_refused_a_script(&self) -> bool {
+        self.code == "ERR"
+            && (self.message.contains("Script attempted to access a non local key")
+                || self.message.contains("Script attempted to execute a")
+                    && self.message.contains("while the cluster is down"))
+    }
+
     /// Whether the same command may succeed later without anybody changing it. Memory that is full (`OOM`) and a disk
     /// that is (`MISCONF`) count: histories expire, inboxes are trimmed, operators help.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        let passes = ["TRYAGAIN", "ASK", "BUSY", "NOREPLICAS", "OOM", "MISCONF"];
-        self.ends_connection() || passes.contains(&self.code.as_str())
+        let passes = ["BUSY", "NOREPLICAS", "OOM", "MISCONF"];
+        self.ends_connection() || self.nothing_executed() || passes.contains(&self.code.as_str())
     }
 }
 
@@ -260,5 +277,28 @@ mod tests {
         let full = RedisError::parse("OOM command not allowed");
         assert!(full.is_transient() && !full.ends_connection());
         assert!(!RedisError::parse("WRONGTYPE Operation against a key").is_transient());
+    }
+
+    #[test]
+    fn refusals_of_a_cluster_are_told_apart_also_from_within_scripts() {
+        for line in [
+            "MOVED 3999 127.0.0.1:6381",
+            "ASK 3999 127.0.0.1:6381",
+            "TRYAGAIN Multiple keys request during rehashing of slot",
+            "CLUSTERDOWN The cluster is down",
+            "ERR Script attempted to access a non local key in a cluster node script: 7b9, on @user_script:28.",
+            "ERR Script attempted to execute a command while the cluster is down script: 7b9, on @user_script:1.",
+            "ERR Script attempted to execute a write command while the cluster is down and readonly",
+        ] {
+            let error = RedisError::parse(line);
+            assert!(error.nothing_executed() && error.is_transient(), "{line}");
+        }
+        for line in ["ERR Script attempted to access keys that do not hash to the same slot", "BUSY", "ERR x"]
+        {
+            assert!(!RedisError::parse(line).nothing_executed(), "{line}");
+        }
+        // The slot is still here, or nowhere else yet: the same connection will do.
+        assert!(!RedisError::parse("ASK 1 h:1").ends_connection());
+        assert!(!RedisError::parse("TRYAGAIN x").ends_connection());
     }
 }

@@ -1,4 +1,8 @@
 //! The scripts, each a file with a header that lists keys, arguments and result.
+//!
+//! A script touches (`EXISTS`, or a read) every key that it writes before its first write. While a slot of a Redis
+//! Cluster migrates, a key that is not, or not any more, on this server fails the script: so it fails as a whole. The
+//! exceptions are writes that are complete in themselves and may be repeated, such as those of `open_meta`.
 
 use super::script::Script;
 

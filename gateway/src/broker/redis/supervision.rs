@@ -116,11 +116,9 @@ async fn follow(supervision: &Supervision, node: u64, mut readers: Vec<watch::Re
     let mut links: Vec<_> = supervision.topology.links().map(|link| link.status()).collect();
     loop {
         let reading = readers.iter_mut().all(|ready| *ready.borrow_and_update());
-        let absent = links.iter_mut().find_map(|status| match &*status.borrow_and_update() {
-            LinkStatus::Up(_) => None,
-            LinkStatus::Starting(reason) | LinkStatus::Away(reason) => Some(reason.clone()),
-            LinkStatus::Stopped => Some("stopped".to_owned()),
-        });
+        // Seen before they are asked: what changes after that wakes this loop again.
+        links.iter_mut().for_each(watch::Receiver::mark_unchanged);
+        let absent = supervision.topology.absence();
         let reason = absent.or_else(|| (!reading).then(|| "the inboxes are being registered".to_owned()));
         metrics::gauge!(crate::telemetry::metrics::REDIS_AWAY).set(f64::from(u8::from(reason.is_some())));
         if reason.is_none() {

@@ -19,6 +19,8 @@ use super::{
         beliefs::Beliefs,
         combiner::{Combiner, Sent},
         connection::Connection,
+        error::CallError,
+        hold::Hold,
         keys::Keys,
         link::Link,
         paging::Caller,
@@ -75,8 +77,10 @@ pub struct Environment {
 pub(super) enum Done {
     Published {
         sent: Sent,
-        outcome: Result<Reply, BrokerError>,
+        outcome: Result<Reply, CallError>,
     },
+    /// The combiner's rest is over.
+    Rested,
     Read {
         channel: Channel,
         version: u64,
@@ -134,6 +138,7 @@ pub struct Actor {
     pub(super) scans: Vec<PendingScan>,
     pub(super) scan_count: u64,
     pub(super) combiner: Combiner,
+    pub(super) hold: Hold,
     pub(super) beliefs: Beliefs,
     /// Replid that the beliefs were learned under.
     pub(super) replid: String,
@@ -166,6 +171,7 @@ impl Actor {
             scans: Vec::new(),
             scan_count: 0,
             combiner: Combiner::default(),
+            hold: Hold::default(),
             beliefs: Beliefs::default(),
             replid: String::new(),
             calls: FuturesUnordered::new(),
@@ -261,7 +267,8 @@ impl Actor {
 
     fn finish(&mut self, done: Done) {
         match done {
-            Done::Published { sent, outcome } => self.combiner.finish(sent, outcome, &mut self.beliefs),
+            Done::Published { sent, outcome } => self.finish_publishes(sent, outcome),
+            Done::Rested => self.combiner.go_on(),
             Done::Read { channel, version, subscribed, part, outcome } => {
                 self.finish_read(&channel, version, subscribed, part, outcome);
             }

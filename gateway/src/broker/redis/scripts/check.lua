@@ -4,6 +4,9 @@
 -- ARGV[3] node, ARGV[4] number of interests n, then those: `i:<channel>` or `w:<literal prefix>`
 -- then 2 for each channel: channel, ID of its last entry as the node knows it
 -- Result: { top, number of each channel whose history ends elsewhere, from 1; negative if there is none... }
+for at = 5, 4 + tonumber(ARGV[4]) do
+  redis.call('EXISTS', base .. ARGV[at], base .. 'n:' .. ARGV[3])
+end
 open_meta()
 local node, interests = ARGV[3], tonumber(ARGV[4])
 local held = interests > 0 and hold(node)

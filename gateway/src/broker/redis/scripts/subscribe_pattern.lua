@@ -4,6 +4,7 @@
 -- ARGV[3] node, ARGV[4] pattern, ARGV[5] its literal prefix
 -- ARGV[6] greatest number of channels in the answer, ARGV[7] greatest number of names to look at
 -- Result: { now, top, '1' if there are more, then name, first ID and last ID of each channel }
+redis.call('EXISTS', KEYS[1], base .. 'w:' .. ARGV[5], base .. 'n:' .. ARGV[3])
 open_meta()
 local node, pattern, prefix = ARGV[3], ARGV[4], ARGV[5]
 local most, look = tonumber(ARGV[6]), tonumber(ARGV[7])
