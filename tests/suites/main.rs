@@ -12,6 +12,8 @@ mod node_death;
 mod operations;
 mod order;
 mod patterns;
+mod presence_leases;
+mod presence_scripts;
 mod recover_storm;
 mod redis_absent;
 mod redis_broker;

@@ -182,8 +182,9 @@ impl Reader {
         format!("g{}", self.generation).into()
     }
 
-    fn keep_ms() -> Bytes {
-        KEEP.as_millis().to_string().into()
+    /// An inbox is kept for longer than the lease: the reaper removes it.
+    fn keep_ms(&self) -> Bytes {
+        KEEP.max(self.lease * 2).as_millis().to_string().into()
     }
 
     async fn register(&mut self, connection: &Connection) -> Result<(), Left> {
@@ -193,7 +194,7 @@ impl Reader {
                 self.node.to_string().into(),
                 self.generation.to_string().into(),
                 inbox.cursor.to_string().into(),
-                Self::keep_ms(),
+                self.keep_ms(),
                 self.keys.base(inbox.partition),
                 self.lease.as_millis().to_string().into(),
             ];
@@ -204,13 +205,15 @@ impl Reader {
                 self.deadline,
             ));
         }
-        for (inbox, call) in self.inboxes.iter_mut().zip(calls) {
+        // Whatever breaks off: an inbox may have been made anew without an answer that says so.
+        let unanswered = (self.generation > 1).then_some("a registration was not answered");
+        let told: Vec<_> = self.inboxes.iter().map(|inbox| inbox.missed).collect();
+        self.inboxes.iter_mut().for_each(|inbox| inbox.missed = inbox.missed.or(unanswered));
+        for ((inbox, call), told) in self.inboxes.iter_mut().zip(calls).zip(told) {
             let items = call.await?.into_array().map_err(BrokerError::from)?;
             let fresh = items.first().is_some_and(|fresh| fresh.as_int() == Ok(1));
             // At the very first registration nobody listens yet.
-            if fresh && self.generation > 1 {
-                inbox.missed = Some("the inbox was gone");
-            }
+            inbox.missed = told.or((fresh && self.generation > 1).then_some("the inbox was gone"));
         }
         for inbox in &mut self.inboxes {
             inbox.tell_missed().await?;
@@ -262,7 +265,7 @@ impl Reader {
         for (at, inbox) in self.inboxes.iter().enumerate() {
             if all || inbox.cursor - inbox.trimmed >= TRIM {
                 let args =
-                    vec![self.node.to_string().into(), inbox.cursor.to_string().into(), Self::keep_ms()];
+                    vec![self.node.to_string().into(), inbox.cursor.to_string().into(), self.keep_ms()];
                 let keys = vec![inbox.key.clone()];
                 calls.push((at, connection.call_script(&scripts::RENEW_INBOX, keys, args, self.deadline)));
             }

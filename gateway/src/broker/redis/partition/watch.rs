@@ -98,6 +98,16 @@ impl Watching {
         prefix.is_some_and(|prefix| self.patterns.keys().any(|pattern| pattern.literal_prefix() == prefix))
     }
 
+    /// Has what is behind an interest listed again.
+    pub(super) fn relist(&mut self, name: &str) {
+        if let Some(channel) = name.strip_prefix("pi:").and_then(|channel| Channel::parse(channel).ok()) {
+            self.enqueue(channel);
+        } else if let Some(prefix) = name.strip_prefix("pw:") {
+            let under = self.patterns.iter_mut().filter(|(pattern, _)| pattern.literal_prefix() == prefix);
+            under.for_each(|(_, listing)| listing.wanted = true);
+        }
+    }
+
     fn enqueue(&mut self, channel: Channel) {
         if self.queued.insert(channel.clone()) {
             self.queue.push_back(channel);
