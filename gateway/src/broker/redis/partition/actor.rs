@@ -33,7 +33,7 @@ use super::{
     members::{Change, Members, Outcome},
     patterns::{PatternState, PendingScan},
     slot::Slot,
-    watch::Watching,
+    watching::Watching,
 };
 use crate::{
     broker::{BrokerError, PresencePage, interest::Interest},

@@ -28,6 +28,7 @@ mod resync;
 mod slot;
 mod subscribe;
 mod watch;
+mod watching;
 
 use tokio::sync::{mpsc, oneshot};
 
