@@ -21,6 +21,8 @@ mod outage_loss;
 mod outage_stage;
 mod outage_stop;
 mod patterns;
+mod presence_leases;
+mod presence_scripts;
 mod recover_storm;
 mod redis_absent;
 mod redis_broker;

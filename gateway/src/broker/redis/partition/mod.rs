@@ -13,6 +13,7 @@
 //! - Whatever Redis forgets or takes away (members, interest, the lease), a re-sync tells it again.
 
 mod actor;
+mod audit;
 mod catalogue;
 mod deliver;
 mod known;
@@ -27,6 +28,7 @@ mod resync;
 mod slot;
 mod subscribe;
 mod watch;
+mod watching;
 
 use tokio::sync::{mpsc, oneshot};
 

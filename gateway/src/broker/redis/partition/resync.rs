@@ -47,6 +47,7 @@ impl Actor {
         }
         self.check_next();
         self.rescan_if_needed();
+        self.audit_next();
         self.look_again();
         self.settle_members(self.ticks.is_multiple_of(CHECK_TICKS));
     }
@@ -71,13 +72,14 @@ impl Actor {
         }
         self.check_next();
         self.rescan_if_needed();
+        self.audit.begin();
         self.members.confirm_all();
         self.send_changes();
         self.rewatch();
     }
 
     /// Sends the next batch of the check, one at a time.
-    fn check_next(&mut self) {
+    pub(super) fn check_next(&mut self) {
         if self.checking || (self.unchecked.is_empty() && self.unconfirmed.is_empty()) {
             return;
         }

@@ -6,6 +6,8 @@
 -- Result: { 1 if something that this node holds was taken away (or never was there), 1 if more is to be cleaned up,
 --   nodes ended, members removed, 1 if leases were extended }
 local lease, every, away, most = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
+-- Names of the catalogue in one run.
+local SWEPT = 20
 local leases = base .. 'leases'
 local function stamp(time)
   return string.format('%.0f', time)
@@ -30,6 +32,7 @@ if not at_work then
 end
 local dead = redis.call('ZRANGEBYSCORE', leases, '-inf', stamp(now), 'LIMIT', 0, 2)
 if not dead[1] then
+  sweep(SWEPT)
   return { fresh, 0, 0, 0, 0 }
 end
 local left, removed = clean(dead[1], most)
