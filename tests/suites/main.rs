@@ -6,6 +6,7 @@ mod bad_input;
 mod bad_input_transport;
 mod cli;
 mod epochs;
+mod ghost_reader;
 mod grpc_stream;
 mod idempotency;
 mod limits;
