@@ -9,6 +9,7 @@ mod epochs;
 mod ghost_reader;
 mod grpc_stream;
 mod idempotency;
+mod inbox_limits;
 mod limits;
 mod node_death;
 mod operations;
