@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod bad_input_transport;
+mod births;
 mod cli;
 mod epochs;
 mod ghost_reader;

@@ -13,6 +13,8 @@
 mod actor;
 mod catalogue;
 mod deliver;
+#[cfg(test)]
+mod doubt_tests;
 mod load;
 mod pattern_recovery;
 mod patterns;

@@ -213,6 +213,16 @@ pub struct Differing {
 }
 
 impl Differing {
+    #[cfg(test)]
+    pub fn all_gone(count: usize) -> Self {
+        Self { gone: (0..count).collect(), ..Self::default() }
+    }
+
+    #[cfg(test)]
+    pub fn all_elsewhere(count: usize) -> Self {
+        Self { elsewhere: (0..count).collect(), ..Self::default() }
+    }
+
     /// Reads the answer of `scripts/check.lua`.
     fn of(items: &[Reply]) -> Result<Self, ReplyError> {
         let mut differing = Self::default();
