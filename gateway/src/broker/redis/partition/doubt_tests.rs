@@ -1,19 +1,29 @@
 //! When a doubt is settled: only by answers to questions that were asked after it arose. Without a server: what is asked
 //! waits, what is answered is made up.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    super::{keys::Keys, link::Link, options::RedisOptions, range::Range, sinks::Sinks},
+    super::{
+        keys::Keys,
+        link::Link,
+        options::RedisOptions,
+        range::{Part, Range},
+        replay_cache::ReplayCache,
+        sinks::Sinks,
+    },
     Environment,
     actor::Actor,
     resync::Differing,
-    slot::{Fill, Slot},
+    slot::{Cached, Fill, Slot},
 };
-use crate::{channel::Channel, policy::Policies, position::Position};
+use crate::{broker::From, channel::Channel, policy::Policies, position::Position};
 
 fn actor() -> Actor {
     let options = RedisOptions { port: 1, ..RedisOptions::default() };
@@ -58,6 +68,24 @@ fn nothing() -> Range {
         more: false,
         hole: false,
     }
+}
+
+fn cached() -> Cached {
+    let cache = ReplayCache::from_range(&nothing(), Part::From(From::Start)).unwrap();
+    Cached { cache, used: Instant::now(), now_ms: 0, read: Instant::now() }
+}
+
+#[tokio::test]
+async fn a_quiet_channel_that_is_served_from_memory_is_compared_with_every_tick() {
+    let mut actor = actor();
+    let quiet = Slot { seen: Instant::now() - Duration::from_secs(2), ..Slot::new(Some(LAST)) };
+    actor.slots.insert(Channel::parse("other").unwrap(), Slot::new(Some(LAST)));
+    actor.slots.insert(channel(), Slot { cache: Some(cached()), ..quiet });
+    actor.tick();
+    assert_eq!(actor.unchecked, [channel()]);
+    // Removed by another node.
+    actor.finish_check(vec![(channel(), Some(LAST))], Vec::new(), 0, Ok(Differing::all_gone(1)));
+    assert!(actor.slots[&channel()].cache.is_none());
 }
 
 #[tokio::test]
@@ -109,7 +137,8 @@ async fn what_was_missing_without_a_doubt_has_its_interest_told_again() {
 #[tokio::test]
 async fn a_re_sync_forgets_what_was_kept_for_recoveries_and_tells_interest_before_it_compares() {
     let mut actor = doubting();
-    actor.slots.get_mut(&channel()).unwrap().registered = true;
+    let slot = actor.slots.get_mut(&channel()).unwrap();
+    (slot.registered, slot.cache) = (true, Some(cached()));
     actor.resync("another reason");
     assert!(actor.slots[&channel()].cache.is_none());
     assert_eq!(actor.unconfirmed, ["i:a"]);
