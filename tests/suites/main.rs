@@ -4,14 +4,17 @@
 
 mod bad_input;
 mod bad_input_transport;
+mod births;
 mod cli;
 mod cluster_conformance;
 mod cluster_failover;
 mod cluster_moves;
 mod drain;
 mod epochs;
+mod ghost_reader;
 mod grpc_stream;
 mod idempotency;
+mod inbox_limits;
 mod limits;
 mod node_death;
 mod operations;

@@ -16,6 +16,8 @@ mod actor;
 mod audit;
 mod catalogue;
 mod deliver;
+#[cfg(test)]
+mod doubt_tests;
 mod known;
 mod lease;
 mod load;
