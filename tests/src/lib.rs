@@ -4,7 +4,8 @@
 //!   logs and metrics. Both answer [`gateway::Addrs`].
 //! - [`raw::RawClient`]: a client that shows every frame, over any transport ([`raw::Via`]).
 //! - [`events`]: events and requests in few words. [`scrape`]: HTTP and `/metrics`.
-//! - [`redis_server::RedisServer`]: a real Redis; [`redis_cluster::RedisCluster`]: a Cluster of them. [`cluster::Cluster`]: nodes on one, and clients of the library for them.
+//! - [`redis_server::RedisServer`]: a real Redis; [`redis_cluster::RedisCluster`]: a Cluster of them;
+//!   [`clustered::Clustered`]: nodes on that. [`cluster::Cluster`]: nodes on one, and clients of the library for them.
 //! - [`traffic`]: publishing and listening that goes on meanwhile.
 //! - [`listening`]: what such clients receive. [`ledger::Ledger`]: what was acked against what was seen.
 //!
@@ -21,6 +22,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "in a test harness the panic is the report")]
 
 pub mod cluster;
+pub mod clustered;
 pub mod events;
 pub mod gateway;
 pub mod ledger;
