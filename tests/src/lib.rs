@@ -4,9 +4,10 @@
 //!   logs and metrics. Both answer [`gateway::Addrs`].
 //! - [`raw::RawClient`]: a client that shows every frame, over any transport ([`raw::Via`]).
 //! - [`events`]: events and requests in few words. [`scrape`]: HTTP and `/metrics`.
-//! - [`redis_server::RedisServer`]: a real Redis; [`redis_cluster::RedisCluster`]: a Cluster of them;
-//!   [`clustered::Clustered`]: nodes on that. [`cluster::Cluster`]: nodes on one, and clients of the library for them.
-//! - [`traffic`]: publishing and listening that goes on meanwhile.
+//! - [`redis_server::RedisServer`]: a real Redis; [`redis_cluster::RedisCluster`]: a Cluster of them.
+//!   [`cluster::Cluster`]: nodes on one, [`clustered::Clustered`]: nodes on a Cluster; and clients of the library for them.
+//! - [`swallowing_proxy::SwallowingProxy`]: the network between a node and Redis. [`audience`]: listeners and publishers
+//!   for the whole of a test. [`traffic`]: publishing and listening that goes on meanwhile.
 //! - [`listening`]: what such clients receive. [`ledger::Ledger`]: what was acked against what was seen.
 //!
 //! ```ignore
@@ -21,6 +22,7 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "in a test harness the panic is the report")]
 
+pub mod audience;
 pub mod cluster;
 pub mod clustered;
 pub mod events;
@@ -32,6 +34,7 @@ pub mod raw;
 pub mod redis_cluster;
 pub mod redis_server;
 pub mod scrape;
+pub mod swallowing_proxy;
 pub mod traffic;
 
 /// How long anything may take that is expected to happen. Long: the machine may be busy.

@@ -142,7 +142,7 @@ section! {
 
 section! {
     /// `drain`
-    Drain { duration: Span, }
+    Drain { duration: Span, delay: Span, }
 }
 
 section! {

@@ -16,6 +16,7 @@ use super::{
     command::Command,
     connection::Connection,
     error::{CallError, ConnectError},
+    identity,
     locate::{Address, Locate},
     options::RedisOptions,
     reply::Reply,
@@ -192,9 +193,11 @@ impl Supervisor {
         tracing::info!(link = self.name, redis = %connection.address(), generation, "connected to Redis");
         self.current.send_replace(Some(Arc::clone(&connection)));
         self.status.send_replace(LinkStatus::Up(generation));
+        // A blocking read may be before the question.
+        let deadline = self.options.command_timeout + Duration::from_secs(2);
         let address = connection.address();
         let reason = tokio::select! {
-            reason = connection.closed() => reason,
+            reason = identity::closed_or_changed(&connection, deadline) => reason,
             () = self.locate.moved_from(address) => {
                 // Others may hold it; what is under way may have been executed.
                 connection.end("the master is elsewhere now");

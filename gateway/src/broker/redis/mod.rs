@@ -24,6 +24,7 @@ mod entry;
 mod error;
 mod hello;
 mod hold;
+mod identity;
 mod inspection;
 pub mod keys;
 mod link;

@@ -3,7 +3,12 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    super::{combiner::Sent, error::CallError, reply::Reply, scripts},
+    super::{
+        combiner::{Sent, wrong_server},
+        error::CallError,
+        reply::Reply,
+        scripts,
+    },
     actor::{Actor, Done},
 };
 
@@ -26,8 +31,14 @@ impl Actor {
         args.push(self.environment.inbox_max.to_string().into());
         args.push(self.environment.catalogue_max.to_string().into());
         let sent = self.combiner.next_batch(&self.beliefs, &mut args);
-        let call = caller.call(&scripts::PUBLISH, args);
-        self.later(async move { Done::Published { sent, outcome: call.await } });
+        let (call, connection) = (caller.call(&scripts::PUBLISH, args), caller.connection);
+        self.later(async move {
+            let outcome = call.await;
+            if let Some(error) = outcome.as_ref().ok().and_then(wrong_server) {
+                connection.end(&error.to_string());
+            }
+            Done::Published { sent, outcome }
+        });
     }
 
     pub(super) fn finish_publishes(&mut self, sent: Sent, outcome: Result<Reply, CallError>) {
