@@ -5,7 +5,7 @@
 //! - [`raw::RawClient`]: a client that shows every frame, over any transport ([`raw::Via`]).
 //! - [`events`]: events and requests in few words. [`scrape`]: HTTP and `/metrics`.
 //! - [`redis_server::RedisServer`]: a real Redis; [`redis_cluster::RedisCluster`]: a Cluster of them.
-//!   [`cluster::Cluster`]: nodes on one, and clients of the library for them.
+//!   [`cluster::Cluster`]: nodes on one, [`clustered::Clustered`]: nodes on a Cluster; and clients of the library for them.
 //! - [`swallowing_proxy::SwallowingProxy`]: the network between a node and Redis. [`audience`]: listeners and publishers
 //!   for the whole of a test. [`traffic`]: publishing and listening that goes on meanwhile.
 //! - [`listening`]: what such clients receive. [`ledger::Ledger`]: what was acked against what was seen.
@@ -24,6 +24,7 @@
 
 pub mod audience;
 pub mod cluster;
+pub mod clustered;
 pub mod events;
 pub mod gateway;
 pub mod ledger;

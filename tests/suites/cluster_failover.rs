@@ -1,74 +1,26 @@
 //! Masters of a Redis Cluster are replaced while clients publish and listen through two nodes.
 
-use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use streamgate::broker::redis::keys::{Keys, slot_of};
+use streamgate::broker::BrokerStatus;
 use streamgate_client::{Client, GapReason, PublishOptions};
 use streamgate_e2e::{
-    cluster::connect,
+    clustered::{self, Clustered},
     events,
-    gateway::TestNode,
     ledger::payload_of,
     raw::Via,
-    redis_cluster::{RedisCluster, blocking},
-    traffic::{Listener, Publishing, assert_all_heard, slowest},
+    redis_cluster::RedisCluster,
+    scrape,
+    traffic::{Publishing, assert_all_heard, slowest},
     within,
 };
 
-const HISTORY: &str = "channels: [{pattern: \"**\", history_size: 100000}]";
 /// The first master has the slots up to this one.
 const LAST_OF_FIRST: u16 = 5_460;
 
-/// Three masters with replicas, and two nodes.
-struct Setup {
-    redis: Arc<Mutex<RedisCluster>>,
-    nodes: Vec<TestNode>,
-}
-
-impl Setup {
-    async fn new() -> Self {
-        let redis = blocking(|| RedisCluster::start(3)).await;
-        let yaml = format!("{}{HISTORY}\n", redis.yaml());
-        let mut nodes = Vec::new();
-        for _ in 0..2 {
-            let node = TestNode::start(&yaml).await;
-            node.addrs().ready().await;
-            nodes.push(node);
-        }
-        Self { redis: Arc::new(Mutex::new(redis)), nodes }
-    }
-
-    /// Does something to the servers, beside everything else.
-    async fn redis<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut RedisCluster) -> T + Send + 'static,
-    ) -> T {
-        let redis = self.redis.clone();
-        blocking(move || work(&mut redis.lock().unwrap())).await
-    }
-
-    async fn client(&self, node: usize, via: Via) -> Client {
-        connect(&[self.nodes[node].addrs()], via).await
-    }
-
-    /// A listener of these channels on each node.
-    async fn listeners(&self, channels: &[String]) -> Vec<Listener> {
-        let targets: Vec<&str> = channels.iter().map(String::as_str).collect();
-        let mut listeners = Vec::new();
-        for node in 0..2 {
-            let client = self.client(node, Via::WsProto).await;
-            listeners.push(Listener::start(format!("on {node}"), client, &targets).await);
-        }
-        listeners
-    }
-}
-
 /// So many channels with a slot of the first master, or of the others.
 fn channels(count: usize, of_first: bool) -> Vec<String> {
-    let keys = Keys::new("streamgate", 16).unwrap();
-    let slot = |channel: &str| slot_of(&keys.base(keys.partition_of(channel)));
-    let names = (0..).map(|n| format!("room.{n}"));
-    names.filter(|channel| (slot(channel) <= LAST_OF_FIRST) == of_first).take(count).collect()
+    clustered::channels(count, |slot| (slot <= LAST_OF_FIRST) == of_first)
 }
 
 async fn publish(client: &Client, channel: &str, payload: &str) -> u64 {
@@ -78,7 +30,7 @@ async fn publish(client: &Client, channel: &str, payload: &str) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_master_that_hands_over_and_lives_on_as_a_replica_is_left_and_nothing_is_lost() {
-    let setup = Setup::new().await;
+    let setup = Clustered::start(2).await;
     let mut targets = channels(4, true);
     targets.extend(channels(4, false));
     let listeners = setup.listeners(&targets).await;
@@ -95,13 +47,13 @@ async fn a_master_that_hands_over_and_lives_on_as_a_replica_is_left_and_nothing_
     }
     let acked = publishing.stop().await;
     assert_all_heard(&acked, &listeners).await;
-    let (longest, _) = slowest(&acked, std::time::Duration::MAX);
+    let (longest, _) = slowest(&acked, Duration::MAX);
     println!("four failovers on request under {} publishes: the longest took {longest:?}", acked.len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_master_costs_its_partitions_latency_and_the_others_nothing() {
-    let setup = Setup::new().await;
+    let setup = Clustered::start(2).await;
     let (concerned, others) = (channels(4, true), channels(4, false));
     let listeners = setup.listeners(&concerned).await;
     let other_listeners = setup.listeners(&others).await;
@@ -115,6 +67,12 @@ async fn a_killed_master_costs_its_partitions_latency_and_the_others_nothing() {
     // It has passed everything on: all that was acked is older than this answer.
     setup.redis(|redis| redis.server(0).cli(&["WAIT", "1", "10000"])).await;
     setup.redis(|redis| redis.kill9(0)).await;
+    let mut status = setup.nodes[0].node().broker_status();
+    let away =
+        |status: &BrokerStatus| matches!(status, BrokerStatus::Away(why) if why.contains("partition 0"));
+    within("the node says what is away", status.wait_for(away)).await.unwrap();
+    let ready = scrape::get(setup.nodes[0].addrs().admin, "/health/ready").await;
+    assert_eq!(ready.status, 200, "no reason to move its clients");
     // By itself: the replica is elected.
     let first = within("a publish after the election", publish(&publisher, &concerned[0], "after")).await;
     assert_eq!(first, 2);
@@ -144,7 +102,7 @@ async fn a_killed_master_costs_its_partitions_latency_and_the_others_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn acked_writes_that_a_promoted_replica_misses_are_announced_to_those_concerned_only() {
-    let setup = Setup::new().await;
+    let setup = Clustered::start(2).await;
     // Of one partition's master: one channel that loses something and one that does not; and one of another master.
     let mut names = channels(2, true);
     names.extend(channels(1, false));
@@ -205,7 +163,7 @@ async fn acked_writes_that_a_promoted_replica_misses_are_announced_to_those_conc
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stopped_master_that_wakes_up_as_a_replica_is_not_held_on_to() {
-    let setup = Setup::new().await;
+    let setup = Clustered::start(2).await;
     let mut targets = channels(3, true);
     targets.extend(channels(3, false));
     let listeners = setup.listeners(&targets).await;
@@ -231,6 +189,51 @@ async fn a_stopped_master_that_wakes_up_as_a_replica_is_not_held_on_to() {
     listeners[0].heard(seen + 300).await;
     let acked = publishing.stop().await;
     assert_all_heard(&acked, &listeners).await;
-    let (longest, _) = slowest(&acked, std::time::Duration::MAX);
+    let (longest, _) = slowest(&acked, Duration::MAX);
     println!("a stopped master under {} publishes: the longest took {longest:?}", acked.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_is_back_before_its_replica_is_elected_has_lost_nothing() {
+    let setup = Clustered::start_with(2, &["--appendonly", "yes", "--appendfsync", "always"]).await;
+    let mut targets = channels(3, true);
+    targets.extend(channels(3, false));
+    let listeners = setup.listeners(&targets).await;
+    let publishers = vec![setup.client(0, Via::WsProto).await, setup.client(1, Via::WsProto).await];
+    let publishing = Publishing::start(publishers, targets, 200);
+    listeners[0].heard(200).await;
+    for master in [0, 1] {
+        setup
+            .redis(move |redis| {
+                redis.kill9(master);
+                redis.restart(master);
+                redis.agreed();
+            })
+            .await;
+        let seen = listeners[0].messages().len();
+        listeners[0].heard(seen + 200).await;
+    }
+    let acked = publishing.stop().await;
+    assert_all_heard(&acked, &listeners).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_are_killed_again_and_again_cost_no_message() {
+    let setup = Clustered::start(2).await;
+    let mut targets = channels(3, true);
+    targets.extend(channels(3, false));
+    let listeners = setup.listeners(&targets).await;
+    let publishers = vec![setup.client(0, Via::WsProto).await, setup.client(1, Via::WsProto).await];
+    let publishing = Publishing::start(publishers, targets, 200);
+    for round in 1..=5 {
+        listeners[0].heard(round * 200).await;
+        let kill = |redis: &mut RedisCluster| {
+            for server in redis.servers() {
+                server.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
+            }
+        };
+        setup.redis(kill).await;
+    }
+    let acked = publishing.stop().await;
+    assert_all_heard(&acked, &listeners).await;
 }

@@ -1,81 +1,54 @@
 //! Slots of a Redis Cluster move while clients publish and listen through two nodes.
 
-use std::{sync::Arc, time::Duration};
+use std::time::{Duration, Instant};
 
-use streamgate::broker::redis::keys::{Keys, slot_of};
 use streamgate_client::{HistoryOptions, PublishOptions};
 use streamgate_e2e::{
-    cluster::connect,
+    clustered::{Clustered, channels, slot},
     events,
-    gateway::TestNode,
     raw::{RawClient, Via},
-    redis_cluster::{RedisCluster, blocking},
+    redis_cluster::RedisCluster,
     traffic::{Acked, Listener, Publishing, assert_all_heard, slowest},
 };
 
-const HISTORY: &str = "channels: [{pattern: \"**\", history_size: 100000}]";
 /// Publications per second.
 const RATE: usize = 1_000;
 /// Slots that move together.
-const CHUNK: u16 = 50;
-
-async fn start() -> (Arc<RedisCluster>, Vec<TestNode>) {
-    let redis = Arc::new(blocking(|| RedisCluster::start(3)).await);
-    let mut nodes = Vec::new();
-    for _ in 0..2 {
-        let node = TestNode::start(&format!("{}{HISTORY}\n", redis.yaml())).await;
-        node.addrs().ready().await;
-        nodes.push(node);
-    }
-    (redis, nodes)
-}
-
-/// The slot of a channel's partition.
-fn slot(channel: &str) -> u16 {
-    let keys = Keys::new("streamgate", 16).unwrap();
-    slot_of(&keys.base(keys.partition_of(channel)))
-}
-
-/// Channels `move.<n>`, so many with a slot of which `wanted` is true.
-fn channels(count: usize, wanted: impl Fn(u16) -> bool) -> Vec<String> {
-    (0..).map(|n| format!("move.{n}")).filter(|channel| wanted(slot(channel))).take(count).collect()
-}
+const CHUNK: u16 = 100;
+/// The last slot that moves.
+const LAST: u16 = 1_599;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slots_move_during_a_thousand_publishes_a_second_and_nothing_is_lost_or_doubled() {
-    let (redis, nodes) = start().await;
+    let setup = Clustered::start(2).await;
     // The first master has slots 0 to 5460: the partitions at 512, 1536, 2560, 3584 and 4608.
-    let moving = 0..=2_999;
+    let moving = 0..=LAST;
     let mut targets = channels(6, |slot| moving.contains(&slot));
     targets.extend(channels(6, |slot| !moving.contains(&slot)));
     let names: Vec<&str> = targets.iter().map(String::as_str).collect();
     let mut listeners = Vec::new();
-    for (at, node) in nodes.iter().enumerate() {
+    for node in 0..2 {
         for via in Via::ALL {
-            let exact = connect(&[node.addrs()], via).await;
-            listeners.push(Listener::start(format!("{via:?} on {at}"), exact, &names).await);
+            let exact = setup.client(node, via).await;
+            listeners.push(Listener::start(format!("{via:?} on {node}"), exact, &names).await);
         }
-        let pattern = connect(&[node.addrs()], Via::WsProto).await;
-        listeners.push(Listener::start(format!("pattern on {at}"), pattern, &["move.*"]).await);
+        let pattern = setup.client(node, Via::WsProto).await;
+        listeners.push(Listener::start(format!("pattern on {node}"), pattern, &["room.*"]).await);
     }
-    let mut publishers = Vec::new();
-    for (node, via) in [(0, Via::WsProto), (1, Via::Grpc)] {
-        publishers.push(connect(&[nodes[node].addrs()], via).await);
-    }
-    let publishing = Publishing::start(publishers.clone(), targets.clone(), RATE);
+    let publishers = [setup.client(0, Via::WsProto).await, setup.client(1, Via::Grpc).await];
+    let publishing = Publishing::start(publishers.to_vec(), targets.clone(), RATE);
     listeners[0].heard(1_000).await;
 
-    let cluster = redis.clone();
-    let moved = blocking(move || {
-        let began = std::time::Instant::now();
-        for first in (0..3_000).step_by(usize::from(CHUNK)) {
-            cluster.move_slots(first..=first + CHUNK - 1, 0, 1);
+    let move_all = |redis: &mut RedisCluster| {
+        let began = Instant::now();
+        for first in (0..=LAST).step_by(usize::from(CHUNK)) {
+            redis.move_slots(first..=first + CHUNK - 1, 0, 1);
         }
-        cluster.agreed();
-        assert_eq!(cluster.owner(512), 1);
+        redis.agreed();
+        assert_eq!(redis.owner(512), 1);
         began.elapsed()
-    })
-    .await;
+    };
+    let moved = setup.redis(move_all).await;
     let seen = listeners[0].messages().len();
     listeners[0].heard(seen + 1_000).await;
     let acked = publishing.stop().await;
@@ -104,35 +77,34 @@ async fn slots_move_during_a_thousand_publishes_a_second_and_nothing_is_lost_or_
     }
     let (longest, slow) = slowest(&acked, Duration::from_millis(200));
     println!(
-        "3,000 slots moved in {moved:?} under {} publishes: the longest took {longest:?}, {slow} more than 200 ms",
+        "{} slots moved in {moved:?} under {} publishes: the longest took {longest:?}, {slow} more than 200 ms",
+        LAST + 1,
         acked.len()
     );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slot_that_stays_between_two_masters_refuses_publishes_unwritten_until_it_has_arrived() {
-    let (redis, nodes) = start().await;
+    let setup = Clustered::start(2).await;
     let channel = channels(1, |slot| slot < 5_461).remove(0);
     let slot = slot(&channel);
-    let listener = connect(&[nodes[1].addrs()], Via::WsProto).await;
+    let listener = setup.client(1, Via::WsProto).await;
     let listener = Listener::start("listener", listener, &[&channel]).await;
-    let mut publisher = RawClient::connect(nodes[0].addrs(), Via::WsJson).await;
+    let mut publisher = RawClient::connect(setup.nodes[0].addrs(), Via::WsJson).await;
     let first = publisher.publish(&channel, events::text("1", "1")).await;
 
-    let cluster = redis.clone();
-    blocking(move || cluster.begin_move(slot..=slot, 0, 1)).await;
+    setup.redis(move |redis| redis.begin_move(slot..=slot, 0, 1)).await;
     // Some of the keys of this publish are not on the master that the slot leaves.
     let refused = publisher.refused(events::publish(&channel, events::text("2", "2"))).await;
     assert_eq!(refused.code, "NOT_AVAILABLE", "{refused:?}");
-    let cluster = redis.clone();
-    blocking(move || {
-        cluster.move_keys(slot..=slot, 0, 1);
-        cluster.end_move(slot..=slot, 0, 1);
-        cluster.agreed();
-    })
-    .await;
+    let finish = move |redis: &mut RedisCluster| {
+        redis.move_keys(slot..=slot, 0, 1);
+        redis.end_move(slot..=slot, 0, 1);
+        redis.agreed();
+    };
+    setup.redis(finish).await;
 
-    let client = connect(&[nodes[0].addrs()], Via::WsProto).await;
+    let client = setup.client(0, Via::WsProto).await;
     let ack = client.publish(&channel, events::text("3", "3"), PublishOptions::default()).await.unwrap();
     assert_eq!(ack.offset, first.offset + 1, "the refused one has left nothing");
     listener.heard(2).await;

@@ -6,6 +6,7 @@ mod bad_input;
 mod bad_input_transport;
 mod births;
 mod cli;
+mod cluster_boot;
 mod cluster_conformance;
 mod cluster_failover;
 mod cluster_moves;

@@ -25,6 +25,7 @@ mod error;
 mod hello;
 mod hold;
 mod identity;
+mod inspection;
 pub mod keys;
 mod link;
 mod locate;

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     deployment::{Attempt, BootError, boot},
+    inspection::inspect,
     keys::Keys,
     link::LinkStatus,
     partition::FromReader,
@@ -63,6 +64,9 @@ async fn run(supervision: Supervision) {
     tracing::info!(node, "this node's incarnation");
     // Dropped, and so ended, with this future.
     let mut tasks = JoinSet::new();
+    let deployment = std::iter::once(supervision.topology.deployment());
+    let links = deployment.chain(supervision.topology.links().cloned());
+    tasks.spawn(inspect(links.collect(), supervision.deadline));
     let mut readers = Vec::new();
     for reads in supervision.topology.readers() {
         let (ready_tx, ready) = watch::channel(false);

@@ -72,21 +72,26 @@ impl SlotMap {
     /// Starts to ask the nodes that `options` name, later also those that they tell of. Within a Tokio runtime.
     #[must_use]
     pub fn start(options: Arc<RedisOptions>) -> Self {
-        let shared = Arc::new(Shared {
-            options,
-            begun: AtomicU64::new(0),
-            needed: watch::channel(1).0,
-            survey: watch::channel(Survey::default()).0,
-        });
-        let stop = CancellationToken::new();
-        let (keeper, stopped) = (shared.clone(), stop.clone());
+        let map = Self::unkept(options);
+        let (keeper, stopped) = (map.shared.clone(), map.stop.clone());
         tokio::spawn(async move {
             tokio::select! {
                 () = stopped.cancelled() => {}
                 () = keeper.keep() => {}
             }
         });
-        Self { shared, stop }
+        map
+    }
+
+    /// A map that nobody keeps so far.
+    fn unkept(options: Arc<RedisOptions>) -> Self {
+        let shared = Arc::new(Shared {
+            options,
+            begun: AtomicU64::new(0),
+            needed: watch::channel(1).0,
+            survey: watch::channel(Survey::default()).0,
+        });
+        Self { shared, stop: CancellationToken::new() }
     }
 
     /// What is known may be old: whoever asks from now on waits for a new survey.
@@ -222,5 +227,69 @@ impl Locate for SlotOwner {
 
     fn owned_key(&self) -> Option<Bytes> {
         Some(self.key.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::reply::Reply, *};
+
+    fn unkept() -> SlotMap {
+        SlotMap::unkept(Arc::default())
+    }
+
+    /// What the keeper does, with all slots at `owner`, or a failure.
+    fn survey(map: &SlotMap, owner: Result<u16, ()>) {
+        let number = map.shared.begun.fetch_add(1, Ordering::SeqCst) + 1;
+        let node = |port| Reply::Array(vec![Reply::Bulk("h".into()), Reply::Int(i64::from(port))]);
+        let range = |port| Reply::Array(vec![Reply::Int(0), Reply::Int(16_383), node(port)]);
+        let slots = owner.map(|port| Slots::from_reply(&Reply::Array(vec![range(port)]), &at(0)).unwrap());
+        let known = map.shared.survey.borrow().slots.clone();
+        map.shared.survey.send_replace(match slots {
+            Ok(slots) => Survey { number, slots: Arc::new(slots), failure: None },
+            Err(()) => {
+                let failure = ConnectError::Unusable { address: String::new(), reason: "away".to_owned() };
+                Survey { number, slots: known, failure: Some(failure) }
+            }
+        });
+    }
+
+    fn at(port: u16) -> Address {
+        Address::new("h", port)
+    }
+
+    #[tokio::test]
+    async fn who_suspects_is_answered_from_a_later_survey_only() {
+        let map = unkept();
+        assert!(map.owner(5).now_or_never().is_none(), "nobody was asked so far");
+        survey(&map, Ok(1));
+        assert_eq!(map.owner(5).await.unwrap(), at(1));
+        map.look_again();
+        assert!(map.owner(5).now_or_never().is_none());
+        survey(&map, Ok(2));
+        assert_eq!(map.owner(5).await.unwrap(), at(2));
+        map.look_again();
+        survey(&map, Err(()));
+        assert!(map.owner(5).await.is_err(), "what was known is not passed off as new");
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_left_when_two_surveys_in_a_row_say_so() {
+        let map = unkept();
+        survey(&map, Ok(1));
+        let here = at(1);
+        let mut moved = Box::pin(map.moved(5, &here));
+        assert!((&mut moved).now_or_never().is_none());
+        // One node's old view.
+        survey(&map, Ok(2));
+        assert!((&mut moved).now_or_never().is_none());
+        survey(&map, Ok(1));
+        assert!((&mut moved).now_or_never().is_none());
+        survey(&map, Err(()));
+        assert!((&mut moved).now_or_never().is_none(), "a failed survey says nothing");
+        survey(&map, Ok(2));
+        assert!((&mut moved).now_or_never().is_none());
+        survey(&map, Ok(2));
+        assert!((&mut moved).now_or_never().is_some());
     }
 }
