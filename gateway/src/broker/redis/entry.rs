@@ -11,10 +11,10 @@ use crate::{
     position::Position,
 };
 
-/// One entry of an inbox.
+/// One publication of an inbox.
 #[derive(Debug, Clone)]
 pub struct InboxEntry {
-    /// Number of the entry in this inbox, without holes.
+    /// Number of the publication in this inbox, without holes.
     pub sequence: u64,
     /// What it brings; an error if its content is damaged.
     pub publication: Result<Arc<Publication>, BrokerError>,
@@ -61,25 +61,33 @@ pub fn history_entry(channel: &Channel, entry: &Reply) -> Result<Arc<Publication
     publication(channel.clone(), Some(position), field(fields, b"t")?.as_u64()?, field(fields, b"b")?)
 }
 
-/// Reads one entry of an inbox, `[id, [m, "<position> <time> <channel>", b, blob]]`; no position: nothing before the
-/// first space.
+/// Reads one entry of an inbox, `[id, [head, blob, head, blob...]]` with a head of `<position> <time> <channel>`; no
+/// position: nothing before the first space. The first publication has the entry's sequence, the others follow it: so
+/// does the stream's last ID, though no entry has it (`scripts/publish.lua`).
 ///
 /// # Errors
-/// [`BrokerError::Damaged`] if not even its sequence can be read.
-pub fn inbox_entry(entry: &Reply) -> Result<InboxEntry, BrokerError> {
+/// [`BrokerError::Damaged`] if not even its sequence can be read, or how many publications it has.
+pub fn inbox_entries(entry: &Reply) -> Result<Vec<InboxEntry>, BrokerError> {
     let [id, fields] = pair(entry)?;
-    let sequence = position_of(id.as_bytes()?)?.offset;
-    Ok(InboxEntry { sequence, publication: inbox_publication(fields) })
+    let first = position_of(id.as_bytes()?)?.offset;
+    let pairs = fields.as_array()?.chunks(2);
+    Ok(pairs
+        .zip(first..)
+        .map(|(pair, sequence)| InboxEntry { sequence, publication: inbox_publication(pair) })
+        .collect())
 }
 
-fn inbox_publication(fields: &Reply) -> Result<Arc<Publication>, BrokerError> {
-    let head = field(fields, b"m")?.as_str()?;
-    let damaged = || BrokerError::Damaged(format!("{head:?} is not the head of an inbox entry"));
+fn inbox_publication(pair: &[Reply]) -> Result<Arc<Publication>, BrokerError> {
+    let [head, blob] = pair else {
+        return Err(ReplyError::Length { expected: 2, got: pair.len() }.into());
+    };
+    let head = head.as_str()?;
+    let damaged = || BrokerError::Damaged(format!("{head:?} is not the head of a publication"));
     let (position, rest) = head.split_once(' ').ok_or_else(damaged)?;
     let (time, channel) = rest.split_once(' ').ok_or_else(damaged)?;
     let channel = Channel::parse(channel).map_err(|error| BrokerError::Damaged(error.to_string()))?;
     let position = if position.is_empty() { None } else { Some(position_of(position.as_bytes())?) };
-    publication(channel, position, time.parse().map_err(|_| damaged())?, field(fields, b"b")?)
+    publication(channel, position, time.parse().map_err(|_| damaged())?, blob)
 }
 
 fn publication(
@@ -117,19 +125,16 @@ mod tests {
     }
 
     #[test]
-    fn an_inbox_entry_is_read_and_a_damaged_one_keeps_its_sequence() {
-        let fields = |channel: &str| {
-            let head = format!("7-3 9 {channel}");
-            let fields = ["m", head.as_str(), "b", ""];
-            Reply::Array(vec![bulk("4-12"), Reply::Array(fields.iter().map(|text| bulk(text)).collect())])
-        };
-        let entry = inbox_entry(&fields("a.b")).unwrap();
-        let publication = entry.publication.unwrap();
-        assert_eq!((entry.sequence, publication.channel.as_str(), publication.time_ms), (12, "a.b", 9));
+    fn publications_of_an_inbox_entry_count_on_from_its_sequence_and_a_damaged_one_keeps_its_own() {
+        let fields = ["7-3 9 a.b", "", "7-4 9 a..b", "", " 8 c", ""];
+        let fields = Reply::Array(fields.iter().map(|text| bulk(text)).collect());
+        let entries = inbox_entries(&Reply::Array(vec![bulk("4-12"), fields])).unwrap();
+        assert_eq!(entries.iter().map(|entry| entry.sequence).collect::<Vec<_>>(), [12, 13, 14]);
+        let publication = entries[0].publication.as_ref().unwrap();
+        assert_eq!((publication.channel.as_str(), publication.time_ms), ("a.b", 9));
         assert_eq!(publication.position, Some(Position { epoch: 7, offset: 3 }));
-        let damaged = inbox_entry(&fields("a..b")).unwrap();
-        assert_eq!(damaged.sequence, 12);
-        assert!(damaged.publication.is_err());
+        assert!(entries[1].publication.is_err());
+        assert_eq!(entries[2].publication.as_ref().unwrap().position, None);
     }
 
     #[test]

@@ -75,6 +75,8 @@ pub struct Hello {
     pub version: Option<ServerVersion>,
     /// `run_id`: another one after each restart. Empty if not told.
     pub run_id: String,
+    /// Whether it is a master of a Redis Cluster, or may be one: only what calls itself standalone is surely not.
+    pub cluster: bool,
     /// The server's clock in milliseconds since 1970 when it was asked; 0 if not told.
     pub server_time_ms: u64,
 }
@@ -92,6 +94,9 @@ impl Hello {
             replid: need("master_replid")?,
             role: need("role")?,
             version: ServerVersion::from_info(server),
+            // Valkey calls it `server_mode`.
+            cluster: field(server, "redis_mode").or_else(|| field(server, "server_mode"))
+                != Some("standalone"),
             run_id: field(server, "run_id").unwrap_or_default().to_owned(),
             server_time_ms,
         })
@@ -140,6 +145,11 @@ mod tests {
     fn hello_needs_role_and_replid() {
         let replication = "# Replication\r\nrole:master\r\nmaster_replid:abc\r\n";
         let hello = Hello::from_info(replication, "run_id:r1\r\nredis_version:7.0.1\r\n", 5).unwrap();
+        assert!(hello.cluster, "may be one");
+        for mode in ["redis_mode", "server_mode"] {
+            let standalone = format!("{mode}:standalone\r\n");
+            assert!(!Hello::from_info(replication, &standalone, 5).unwrap().cluster);
+        }
         assert_eq!(
             (hello.role.as_str(), hello.replid.as_str(), hello.run_id.as_str()),
             ("master", "abc", "r1")

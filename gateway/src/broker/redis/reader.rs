@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     command::{Command, CommandName},
     connection::Connection,
-    entry::{InboxEntry, inbox_entry},
+    entry::{InboxEntry, inbox_entries},
     error::CallError,
     keys::Keys,
     partition::FromReader,
@@ -232,10 +232,11 @@ impl Reader {
         let mut taken: Vec<InboxEntry> = Vec::new();
         let mut hole = false;
         for entry in entries.as_array().map_err(BrokerError::from)? {
-            let entry = inbox_entry(entry)?;
-            hole |= entry.sequence != inbox.cursor + 1;
-            inbox.cursor = entry.sequence;
-            taken.push(entry);
+            for entry in inbox_entries(entry)? {
+                hole |= entry.sequence != inbox.cursor + 1;
+                inbox.cursor = entry.sequence;
+                taken.push(entry);
+            }
         }
         inbox.tell(FromReader::Entries(taken)).await?;
         if hole {

@@ -16,17 +16,17 @@ macro_rules! scripts {
 
 scripts! {
     /// Many publishes of one partition.
-    PUBLISH = "publish" ["meta", "publish"];
+    PUBLISH = "publish" ["interest", "meta", "publish"];
     /// Interest in a channel, with what was missed.
     SUBSCRIBE = "subscribe" ["meta", "history", "subscribe"];
     /// Interest in a pattern, with the channels it matches.
-    SUBSCRIBE_PATTERN = "subscribe_pattern" ["meta", "subscribe_pattern"];
+    SUBSCRIBE_PATTERN = "subscribe_pattern" ["interest", "meta", "subscribe_pattern"];
     /// Withdraws interest.
-    UNSUBSCRIBE = "unsubscribe" ["unsubscribe"];
+    UNSUBSCRIBE = "unsubscribe" ["interest", "unsubscribe"];
     /// Ranges of histories.
     READ = "read" ["meta", "history", "read"];
     /// Which histories end elsewhere than the node thinks.
-    CHECK = "check" ["meta", "check"];
+    CHECK = "check" ["interest", "meta", "check"];
     /// Inbox and consumer group of a node.
     REGISTER_NODE = "register_node" ["register_node"];
     /// Keeps and trims an inbox.
@@ -34,7 +34,7 @@ scripts! {
     /// Removes a history.
     REMOVE_HISTORY = "remove_history" ["remove_history"];
     /// Withdraws all that a node holds.
-    LEAVE = "leave" ["leave"];
+    LEAVE = "leave" ["interest", "leave"];
     /// Keeps a session's record.
     SAVE_SESSION = "save_session" ["save_session"];
     /// Layout of the deployment and node incarnation.

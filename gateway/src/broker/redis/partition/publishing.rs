@@ -1,5 +1,7 @@
 //! Sends what the combiner has collected.
 
+use bytes::Bytes;
+
 use super::{
     super::scripts,
     actor::{Actor, Done},
@@ -18,6 +20,7 @@ impl Actor {
         let mut args = caller.head();
         args.push(self.environment.inbox_max.to_string().into());
         args.push(self.environment.catalogue_max.to_string().into());
+        args.push(Bytes::from_static(if caller.connection.hello().cluster { b"1" } else { b"0" }));
         let sent = self.combiner.next_batch(&self.beliefs, &mut args);
         let call = caller.call(&scripts::PUBLISH, args);
         self.later(async move { Done::Published { sent, outcome: call.await.map_err(Into::into) } });

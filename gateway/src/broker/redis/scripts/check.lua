@@ -7,9 +7,7 @@
 open_meta()
 local node, interests = ARGV[3], tonumber(ARGV[4])
 for at = 5, 4 + interests do
-  if redis.call('SADD', base .. ARGV[at], node) == 1 then
-    redis.call('SADD', base .. 'n:' .. node, ARGV[at])
-  end
+  register(base, node, ARGV[at])
 end
 local result, number = { top }, 0
 for at = 5 + interests, #ARGV, 2 do

@@ -5,7 +5,7 @@
 local base, node = ARGV[1], ARGV[2]
 local held = base .. 'n:' .. node
 for _, interest in ipairs(redis.call('SPOP', held, ARGV[3])) do
-  redis.call('SREM', base .. interest, node)
+  withdraw(base, node, interest)
 end
 local left = redis.call('SCARD', held)
 if left == 0 then

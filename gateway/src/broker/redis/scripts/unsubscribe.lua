@@ -4,7 +4,7 @@
 -- Result: number of interests
 local base, node = ARGV[1], ARGV[2]
 for at = 3, #ARGV do
-  redis.call('SREM', base .. ARGV[at], node)
+  withdraw(base, node, ARGV[at])
   redis.call('SREM', base .. 'n:' .. node, ARGV[at])
 end
 return #ARGV - 2
