@@ -12,6 +12,7 @@ mod node_death;
 mod operations;
 mod order;
 mod patterns;
+mod presence;
 mod recover_storm;
 mod redis_absent;
 mod redis_broker;
