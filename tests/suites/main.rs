@@ -13,6 +13,7 @@ mod operations;
 mod order;
 mod patterns;
 mod presence;
+mod presence_cli;
 mod recover_storm;
 mod redis_absent;
 mod redis_broker;
