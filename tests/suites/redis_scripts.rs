@@ -290,7 +290,8 @@ async fn a_fresh_group_starts_at_the_cursor_with_an_exact_lag_and_ends_the_forme
     let bench = Bench::new().await;
     let key = Bytes::from(format!("{BASE}in:5"));
     let register = async |generation: &str, cursor: &str| {
-        let args = ["5", generation, cursor, "60000"].map(|arg| Bytes::from(arg.to_owned())).to_vec();
+        let args =
+            ["5", generation, cursor, "60000", BASE, "10000"].map(|arg| Bytes::from(arg.to_owned())).to_vec();
         let call = bench.connection.call_script(&scripts::REGISTER_NODE, vec![key.clone()], args, DEADLINE);
         call.await.unwrap().into_array().unwrap()[0].as_int().unwrap()
     };

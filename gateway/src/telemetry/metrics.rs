@@ -77,6 +77,15 @@ metrics_table! {
     RECOVERIES = "streamgate_recoveries_total", Kind::Counter, ["outcome"], "Subscriptions that asked for what they missed.";
     RESYNCS = "streamgate_resyncs_total", Kind::Counter, ["reason"], "Partitions compared with their histories, by cause.";
     HISTORY_READS = "streamgate_history_reads_total", Kind::Counter, [], "Range reads of history in the broker.";
+    MEMBERS = "streamgate_presence_members", Kind::Gauge, [], "Members of channels that this node holds.";
+    PRESENCE_EVENTS = "streamgate_presence_events_total", Kind::Counter, ["action"],
+        "Joins and leaves of this node's members.";
+    MEMBERS_REAPED = "streamgate_presence_reaped_members_total", Kind::Counter, [],
+        "Members of dead nodes that this node removed.";
+    NODES_REAPED = "streamgate_presence_reaped_nodes_total", Kind::Counter, [],
+        "Dead nodes that this node cleaned up after, once for each partition.";
+    LEASES_LOST = "streamgate_leases_lost_total", Kind::Counter, [],
+        "Leases of this node in a partition that were gone: it was taken for dead, or Redis lost its data.";
     SLOW_CONSUMERS = "streamgate_slow_consumers_total", Kind::Counter, [], "Clients cut because their write queue was full.";
     SHARD_DROPPED = "streamgate_shard_dropped_total", Kind::Counter, [],
         "Publications without a position that an overloaded shard had no room for.";

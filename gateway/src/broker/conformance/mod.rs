@@ -13,6 +13,7 @@ mod history;
 mod idempotency;
 mod names;
 mod patterns;
+mod presence;
 mod races;
 mod recorder;
 mod recovery;
@@ -110,6 +111,18 @@ pub const CASES: &[(&str, CaseFn)] = cases! {
         recovery_reports_gaps_by_channel,
         a_pattern_starts_from_any_point,
         positions_of_a_pattern_are_bounded;
+    presence:
+        joins_and_leaves_are_told_once_to_every_watcher,
+        a_former_owner_ends_nothing,
+        a_query_counts_all_and_lists_as_many_as_asked_for,
+        a_query_sees_what_its_node_asked_for_before,
+        a_join_goes_on_when_its_future_is_dropped,
+        patterns_watch_every_channel_they_match,
+        a_watcher_by_name_and_by_pattern_is_told_once,
+        who_watches_no_more_is_told_nothing_more,
+        what_the_policy_keeps_quiet_is_listed_and_not_told,
+        odd_names_of_channels_and_sessions_are_ordinary,
+        members_that_hop_between_nodes_stay;
     sessions:
         any_node_loads_what_was_saved_last,
         records_expire;

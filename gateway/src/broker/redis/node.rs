@@ -39,7 +39,7 @@ const INBOX_MAX: u64 = 20_000;
 const CATALOGUE_MAX: u64 = 1_000_000;
 /// Most positions in the answer to a pattern.
 const PATTERN_POSITIONS: usize = 1_000;
-/// Interests withdrawn in one call at shutdown.
+/// Things withdrawn in one call at shutdown.
 const LEAVE_BATCH: u64 = 500;
 
 type Answer<T> = BoxFuture<'static, Result<T, BrokerError>>;
@@ -83,6 +83,7 @@ impl RedisBroker {
                 policies: policies.clone(),
                 sinks: sinks.clone(),
                 node: node.clone(),
+                lease: options.lease,
                 deadline: options.command_timeout,
                 inbox_max: INBOX_MAX,
                 catalogue_max: CATALOGUE_MAX,
@@ -95,6 +96,7 @@ impl RedisBroker {
             topology: topology.clone(),
             keys: keys.clone(),
             inboxes,
+            lease: options.lease,
             deadline: options.command_timeout,
             node: node_tx,
             status: status_tx,
@@ -141,6 +143,17 @@ impl RedisBroker {
 
     fn partition_of(&self, name: &str) -> Result<&Partition, BrokerError> {
         self.partitions.get(self.keys.partition_of(name)).ok_or(BrokerError::Stopped)
+    }
+
+    /// Those that have channels of `target`.
+    fn partitions_of(&self, target: &Target) -> impl Iterator<Item = &Partition> {
+        let owner = match target {
+            Target::Channel(channel) => Some(self.keys.partition_of(channel.as_str())),
+            Target::Pattern(_) => None,
+        };
+        let all = self.partitions.iter().enumerate();
+        all.filter(move |(number, _)| owner.is_none_or(|owner| owner == *number))
+            .map(|(_, partition)| partition)
     }
 
     /// A caller for what needs no order.
@@ -205,6 +218,43 @@ impl RedisBroker {
             }
             SubscribeTo::Pattern { pattern, start } => self.enqueue_pattern(sink, &pattern, start),
         }
+    }
+
+    fn enqueue_join(
+        &self,
+        channel: Channel,
+        member: Member,
+        owner: Owner,
+    ) -> Result<oneshot::Receiver<Result<(), BrokerError>>, BrokerError> {
+        let partition = self.partition_of(channel.as_str())?;
+        let (reply, answer) = oneshot::channel();
+        partition.send(Request::Join { channel, member, owner, reply })?;
+        Ok(answer)
+    }
+
+    fn enqueue_query(
+        &self,
+        channel: Channel,
+        limit: usize,
+    ) -> Result<oneshot::Receiver<Result<PresencePage, BrokerError>>, BrokerError> {
+        self.must_have_started()?;
+        let partition = self.partition_of(channel.as_str())?;
+        let permit = partition.admit(channel.as_str().len())?;
+        let (reply, answer) = oneshot::channel();
+        partition.send(Request::Members { channel, limit, reply, permit })?;
+        Ok(answer)
+    }
+
+    fn enqueue_watch(&self, sink: SinkId, target: &Target) -> Result<Answer<()>, BrokerError> {
+        self.must_have_started()?;
+        let mut answers = Vec::new();
+        for partition in self.partitions_of(target) {
+            let permit = partition.admit(target.as_str().len())?;
+            let (reply, answer) = oneshot::channel();
+            partition.send(Request::Watch { sink, target: target.clone(), reply, permit })?;
+            answers.push(answered(answer));
+        }
+        Ok(async move { join_all(answers).await.into_iter().collect() }.boxed())
     }
 
     /// A pattern may match channels of every partition: each gets its part of the work, in the order of calls.
@@ -294,15 +344,9 @@ impl Broker for RedisBroker {
     }
 
     fn unsubscribe(&self, sink: SinkId, target: Target) {
-        let owner = match &target {
-            Target::Channel(channel) => Some(self.keys.partition_of(channel.as_str())),
-            Target::Pattern(_) => None,
-        };
-        for (number, partition) in self.partitions.iter().enumerate() {
-            if owner.is_none_or(|owner| owner == number) {
-                // A broker that is stopped has no interest left.
-                let _ = partition.send(Request::Unsubscribe { sink, target: target.clone() });
-            }
+        for partition in self.partitions_of(&target) {
+            // A broker that is stopped has no interest left.
+            let _ = partition.send(Request::Unsubscribe { sink, target: target.clone() });
         }
     }
 
@@ -324,21 +368,31 @@ impl Broker for RedisBroker {
         async move { call.await.map(drop).map_err(Into::into) }.boxed()
     }
 
-    fn join(&self, _channel: Channel, _member: Member, _owner: Owner) -> Answer<()> {
-        failed(BrokerError::Refused("presence is being built".to_owned()))
+    fn join(&self, channel: Channel, member: Member, owner: Owner) -> Answer<()> {
+        self.enqueue_join(channel, member, owner).map_or_else(failed, answered)
     }
 
-    fn leave(&self, _channel: Channel, _session: &str, _owner: Owner) {}
-
-    fn presence(&self, _channel: Channel, _limit: usize) -> Answer<PresencePage> {
-        failed(BrokerError::Refused("presence is being built".to_owned()))
+    fn leave(&self, channel: Channel, session: &str, owner: Owner) {
+        if let Ok(partition) = self.partition_of(channel.as_str()) {
+            // A broker that is stopped has no members left.
+            let _ = partition.send(Request::Leave { channel, session: session.to_owned(), owner });
+        }
     }
 
-    fn watch(&self, _sink: SinkId, _target: Target) -> Answer<()> {
-        failed(BrokerError::Refused("presence is being built".to_owned()))
+    fn presence(&self, channel: Channel, limit: usize) -> Answer<PresencePage> {
+        self.enqueue_query(channel, limit).map_or_else(failed, answered)
     }
 
-    fn unwatch(&self, _sink: SinkId, _target: Target) {}
+    fn watch(&self, sink: SinkId, target: Target) -> Answer<()> {
+        self.enqueue_watch(sink, &target).unwrap_or_else(failed)
+    }
+
+    fn unwatch(&self, sink: SinkId, target: Target) {
+        for partition in self.partitions_of(&target) {
+            // A broker that is stopped watches nothing.
+            let _ = partition.send(Request::Unwatch { sink, target: target.clone() });
+        }
+    }
 
     fn save_session(&self, session: &str, record: SessionRecord, ttl_ms: u64) -> Answer<()> {
         let partition = self.keys.partition_of(session);
@@ -377,9 +431,18 @@ impl Broker for RedisBroker {
         let (stop, topology) = (self.stop.clone(), self.topology.clone());
         let mut status = self.status.clone();
         let known = self.incarnation().is_some();
+        let partitions = self.partitions.clone();
         // A reader that finds its inbox gone would make it anew.
         self.reading.cancel();
         async move {
+            // What a partition sent before is executed before; nothing follows.
+            for partition in partitions.iter() {
+                let (done, withdrawn) = oneshot::channel();
+                if partition.send(Request::Withdraw { done }).is_ok() {
+                    // Fails if it has ended.
+                    let _ = withdrawn.await;
+                }
+            }
             for caller in callers.into_iter().flatten().filter(|_| known) {
                 if let Err(error) = leave(&caller).await {
                     // Inboxes and interest expire by themselves.
@@ -410,6 +473,7 @@ async fn leave(caller: &Caller) -> Result<(), BrokerError> {
         let args = vec![
             caller.keys.base(caller.partition),
             caller.node.to_string().into(),
+            INBOX_MAX.to_string().into(),
             LEAVE_BATCH.to_string().into(),
         ];
         if caller.call(&scripts::LEAVE, args).await?.as_u64()? == 0 {

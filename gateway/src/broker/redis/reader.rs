@@ -44,7 +44,9 @@ const TRIM: u64 = 2_000;
 pub struct Reader {
     reads: Reads,
     inboxes: Vec<Inbox>,
+    keys: Keys,
     node: u64,
+    lease: Duration,
     deadline: Duration,
     generation: u64,
     /// Whether the inboxes exist and are being read.
@@ -58,6 +60,8 @@ struct Inbox {
     cursor: u64,
     /// Up to where it was trimmed.
     trimmed: u64,
+    /// Why entries may be missing, until the partition was told. It outlives a registration that breaks off.
+    missed: Option<&'static str>,
     to: mpsc::Sender<FromReader>,
 }
 
@@ -88,14 +92,15 @@ impl From<BrokerError> for Left {
 }
 
 impl Reader {
-    /// A reader of `reads`; `to` are the partitions' ends, in the order of `reads.partitions`.
+    /// A reader of `reads`; `to` are the partitions' ends, in the order of `reads.partitions`; with the node's lease, and
+    /// the longest wait for a reply.
     #[must_use]
     pub fn new(
         reads: Reads,
         to: Vec<mpsc::Sender<FromReader>>,
         keys: &Keys,
         node: u64,
-        deadline: Duration,
+        (lease, deadline): (Duration, Duration),
         ready: watch::Sender<bool>,
     ) -> Self {
         let inbox = |(partition, to): (&usize, _)| Inbox {
@@ -103,10 +108,11 @@ impl Reader {
             key: keys.key(*partition, &format!("in:{node}")),
             cursor: 0,
             trimmed: 0,
+            missed: None,
             to,
         };
         let inboxes = reads.partitions.iter().zip(to).map(inbox).collect();
-        Self { reads, inboxes, node, deadline, generation: 0, ready }
+        Self { reads, inboxes, keys: keys.clone(), node, lease, deadline, generation: 0, ready }
     }
 
     /// Reads until stopped.
@@ -188,6 +194,8 @@ impl Reader {
                 self.generation.to_string().into(),
                 inbox.cursor.to_string().into(),
                 Self::keep_ms(),
+                self.keys.base(inbox.partition),
+                self.lease.as_millis().to_string().into(),
             ];
             calls.push(connection.call_script(
                 &scripts::REGISTER_NODE,
@@ -201,8 +209,11 @@ impl Reader {
             let fresh = items.first().is_some_and(|fresh| fresh.as_int() == Ok(1));
             // At the very first registration nobody listens yet.
             if fresh && self.generation > 1 {
-                inbox.tell(FromReader::Missed("the inbox was gone")).await?;
+                inbox.missed = Some("the inbox was gone");
             }
+        }
+        for inbox in &mut self.inboxes {
+            inbox.tell_missed().await?;
         }
         Ok(())
     }
@@ -237,11 +248,11 @@ impl Reader {
             inbox.cursor = entry.sequence;
             taken.push(entry);
         }
-        inbox.tell(FromReader::Entries(taken)).await?;
         if hole {
-            inbox.tell(FromReader::Missed("entries are missing from the inbox")).await?;
+            inbox.missed = Some("entries are missing from the inbox");
         }
-        Ok(())
+        inbox.tell(FromReader::Entries(taken)).await?;
+        inbox.tell_missed().await
     }
 
     /// Keeps the inboxes, trims what was consumed and measures what waits: of all of them if `all`, else of those that
@@ -274,6 +285,14 @@ impl Reader {
 }
 
 impl Inbox {
+    async fn tell_missed(&mut self) -> Result<(), Left> {
+        if let Some(reason) = self.missed {
+            self.tell(FromReader::Missed(reason)).await?;
+            self.missed = None;
+        }
+        Ok(())
+    }
+
     async fn tell(&self, message: FromReader) -> Result<(), Left> {
         self.to.send(message).await.map_err(|_| Left::Stopped)
     }

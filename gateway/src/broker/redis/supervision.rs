@@ -27,6 +27,8 @@ pub struct Supervision {
     pub keys: Arc<Keys>,
     /// The partitions' ends for inbox entries.
     pub inboxes: Vec<mpsc::Sender<FromReader>>,
+    /// How long Redis keeps what this node holds.
+    pub lease: Duration,
     /// Longest wait for a reply.
     pub deadline: Duration,
     /// Gets this node's incarnation, once its inboxes exist.
@@ -63,7 +65,8 @@ async fn run(supervision: Supervision) {
     for reads in supervision.topology.readers() {
         let (ready_tx, ready) = watch::channel(false);
         let to = reads.partitions.iter().filter_map(|p| supervision.inboxes.get(*p).cloned()).collect();
-        let reader = Reader::new(reads.clone(), to, &supervision.keys, node, supervision.deadline, ready_tx);
+        let times = (supervision.lease, supervision.deadline);
+        let reader = Reader::new(reads.clone(), to, &supervision.keys, node, times, ready_tx);
         tasks.spawn(reader.run(supervision.reading.clone()));
         readers.push(ready);
     }

@@ -10,7 +10,7 @@ use std::{
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{
     sync::{mpsc, watch},
-    time::{MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval, interval_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -27,12 +27,14 @@ use super::{
         sinks::Sinks,
         topology,
     },
-    FromReader, PatternPart, Request,
+    FromReader, PatternPart, Request, lease,
+    members::{Change, Members, Outcome},
     patterns::{PatternState, PendingScan},
     slot::Slot,
+    watch::Watching,
 };
 use crate::{
-    broker::{BrokerError, interest::Interest},
+    broker::{BrokerError, PresencePage, interest::Interest},
     channel::{Channel, Pattern},
     policy::Policies,
     position::Position,
@@ -57,6 +59,8 @@ pub struct Environment {
     pub sinks: Sinks,
     /// This node's incarnation, once its inboxes exist.
     pub node: watch::Receiver<Option<u64>>,
+    /// How long Redis keeps what this node holds without a sign of its life.
+    pub lease: Duration,
     /// Longest wait for a reply.
     pub deadline: Duration,
     /// Greatest length of an inbox.
@@ -95,6 +99,21 @@ pub(super) enum Done {
         interests: Vec<String>,
         outcome: Result<super::resync::Differing, BrokerError>,
     },
+    Changed {
+        changes: Vec<Change>,
+        outcome: Result<Vec<Outcome>, BrokerError>,
+    },
+    ListedChannels {
+        pattern: Pattern,
+        number: u64,
+        outcome: Result<Vec<Channel>, BrokerError>,
+    },
+    ListedMembers {
+        channel: Channel,
+        number: u64,
+        outcome: Result<PresencePage, BrokerError>,
+    },
+    Beaten(Result<lease::Beat, BrokerError>),
     /// Nothing follows from it.
     Ignored,
 }
@@ -123,6 +142,12 @@ pub struct Actor {
     /// Channels that the inbox brings and nobody listens to.
     pub(super) strays: HashSet<Channel>,
     pub(super) ticks: u64,
+    pub(super) members: Members,
+    pub(super) watching: Watching,
+    /// A heartbeat is under way.
+    pub(super) beating: bool,
+    /// The node withdraws from Redis.
+    withdrawn: bool,
 }
 
 impl Actor {
@@ -143,6 +168,10 @@ impl Actor {
             checking: false,
             strays: HashSet::new(),
             ticks: 0,
+            members: Members::default(),
+            watching: Watching::default(),
+            beating: false,
+            withdrawn: false,
         }
     }
 
@@ -155,6 +184,10 @@ impl Actor {
         let mut connections = self.environment.link.connections();
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Nodes and partitions do not beat in step.
+        let beat = lease::beat(self.environment.lease);
+        let mut beats = interval_at(Instant::now() + beat.mul_f64(rand::random()), beat);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut gulp, mut reader_there) = (Vec::with_capacity(GULP), true);
         loop {
             // Every branch is safe to cancel: channels, a watch, a stream and a timer.
@@ -168,6 +201,7 @@ impl Actor {
                         self.take(request);
                     }
                     self.send_publishes();
+                    self.send_changes();
                 }
                 Some(done) = self.calls.next() => {
                     self.finish(done);
@@ -186,9 +220,11 @@ impl Actor {
                     self.connection_changed(connection.as_deref());
                 }
                 _ = ticks.tick() => self.tick(),
+                _ = beats.tick() => self.beat(false),
             }
         }
         self.combiner.fail_waiting(&BrokerError::Stopped);
+        self.fail_members(&BrokerError::Stopped);
     }
 
     fn take(&mut self, request: Request) {
@@ -201,6 +237,18 @@ impl Actor {
                 self.subscribe_pattern(sink, pattern, start, marker, reply, permit);
             }
             Request::Unsubscribe { sink, target } => self.unsubscribe(sink, &target),
+            Request::Join { channel, member, owner, reply } => self.join(channel, &member, owner, reply),
+            Request::Leave { channel, session, owner } => self.leave(channel, session, owner),
+            Request::Members { channel, limit, reply, permit } => {
+                self.query_members(channel, limit, reply, permit);
+            }
+            Request::Watch { sink, target, reply, permit } => self.watch(sink, target, reply, permit),
+            Request::Unwatch { sink, target } => self.unwatch(sink, &target),
+            Request::Withdraw { done } => {
+                self.withdrawn = true;
+                // Who does not wait any more needs no answer.
+                let _ = done.send(());
+            }
         }
     }
 
@@ -213,12 +261,23 @@ impl Actor {
             Done::Filled { channel, from, outcome } => self.finish_fill(&channel, from, outcome),
             Done::Scanned { pattern, subscriber, outcome } => self.finish_scan(&pattern, subscriber, outcome),
             Done::Checked { batch, interests, outcome } => self.finish_check(batch, interests, outcome),
+            Done::Changed { changes, outcome } => self.finish_changes(changes, outcome),
+            Done::ListedChannels { pattern, number, outcome } => {
+                self.finish_listed_channels(&pattern, number, outcome);
+            }
+            Done::ListedMembers { channel, number, outcome } => {
+                self.finish_listed_members(&channel, number, outcome);
+            }
+            Done::Beaten(outcome) => self.finish_beat(outcome),
             Done::Ignored => {}
         }
     }
 
     /// A caller on the open connection.
     pub(super) fn caller(&mut self) -> Result<Caller, BrokerError> {
+        if self.withdrawn {
+            return Err(BrokerError::Stopped);
+        }
         let node = *self.environment.node.borrow();
         let connection = topology::open(&self.environment.link)?;
         let node = node.ok_or_else(|| BrokerError::NotAvailable {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{
     super::{
         continuity::{Step, judge},
-        entry::InboxEntry,
+        entry::{InboxContent, InboxEntry},
         range::{Part, Range},
     },
     actor::{Actor, Done},
@@ -23,8 +23,9 @@ const VAIN_READS: u32 = 2;
 impl Actor {
     pub(super) fn take_entries(&mut self, entries: Vec<InboxEntry>) {
         for entry in entries {
-            match entry.publication {
-                Ok(publication) => self.take_publication(publication),
+            match entry.content {
+                Ok(InboxContent::Publication(publication)) => self.take_publication(publication),
+                Ok(InboxContent::Presence(event)) => self.take_presence(event),
                 // A channel with history finds the hole by itself.
                 Err(error) => tracing::error!(sequence = entry.sequence, %error, "an inbox entry is damaged"),
             }

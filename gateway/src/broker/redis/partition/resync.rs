@@ -46,6 +46,8 @@ impl Actor {
         }
         self.check_next();
         self.rescan_if_needed();
+        self.look_again();
+        self.settle_members(self.ticks.is_multiple_of(CHECK_TICKS));
     }
 
     /// Something may be missing from the inbox, or Redis may have forgotten this node's interest.
@@ -63,6 +65,9 @@ impl Actor {
         }
         self.check_next();
         self.rescan_if_needed();
+        self.members.confirm_all();
+        self.send_changes();
+        self.rewatch();
     }
 
     /// Sends the next batch of the check, one at a time.

@@ -6,10 +6,10 @@
 -- Result: { top, number of each channel whose history ends elsewhere, from 1; negative if there is none... }
 open_meta()
 local node, interests = ARGV[3], tonumber(ARGV[4])
+local held = interests > 0 and hold(node)
 for at = 5, 4 + interests do
-  if redis.call('SADD', base .. ARGV[at], node) == 1 then
-    redis.call('SADD', base .. 'n:' .. node, ARGV[at])
-  end
+  redis.call('SADD', base .. ARGV[at], node)
+  redis.call('SADD', held, ARGV[at])
 end
 local result, number = { top }, 0
 for at = 5 + interests, #ARGV, 2 do

@@ -7,7 +7,7 @@
 open_meta()
 local node, limit, channel, size = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 redis.call('SADD', base .. 'i:' .. channel, node)
-redis.call('SADD', base .. 'n:' .. node, 'i:' .. channel)
+redis.call('SADD', hold(node), 'i:' .. channel)
 if size == '0' then
   return { now, num(top) }
 end

@@ -8,7 +8,7 @@ open_meta()
 local node, pattern, prefix = ARGV[3], ARGV[4], ARGV[5]
 local most, look = tonumber(ARGV[6]), tonumber(ARGV[7])
 redis.call('SADD', base .. 'w:' .. prefix, node)
-redis.call('SADD', base .. 'n:' .. node, 'w:' .. prefix)
+redis.call('SADD', hold(node), 'w:' .. prefix)
 
 -- The pattern as a Lua pattern; a last `**` is tried apart, as zero or as more segments.
 local rest = string.sub(pattern, -2) == '**'
