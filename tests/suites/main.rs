@@ -14,6 +14,7 @@ mod order;
 mod patterns;
 mod presence;
 mod presence_cli;
+mod presence_view;
 mod recover_storm;
 mod redis_absent;
 mod redis_broker;
