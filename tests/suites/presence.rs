@@ -5,7 +5,7 @@ use streamgate_e2e::{
     cluster::Cluster,
     events::{extended, frame, live, recover, text, v1},
     gateway::{Addrs, TestNode},
-    raw::{Event, RawClient, Via},
+    raw::{Event, RawClient, Via, WsOptions},
 };
 use streamgate_proto::v1::{
     Connect, Member, Presence, PresenceQuery, Subscription, inbound_message::Envelope as In,
@@ -347,7 +347,7 @@ async fn a_session_that_comes_back_before_it_is_gone_is_no_news([here, there]: [
             // Only now the old connection goes; the member is no longer its own.
             old.close().await;
             old = new;
-            assert_eq!(sessions(&mut watcher, "room").await, [id.clone()], "{via:?}");
+            assert_eq!(sessions(&mut watcher, "room").await, std::slice::from_ref(&id), "{via:?}");
             watcher.quiet().await;
         }
         old.unsubscribe("room").await;
@@ -394,4 +394,30 @@ async fn a_resumed_watcher_goes_on_watching([here, there]: [Addrs; 2]) {
     assert!(client.connected.resumed && client.connected.subscriptions[0].presence);
     let other = RawClient::connect_as(here, Via::WsJson, extended([live("room")])).await;
     expect(&mut client, "join room", &session(&other)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watcher_that_does_not_read_is_closed_with_3512_and_others_miss_nothing() {
+    const CHANNELS: usize = 500;
+    let node = TestNode::start("limits: {write_queue_bytes: 512KiB}").await;
+    let options = WsOptions::json().receive_buffer(4 * 1024);
+    let mut stalled = RawClient::open_ws(node.addrs(), options).await;
+    stalled.say_connect(extended([watching("flood.*")])).await;
+    let mut reader = watcher(node.addrs(), Via::WsProto, "flood.*").await;
+    let connect = named(&"x".repeat(255), extended([]));
+    let mut subject = RawClient::connect_as(node.addrs(), Via::WsProto, connect).await;
+    let all =
+        |ephemeral| (0..CHANNELS).map(move |n| Subscription { ephemeral, ..live(&format!("flood.{n}")) });
+    for round in 0..60 {
+        let hide = round % 2 == 1;
+        subject.subscribe(all(hide)).await;
+        for n in 0..CHANNELS {
+            let action = if hide { "leave" } else { "join" };
+            expect(&mut reader, &format!("{action} flood.{n}"), &session(&subject)).await;
+        }
+    }
+    assert_eq!(stalled.close_code().await, 3512);
+    subject.subscribe_to("flood.0").await;
+    expect(&mut reader, "join flood.0", &session(&subject)).await;
+    reader.quiet().await;
 }

@@ -146,5 +146,5 @@ async fn a_view_whose_node_goes_is_exact_at_the_other_one() {
         drop(with);
         goes.close().await;
     });
-    settles(&mut view, &[stays.connected.session_id.clone()], &mut there).await;
+    settles(&mut view, std::slice::from_ref(&stays.connected.session_id), &mut there).await;
 }
