@@ -5,6 +5,8 @@
 //! - [`raw::RawClient`]: a client that shows every frame, over any transport ([`raw::Via`]).
 //! - [`events`]: events and requests in few words. [`scrape`]: HTTP and `/metrics`.
 //! - [`redis_server::RedisServer`]: a real Redis. [`cluster::Cluster`]: nodes on one, and clients of the library for them.
+//! - [`swallowing_proxy::SwallowingProxy`]: the network between a node and Redis. [`audience`]: listeners and publishers
+//!   for the whole of a test.
 //! - [`listening`]: what such clients receive. [`ledger::Ledger`]: what was acked against what was seen.
 //!
 //! ```ignore
@@ -19,6 +21,7 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "in a test harness the panic is the report")]
 
+pub mod audience;
 pub mod cluster;
 pub mod events;
 pub mod gateway;
@@ -28,6 +31,7 @@ pub mod process;
 pub mod raw;
 pub mod redis_server;
 pub mod scrape;
+pub mod swallowing_proxy;
 
 /// How long anything may take that is expected to happen. Long: the machine may be busy.
 pub const DEADLINE: std::time::Duration = std::time::Duration::from_secs(20);

@@ -89,6 +89,12 @@ impl RedisServer {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
+    /// Its directory, with its data if it keeps any.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Its process id.
     #[must_use]
     pub fn pid(&self) -> u32 {

@@ -140,7 +140,7 @@ section! {
 
 section! {
     /// `drain`
-    Drain { duration: Span, }
+    Drain { duration: Span, delay: Span, }
 }
 
 section! {

@@ -38,6 +38,8 @@ fn options(config: &RedisConfig) -> Result<RedisOptions, StartError> {
         partitions: config.partitions,
         connect_timeout: config.connect_timeout,
         command_timeout: config.command_timeout,
+        inbox_max_length: config.inbox_max_length,
+        inbox_ttl: config.inbox_ttl,
         ..address
     })
 }

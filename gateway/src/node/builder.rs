@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Node, broker,
+    drain::Draining,
     listen::{accept, bind},
 };
 use crate::{
@@ -80,6 +81,7 @@ impl NodeBuilder {
         let config = self.config;
         // Before anything looks up a metric.
         let metrics_handle = metrics::install().map_err(|error| io::Error::other(error.to_string()))?;
+        Draining::announce();
         let settings = Settings::new(config.policies.build(), config.limits.clone());
         let websocket = listen("transport.websocket.addr", &config.websocket.addr)?;
         let grpc_listener = listen("transport.grpc.addr", &config.grpc)?;

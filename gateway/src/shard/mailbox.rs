@@ -12,12 +12,13 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
-use super::ConnId;
+use super::{ConnId, DrainProgress};
 use crate::{
     broker::{Delivery, PresenceEvent, Publication, Sink},
     channel::Channel,
@@ -49,8 +50,8 @@ pub enum Mail {
     FellBehind(Channel, Position),
     /// Joins and leaves of the channel did not fit into the mailbox.
     PresenceLost(Channel),
-    /// Send every client away and answer when all are gone.
-    Drain(oneshot::Sender<()>),
+    /// Send every client away, evenly over that time, and tell how far that is.
+    Drain(Duration, watch::Sender<Option<DrainProgress>>),
     /// End, with whatever is still connected.
     Stop,
 }

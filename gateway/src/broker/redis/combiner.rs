@@ -149,6 +149,13 @@ fn outcomes_of(reply: Reply, expected: usize) -> Result<Vec<Result<Published, Br
     items.iter().skip(1).map(|item| Ok(outcome_of(item.as_bytes()?))).collect()
 }
 
+/// The error by which a publish of the batch says that its server is not, or no longer, the right one.
+#[must_use]
+pub fn wrong_server(reply: &Reply) -> Option<RedisError> {
+    let errors = reply.as_array().ok()?.iter().filter_map(|item| item.as_bytes().ok()?.strip_prefix(b"!"));
+    errors.map(|text| RedisError::parse(&String::from_utf8_lossy(text))).find(RedisError::ends_connection)
+}
+
 fn outcome_of(text: &[u8]) -> Result<Published, BrokerError> {
     if let Some(error) = text.strip_prefix(b"!") {
         let error = RedisError::parse(&String::from_utf8_lossy(error));
@@ -179,10 +186,23 @@ mod tests {
         assert_eq!(outcome_of(b"=7-3"), Ok(Published { position, duplicate: true }));
         assert_eq!(outcome_of(b""), Ok(Published { position: None, duplicate: false }));
         assert_eq!(outcome_of(b"="), Ok(Published { position: None, duplicate: true }));
-        assert!(matches!(outcome_of(b"!OOM command not allowed"), Err(BrokerError::Refused(_))));
-        let moved = outcome_of(b"!TRYAGAIN later");
-        assert!(matches!(moved, Err(BrokerError::NotAvailable { sent: false, .. })));
+        assert!(matches!(outcome_of(b"!WRONGTYPE of a key"), Err(BrokerError::Refused(_))));
+        for passing in ["!TRYAGAIN later", "!OOM command not allowed"] {
+            let outcome = outcome_of(passing.as_bytes());
+            assert!(matches!(outcome, Err(BrokerError::NotAvailable { sent: false, .. })), "{outcome:?}");
+        }
         assert!(matches!(outcome_of(b"x"), Err(BrokerError::Damaged(_))));
+    }
+
+    #[test]
+    fn a_publish_that_a_replica_refused_betrays_the_server() {
+        let reply = |outcome: &'static str| {
+            Reply::Array(vec![Reply::Int(2), Reply::Bulk("5-1".into()), Reply::Bulk(outcome.into())])
+        };
+        let error = wrong_server(&reply("!READONLY You can't write against a read only replica.")).unwrap();
+        assert_eq!(error.code, "READONLY");
+        assert_eq!(wrong_server(&reply("!OOM command not allowed")), None);
+        assert_eq!(wrong_server(&reply("=5-1")), None);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use super::{
     command::Command,
     connection::Connection,
     error::{CallError, ConnectError},
+    identity,
     options::RedisOptions,
     reply::Reply,
     script::Script,
@@ -175,7 +176,9 @@ impl Supervisor {
         tracing::info!(link = self.name, redis = %self.options, generation, "connected to Redis");
         self.current.send_replace(Some(Arc::clone(&connection)));
         self.status.send_replace(LinkStatus::Up(generation));
-        let reason = connection.closed().await;
+        // A blocking read may be before the question.
+        let deadline = self.options.command_timeout + Duration::from_secs(2);
+        let reason = identity::closed_or_changed(&connection, deadline).await;
         self.current.send_replace(None);
         self.report_absence(format!("connection to Redis at {} lost: {reason}", self.options.address()));
     }

@@ -21,6 +21,7 @@ mod deployment;
 mod entry;
 mod error;
 mod hello;
+mod identity;
 pub mod keys;
 mod link;
 mod marker;

@@ -33,8 +33,6 @@ use crate::{
     policy::Policies,
 };
 
-/// Greatest length of an inbox; entries beyond are trimmed and the node re-syncs.
-const INBOX_MAX: u64 = 20_000;
 /// Most channels in the catalogue of a partition.
 const CATALOGUE_MAX: u64 = 1_000_000;
 /// Most positions in the answer to a pattern.
@@ -55,6 +53,7 @@ pub struct RedisBroker {
     status: watch::Receiver<BrokerStatus>,
     boot: watch::Receiver<Option<BootError>>,
     deadline: Duration,
+    inbox_max: u64,
     stop: CancellationToken,
     /// Ends the readers alone; ended by `stop`, too.
     reading: CancellationToken,
@@ -85,7 +84,7 @@ impl RedisBroker {
                 node: node.clone(),
                 lease: options.lease,
                 deadline: options.command_timeout,
-                inbox_max: INBOX_MAX,
+                inbox_max: options.inbox_max_length,
                 catalogue_max: CATALOGUE_MAX,
                 stop: stop.clone(),
             });
@@ -98,6 +97,7 @@ impl RedisBroker {
             inboxes,
             lease: options.lease,
             deadline: options.command_timeout,
+            keep: options.inbox_ttl,
             node: node_tx,
             status: status_tx,
             refused: boot_tx,
@@ -105,9 +105,22 @@ impl RedisBroker {
             reading: reading.clone(),
         };
         tokio::spawn(supervise(supervision));
-        let deadline = options.command_timeout;
+        let (deadline, inbox_max) = (options.command_timeout, options.inbox_max_length);
         let partitions = partitions.into();
-        Ok(Self { partitions, topology, keys, policies, sinks, node, status, boot, deadline, stop, reading })
+        Ok(Self {
+            partitions,
+            topology,
+            keys,
+            policies,
+            sinks,
+            node,
+            status,
+            boot,
+            deadline,
+            inbox_max,
+            stop,
+            reading,
+        })
     }
 
     /// Waits until the broker is ready for the first time. Safe to cancel.
@@ -432,6 +445,7 @@ impl Broker for RedisBroker {
         let mut status = self.status.clone();
         let known = self.incarnation().is_some();
         let partitions = self.partitions.clone();
+        let inbox_max = self.inbox_max;
         // A reader that finds its inbox gone would make it anew.
         self.reading.cancel();
         async move {
@@ -444,7 +458,7 @@ impl Broker for RedisBroker {
                 }
             }
             for caller in callers.into_iter().flatten().filter(|_| known) {
-                if let Err(error) = leave(&caller).await {
+                if let Err(error) = leave(&caller, inbox_max).await {
                     // Inboxes and interest expire by themselves.
                     tracing::warn!(%error, "this node's interest could not be withdrawn");
                     break;
@@ -468,12 +482,12 @@ impl Drop for RedisBroker {
 }
 
 /// Withdraws what this node holds in one partition.
-async fn leave(caller: &Caller) -> Result<(), BrokerError> {
+async fn leave(caller: &Caller, inbox_max: u64) -> Result<(), BrokerError> {
     loop {
         let args = vec![
             caller.keys.base(caller.partition),
             caller.node.to_string().into(),
-            INBOX_MAX.to_string().into(),
+            inbox_max.to_string().into(),
             LEAVE_BATCH.to_string().into(),
         ];
         if caller.call(&scripts::LEAVE, args).await?.as_u64()? == 0 {

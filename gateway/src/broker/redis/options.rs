@@ -23,6 +23,10 @@ pub struct RedisOptions {
     pub connect_timeout: Duration,
     /// Longest wait for the reply of a command that does not block; then the connection is thrown away. Default 3 s.
     pub command_timeout: Duration,
+    /// Entries that an inbox keeps for a node that does not read, about; each partition has one. Default 20,000.
+    pub inbox_max_length: u64,
+    /// How long an inbox outlives the last sign of its node. Default 60 s.
+    pub inbox_ttl: Duration,
     /// Shortest pause before another attempt to connect. Default 20 ms.
     pub backoff_min: Duration,
     /// Longest pause before another attempt to connect. Default 1 s.
@@ -43,6 +47,8 @@ impl Default for RedisOptions {
             partitions: 16,
             connect_timeout: Duration::from_secs(3),
             command_timeout: Duration::from_secs(3),
+            inbox_max_length: 20_000,
+            inbox_ttl: Duration::from_secs(60),
             backoff_min: Duration::from_millis(20),
             backoff_max: Duration::from_secs(1),
             lease: Duration::from_secs(10),
@@ -79,6 +85,8 @@ impl fmt::Debug for RedisOptions {
             .field("partitions", &self.partitions)
             .field("connect_timeout", &self.connect_timeout)
             .field("command_timeout", &self.command_timeout)
+            .field("inbox_max_length", &self.inbox_max_length)
+            .field("inbox_ttl", &self.inbox_ttl)
             .finish_non_exhaustive()
     }
 }

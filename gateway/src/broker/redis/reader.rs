@@ -22,6 +22,7 @@ use super::{
     entry::{InboxEntry, inbox_entry},
     error::CallError,
     keys::Keys,
+    link::Link,
     partition::FromReader,
     reply::Reply,
     scripts,
@@ -33,12 +34,12 @@ use crate::broker::BrokerError;
 const BLOCK: Duration = Duration::from_secs(1);
 /// Most entries of one inbox in one read.
 const COUNT: u64 = 500;
-/// How long Redis keeps an inbox that its node does not renew.
-const KEEP: Duration = Duration::from_secs(60);
 /// How often the node renews all its inboxes.
 const RENEW: Duration = Duration::from_secs(10);
 /// Entries after which an inbox is trimmed before its next renewal.
 const TRIM: u64 = 2_000;
+/// First and longest pause before inboxes that could not be registered are registered again.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// See the module.
 pub struct Reader {
@@ -46,11 +47,25 @@ pub struct Reader {
     inboxes: Vec<Inbox>,
     keys: Keys,
     node: u64,
-    lease: Duration,
-    deadline: Duration,
+    times: Times,
+    /// Links for commands to the same server.
+    commands: Vec<Arc<Link>>,
+    /// Replication id of the server at the last registration.
+    replid: String,
     generation: u64,
     /// Whether the inboxes exist and are being read.
     ready: watch::Sender<bool>,
+}
+
+/// How long a [`Reader`] waits and is waited for.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// How long Redis keeps what the node holds.
+    pub lease: Duration,
+    /// Longest wait for a reply.
+    pub deadline: Duration,
+    /// How long Redis keeps an inbox that its node does not renew.
+    pub keep: Duration,
 }
 
 struct Inbox {
@@ -71,6 +86,8 @@ enum Left {
     Unregistered(String),
     /// The connection is of no use any more.
     Closed(String),
+    /// The server is not, or no longer, the right one: no connection to it is of use.
+    WrongServer(String),
     /// The partitions are gone.
     Stopped,
 }
@@ -80,6 +97,7 @@ impl From<CallError> for Left {
         match error {
             // NOGROUP: the inbox or the group is gone. Others may pass as well, on a fresh registration.
             CallError::Server(error) if !error.ends_connection() => Self::Unregistered(error.to_string()),
+            CallError::Server(error) if error.tells_of_role() => Self::WrongServer(error.to_string()),
             error => Self::Closed(error.to_string()),
         }
     }
@@ -100,7 +118,7 @@ impl Reader {
         to: Vec<mpsc::Sender<FromReader>>,
         keys: &Keys,
         node: u64,
-        (lease, deadline): (Duration, Duration),
+        times: Times,
         ready: watch::Sender<bool>,
     ) -> Self {
         let inbox = |(partition, to): (&usize, _)| Inbox {
@@ -112,7 +130,24 @@ impl Reader {
             to,
         };
         let inboxes = reads.partitions.iter().zip(to).map(inbox).collect();
-        Self { reads, inboxes, keys: keys.clone(), node, lease, deadline, generation: 0, ready }
+        Self {
+            reads,
+            inboxes,
+            keys: keys.clone(),
+            node,
+            times,
+            commands: Vec::new(),
+            replid: String::new(),
+            generation: 0,
+            ready,
+        }
+    }
+
+    /// Names the links for commands to the same server: a blocked read is the first to be told of a change of role.
+    #[must_use]
+    pub fn beside(mut self, commands: Vec<Arc<Link>>) -> Self {
+        self.commands = commands;
+        self
     }
 
     /// Reads until stopped.
@@ -125,14 +160,23 @@ impl Reader {
 
     async fn keep_reading(&mut self) {
         while let Some(connection) = self.reads.link.connected().await {
+            let mut pause = PAUSES.0;
             loop {
                 let left = self.read_on(&connection).await;
-                self.ready.send_replace(false);
+                if self.ready.send_replace(false) {
+                    pause = PAUSES.0;
+                }
                 match left {
                     Left::Unregistered(reason) if !connection.is_closed() => {
                         tracing::warn!(reason, "the inboxes must be registered again");
                         // What fails again and again must not do so in a hot loop.
-                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        tokio::time::sleep(pause).await;
+                        pause = (pause * 2).min(PAUSES.1);
+                    }
+                    Left::WrongServer(reason) => {
+                        tracing::debug!(reason, "the reader's server changed");
+                        self.leave_server(&reason);
+                        break;
                     }
                     Left::Unregistered(reason) | Left::Closed(reason) => {
                         tracing::debug!(reason, "the reader's connection ended");
@@ -153,6 +197,13 @@ impl Reader {
         }
     }
 
+    /// A former master keeps its connections, and a command on one of them would count as continuing what was before.
+    fn leave_server(&self, reason: &str) {
+        for connection in self.commands.iter().filter_map(|link| link.current()) {
+            connection.end(reason);
+        }
+    }
+
     async fn read_on(&mut self, connection: &Connection) -> Left {
         match self.register_and_read(connection).await {
             Ok(never) => match never {},
@@ -166,7 +217,7 @@ impl Reader {
         self.ready.send_replace(true);
         let mut renewed = Instant::now();
         loop {
-            let reply = connection.call(self.read_command(), BLOCK + self.deadline).await?;
+            let reply = connection.call(self.read_command(), BLOCK + self.times.deadline).await?;
             for stream in reply.into_array_or_empty().map_err(BrokerError::from)? {
                 self.dispatch(stream).await?;
             }
@@ -182,26 +233,29 @@ impl Reader {
         format!("g{}", self.generation).into()
     }
 
-    fn keep_ms() -> Bytes {
-        KEEP.as_millis().to_string().into()
+    fn keep_ms(&self) -> Bytes {
+        self.times.keep.as_millis().to_string().into()
     }
 
     async fn register(&mut self, connection: &Connection) -> Result<(), Left> {
+        // Another server, or the same one after a restart, may have less than was read, and more after that already.
+        let replid = &connection.hello().replid;
+        let restarted = self.replid != *replid;
         let mut calls = Vec::with_capacity(self.inboxes.len());
         for inbox in &self.inboxes {
             let args = vec![
                 self.node.to_string().into(),
                 self.generation.to_string().into(),
                 inbox.cursor.to_string().into(),
-                Self::keep_ms(),
+                self.keep_ms(),
                 self.keys.base(inbox.partition),
-                self.lease.as_millis().to_string().into(),
+                self.times.lease.as_millis().to_string().into(),
             ];
             calls.push(connection.call_script(
                 &scripts::REGISTER_NODE,
                 vec![inbox.key.clone()],
                 args,
-                self.deadline,
+                self.times.deadline,
             ));
         }
         for (inbox, call) in self.inboxes.iter_mut().zip(calls) {
@@ -210,11 +264,15 @@ impl Reader {
             // At the very first registration nobody listens yet.
             if fresh && self.generation > 1 {
                 inbox.missed = Some("the inbox was gone");
+            } else if restarted && self.generation > 1 {
+                inbox.missed = Some("Redis restarted");
             }
         }
+        // Kept until told: a registration that breaks off half-way is followed by another.
         for inbox in &mut self.inboxes {
             inbox.tell_missed().await?;
         }
+        self.replid.clone_from(replid);
         Ok(())
     }
 
@@ -240,19 +298,18 @@ impl Reader {
         let [key, entries] = stream.into_exactly::<2>().map_err(BrokerError::from)?;
         let key = key.into_bytes().map_err(BrokerError::from)?;
         let Some(inbox) = self.inboxes.iter_mut().find(|inbox| inbox.key == key) else { return Ok(()) };
-        let mut taken: Vec<InboxEntry> = Vec::new();
-        let mut hole = false;
+        let (mut taken, mut cursor): (Vec<InboxEntry>, u64) = (Vec::new(), inbox.cursor);
         for entry in entries.as_array().map_err(BrokerError::from)? {
             let entry = inbox_entry(entry)?;
-            hole |= entry.sequence != inbox.cursor + 1;
-            inbox.cursor = entry.sequence;
+            if entry.sequence != cursor + 1 {
+                // Told at its place: what comes after it is to be doubted, what came before is not.
+                inbox.take(std::mem::take(&mut taken), cursor).await?;
+                inbox.tell(FromReader::Missed("entries are missing from the inbox")).await?;
+            }
+            cursor = entry.sequence;
             taken.push(entry);
         }
-        if hole {
-            inbox.missed = Some("entries are missing from the inbox");
-        }
-        inbox.tell(FromReader::Entries(taken)).await?;
-        inbox.tell_missed().await
+        inbox.take(taken, cursor).await
     }
 
     /// Keeps the inboxes, trims what was consumed and measures what waits: of all of them if `all`, else of those that
@@ -262,9 +319,12 @@ impl Reader {
         for (at, inbox) in self.inboxes.iter().enumerate() {
             if all || inbox.cursor - inbox.trimmed >= TRIM {
                 let args =
-                    vec![self.node.to_string().into(), inbox.cursor.to_string().into(), Self::keep_ms()];
+                    vec![self.node.to_string().into(), inbox.cursor.to_string().into(), self.keep_ms()];
                 let keys = vec![inbox.key.clone()];
-                calls.push((at, connection.call_script(&scripts::RENEW_INBOX, keys, args, self.deadline)));
+                calls.push((
+                    at,
+                    connection.call_script(&scripts::RENEW_INBOX, keys, args, self.times.deadline),
+                ));
             }
         }
         for (at, call) in calls {
@@ -289,6 +349,15 @@ impl Inbox {
         if let Some(reason) = self.missed {
             self.tell(FromReader::Missed(reason)).await?;
             self.missed = None;
+        }
+        Ok(())
+    }
+
+    /// Hands entries over, and moves the cursor behind the last one.
+    async fn take(&mut self, entries: Vec<InboxEntry>, cursor: u64) -> Result<(), Left> {
+        if !entries.is_empty() {
+            self.tell(FromReader::Entries(entries)).await?;
+            self.cursor = cursor;
         }
         Ok(())
     }

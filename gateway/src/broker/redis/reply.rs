@@ -177,19 +177,40 @@ impl RedisError {
     }
 
     /// Whether this connection leads to the wrong server or a server in the wrong state, so that it must be thrown
-    /// away and the right one be looked for: role changed, slot moved, data not loaded, no longer authenticated.
+    /// away and the right one be looked for: role changed, slot moved, data not loaded, no longer authenticated, or
+    /// (`STALEID`, of `scripts/meta.lua`) another replication id than the connection was told.
     #[must_use]
     pub fn ends_connection(&self) -> bool {
         matches!(
             self.code.as_str(),
-            "READONLY" | "MOVED" | "UNBLOCKED" | "LOADING" | "MASTERDOWN" | "CLUSTERDOWN" | "NOAUTH"
+            "READONLY"
+                | "MOVED"
+                | "UNBLOCKED"
+                | "LOADING"
+                | "MASTERDOWN"
+                | "CLUSTERDOWN"
+                | "NOAUTH"
+                | "STALEID"
         )
     }
 
-    /// Whether the same command may succeed later without anybody changing it.
+    /// Whether the server says that it is a replica, or becomes one. (`UNBLOCKED` alone may only mean that a stream is
+    /// gone.)
+    #[must_use]
+    pub fn tells_of_role(&self) -> bool {
+        match self.code.as_str() {
+            "READONLY" | "MASTERDOWN" => true,
+            "UNBLOCKED" => self.message.contains("instance state changed"),
+            _ => false,
+        }
+    }
+
+    /// Whether the same command may succeed later without anybody changing it. Memory that is full (`OOM`) and a disk
+    /// that is (`MISCONF`) count: histories expire, inboxes are trimmed, operators help.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        self.ends_connection() || matches!(self.code.as_str(), "TRYAGAIN" | "ASK" | "BUSY" | "NOREPLICAS")
+        let passes = ["TRYAGAIN", "ASK", "BUSY", "NOREPLICAS", "OOM", "MISCONF"];
+        self.ends_connection() || passes.contains(&self.code.as_str())
     }
 }
 
@@ -230,6 +251,14 @@ mod tests {
         assert_eq!(RedisError::parse("odd thing").code, "ERR");
         assert_eq!(RedisError::parse("odd thing").message, "odd thing");
         assert!(RedisError::parse("READONLY You can't write").ends_connection());
-        assert!(!RedisError::parse("OOM command not allowed").is_transient());
+        assert!(RedisError::parse("STALEID another replication id").ends_connection());
+        let unblocked = |why: &str| RedisError::parse(&format!("UNBLOCKED {why}")).tells_of_role();
+        assert!(unblocked(
+            "force unblock from blocking operation, instance state changed (master -> replica?)"
+        ));
+        assert!(!unblocked("the stream key no longer exists"));
+        let full = RedisError::parse("OOM command not allowed");
+        assert!(full.is_transient() && !full.ends_connection());
+        assert!(!RedisError::parse("WRONGTYPE Operation against a key").is_transient());
     }
 }

@@ -14,7 +14,7 @@ use super::{
     keys::Keys,
     link::LinkStatus,
     partition::FromReader,
-    reader::Reader,
+    reader::{Reader, Times},
     topology::Topology,
 };
 use crate::broker::BrokerStatus;
@@ -31,6 +31,8 @@ pub struct Supervision {
     pub lease: Duration,
     /// Longest wait for a reply.
     pub deadline: Duration,
+    /// How long an inbox outlives the last sign of its node.
+    pub keep: Duration,
     /// Gets this node's incarnation, once its inboxes exist.
     pub node: watch::Sender<Option<u64>>,
     /// Gets how the broker is.
@@ -65,8 +67,11 @@ async fn run(supervision: Supervision) {
     for reads in supervision.topology.readers() {
         let (ready_tx, ready) = watch::channel(false);
         let to = reads.partitions.iter().filter_map(|p| supervision.inboxes.get(*p).cloned()).collect();
-        let times = (supervision.lease, supervision.deadline);
-        let reader = Reader::new(reads.clone(), to, &supervision.keys, node, times, ready_tx);
+        let times =
+            Times { lease: supervision.lease, deadline: supervision.deadline, keep: supervision.keep };
+        let commands = reads.partitions.iter().map(|p| supervision.topology.commands(*p)).collect();
+        let reader =
+            Reader::new(reads.clone(), to, &supervision.keys, node, times, ready_tx).beside(commands);
         tasks.spawn(reader.run(supervision.reading.clone()));
         readers.push(ready);
     }
@@ -117,6 +122,7 @@ async fn follow(supervision: &Supervision, node: u64, mut readers: Vec<watch::Re
             LinkStatus::Stopped => Some("stopped".to_owned()),
         });
         let reason = absent.or_else(|| (!reading).then(|| "the inboxes are being registered".to_owned()));
+        metrics::gauge!(crate::telemetry::metrics::REDIS_AWAY).set(f64::from(u8::from(reason.is_some())));
         if reason.is_none() {
             supervision.node.send_if_modified(|known| known.replace(node) != Some(node));
         }

@@ -87,6 +87,8 @@ pub(super) enum Done {
     Filled {
         channel: Channel,
         from: Position,
+        /// [`Actor::doubts`] when it was asked.
+        doubts: u64,
         outcome: Result<Range, BrokerError>,
     },
     Scanned {
@@ -97,6 +99,8 @@ pub(super) enum Done {
     Checked {
         batch: Vec<(Channel, Option<Position>)>,
         interests: Vec<String>,
+        /// [`Actor::doubts`] when it was asked.
+        doubts: u64,
         outcome: Result<super::resync::Differing, BrokerError>,
     },
     Changed {
@@ -139,6 +143,8 @@ pub struct Actor {
     /// Interests that must be told to Redis again.
     pub(super) unconfirmed: VecDeque<String>,
     pub(super) checking: bool,
+    /// Re-syncs so far: an answer to a question from before the last one settles no doubt.
+    pub(super) doubts: u64,
     /// Channels that the inbox brings and nobody listens to.
     pub(super) strays: HashSet<Channel>,
     pub(super) ticks: u64,
@@ -166,6 +172,7 @@ impl Actor {
             unchecked: VecDeque::new(),
             unconfirmed: VecDeque::new(),
             checking: false,
+            doubts: 0,
             strays: HashSet::new(),
             ticks: 0,
             members: Members::default(),
@@ -258,9 +265,13 @@ impl Actor {
             Done::Read { channel, version, subscribed, part, outcome } => {
                 self.finish_read(&channel, version, subscribed, part, outcome);
             }
-            Done::Filled { channel, from, outcome } => self.finish_fill(&channel, from, outcome),
+            Done::Filled { channel, from, doubts, outcome } => {
+                self.finish_fill(&channel, from, doubts, outcome);
+            }
             Done::Scanned { pattern, subscriber, outcome } => self.finish_scan(&pattern, subscriber, outcome),
-            Done::Checked { batch, interests, outcome } => self.finish_check(batch, interests, outcome),
+            Done::Checked { batch, interests, doubts, outcome } => {
+                self.finish_check(batch, interests, doubts, outcome);
+            }
             Done::Changed { changes, outcome } => self.finish_changes(changes, outcome),
             Done::ListedChannels { pattern, number, outcome } => {
                 self.finish_listed_channels(&pattern, number, outcome);

@@ -1,7 +1,7 @@
 //! Sends what the combiner has collected.
 
 use super::{
-    super::scripts,
+    super::{combiner::wrong_server, scripts},
     actor::{Actor, Done},
 };
 
@@ -19,7 +19,13 @@ impl Actor {
         args.push(self.environment.inbox_max.to_string().into());
         args.push(self.environment.catalogue_max.to_string().into());
         let sent = self.combiner.next_batch(&self.beliefs, &mut args);
-        let call = caller.call(&scripts::PUBLISH, args);
-        self.later(async move { Done::Published { sent, outcome: call.await.map_err(Into::into) } });
+        let (call, connection) = (caller.call(&scripts::PUBLISH, args), caller.connection);
+        self.later(async move {
+            let outcome = call.await;
+            if let Some(error) = outcome.as_ref().ok().and_then(wrong_server) {
+                connection.end(&error.to_string());
+            }
+            Done::Published { sent, outcome: outcome.map_err(Into::into) }
+        });
     }
 }

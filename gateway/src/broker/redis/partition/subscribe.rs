@@ -301,7 +301,7 @@ impl Actor {
         }
     }
 
-    fn forget_unused(&mut self) {
+    pub(super) fn forget_unused(&mut self) {
         let channels: Vec<Channel> = self.slots.keys().cloned().collect();
         for channel in channels {
             self.forget_if_unused(&channel);

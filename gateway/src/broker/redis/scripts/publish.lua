@@ -115,9 +115,10 @@ local function append(key, channel, blob, epoch, size, keep, refresh, time)
   return id
 end
 
--- A node without inbox is gone. Another failure here must not fail what is already stored: the node finds the hole.
+-- A node without inbox is gone. Another failure here must not fail what is already stored: the node finds the hole. What
+-- is not stored nobody would find: if no inbox takes it (out of memory, a replica), it fails.
 local function fan_out(channel, position, blob, time)
-  local gone
+  local gone, taken, refusal
   -- One field for what is short: each costs in the entry, in the reply of the reader, and there again to parse.
   local head = position .. ' ' .. time .. ' ' .. channel
   for _, node in ipairs(listeners[channel]) do
@@ -126,7 +127,14 @@ local function fan_out(channel, position, blob, time)
     if not id then
       gone = gone or {}
       gone[node] = true
+    elseif type(id) == 'table' then
+      refusal = id
+    else
+      taken = true
     end
+  end
+  if refusal and position == '' and not taken then
+    error(refusal)
   end
   if gone then
     local kept = {}
