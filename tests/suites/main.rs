@@ -20,6 +20,7 @@ mod outage_stop;
 mod patterns;
 mod presence;
 mod presence_cli;
+mod presence_slow;
 mod presence_view;
 mod recover_storm;
 mod redis_absent;

@@ -93,6 +93,12 @@ impl Session {
             self.close(CloseCode::ChannelLimit, &reason, fx);
             return None;
         }
+        self.take_slots(&mut plan);
+        Some(Ok(plan))
+    }
+
+    /// Notes what a plan that is sound will make of the subscriptions.
+    fn take_slots(&mut self, plan: &mut Plan) {
         for item in &mut plan.items {
             item.slot = self.next_slot;
             self.next_slot += 1;
@@ -108,7 +114,6 @@ impl Session {
                 (held.ephemeral, held.watch) = (change.ephemeral, change.watch);
             }
         }
-        Some(Ok(plan))
     }
 
     /// Checks one subscription: what it names and where it is to start.

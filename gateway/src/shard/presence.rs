@@ -8,12 +8,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, join_all};
 
-use super::{Shard, State, frames::encode};
+use super::{ConnId, Shard, State, frames::encode};
 use crate::{
     broker::{BrokerError, PresenceEvent},
     channel::{Channel, Target},
     error::CloseCode,
-    session::{Change, Item, Now, presence_frame},
+    session::{Change, Item, Now, ReplyTo, presence_frame},
     transport::Wire,
 };
 
@@ -116,6 +116,23 @@ impl Shard {
             self.0.broker.leave(channel.clone(), connection.session.id(), connection.owner);
         }
         self.unwatch(state, key);
+    }
+
+    /// Asks the broker who is on `channel`.
+    pub(super) fn ask_presence(
+        &self,
+        state: &mut State,
+        id: ConnId,
+        reply: ReplyTo,
+        channel: Channel,
+        limit: usize,
+    ) {
+        let page = self.0.broker.presence(channel.clone(), limit);
+        self.operate(state, id, page, move |shard, result| {
+            shard.with_session(id, |_, session, now, fx| {
+                session.presence_done(now, reply, &channel, result, fx);
+            });
+        });
     }
 
     /// Tells of a join or leave: each connection once, and never the one that it is about.
