@@ -201,9 +201,9 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "SESSION  USER  CLIENT           CONNECTED",
+                "SESSION  USER  CLIENT          CONNECTED",
                 "s-1      -     phone\\u{1b}[2J  2026-01-01T00:00:00.500Z",
-                "s-22     -     ä                2026-01-01T00:00:00.500Z",
+                "s-22     -     ä               2026-01-01T00:00:00.500Z",
             ]
         );
     }
