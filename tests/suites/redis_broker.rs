@@ -14,7 +14,7 @@ use streamgate::{
         conformance::Recorder,
         redis::{BootError, RedisBroker, RedisOptions},
     },
-    channel::{Channel, Pattern},
+    channel::{Channel, Pattern, Target},
     policy::{ChannelPolicy, Policies},
     position::Position,
 };
@@ -399,6 +399,33 @@ async fn incarnations_are_never_used_twice_and_shutdown_leaves_no_interest() {
     assert!(left.lines().all(|key| key.ends_with(":meta") || key.contains("{deployment}")), "{left}");
     let refused = first.publish(publish("a", "1")).await.unwrap_err();
     assert_eq!(refused, BrokerError::Stopped);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn interest_that_ends_and_begins_again_while_redis_forgets_the_scripts_is_there() {
+    let server = RedisServer::start_default();
+    let (publisher, reader) = (node(&server).await, node(&server).await);
+    let (sink, recorder) = listener(&reader);
+    let names: Vec<String> = (0..20).map(|n| format!("c.{n}")).collect();
+    join_all(names.iter().map(|name| subscribe(&reader, sink, name, Start::Live))).await;
+    server.cli(&["SCRIPT", "FLUSH"]);
+    // Each call is made once more behind others: the end of interest may come after its new beginning.
+    let again = names.iter().map(|name| {
+        reader.unsubscribe(sink, Target::parse(name).unwrap());
+        subscribe(&reader, sink, name, Start::Live)
+    });
+    join_all(again).await;
+    for name in &names {
+        published(&publisher, name, "1").await;
+    }
+    let mut told: Vec<String> = Vec::new();
+    for _ in &names {
+        told.push(next(&recorder).await.0);
+    }
+    told.sort();
+    let mut names = names;
+    names.sort();
+    assert_eq!(told, names);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

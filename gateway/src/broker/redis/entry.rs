@@ -29,6 +29,13 @@ pub enum InboxContent {
     Publication(Arc<Publication>),
     /// Of a channel that is watched.
     Presence(PresenceEvent),
+    /// Another node took a member over that this one held.
+    Taken {
+        /// Where.
+        channel: Channel,
+        /// Who.
+        session: String,
+    },
 }
 
 /// Reads `<epoch>-<offset>`.
@@ -73,7 +80,8 @@ pub fn history_entry(channel: &Channel, entry: &Reply) -> Result<Arc<Publication
 }
 
 /// Reads one entry of an inbox: `[id, [m, "<position> <time> <channel>", b, blob]]` is a publication, without position if
-/// nothing is before the first space; `[id, [p, "<j or l> <channel>", b, member]]` is a join or leave.
+/// nothing is before the first space; `[id, [p, "<j, l or t> <channel>", b, member]]` is a join or leave, or a
+/// member that was taken over.
 ///
 /// # Errors
 /// [`BrokerError::Damaged`] if not even its sequence can be read.
@@ -81,23 +89,27 @@ pub fn inbox_entry(entry: &Reply) -> Result<InboxEntry, BrokerError> {
     let [id, fields] = pair(entry)?;
     let sequence = position_of(id.as_bytes()?)?.offset;
     let content = match fields.as_array()?.first() {
-        Some(Reply::Bulk(name)) if &name[..] == b"p" => inbox_presence(fields).map(InboxContent::Presence),
+        Some(Reply::Bulk(name)) if &name[..] == b"p" => inbox_presence(fields),
         _ => inbox_publication(fields).map(InboxContent::Publication),
     };
     Ok(InboxEntry { sequence, content })
 }
 
-fn inbox_presence(fields: &Reply) -> Result<PresenceEvent, BrokerError> {
+fn inbox_presence(fields: &Reply) -> Result<InboxContent, BrokerError> {
     let head = field(fields, b"p")?.as_str()?;
     let damaged = || BrokerError::Damaged(format!("{head:?} is not the head of a join or leave"));
     let (action, channel) = head.split_once(' ').ok_or_else(damaged)?;
-    let action = match action {
-        "j" => PresenceAction::Join,
-        "l" => PresenceAction::Leave,
-        _ => return Err(damaged()),
-    };
     let channel = Channel::parse(channel).map_err(|error| BrokerError::Damaged(error.to_string()))?;
-    Ok(PresenceEvent { channel, action, member: Arc::new(member(field(fields, b"b")?.as_bytes()?)?) })
+    let member = member(field(fields, b"b")?.as_bytes()?)?;
+    let event = |action, member| {
+        InboxContent::Presence(PresenceEvent { channel: channel.clone(), action, member: Arc::new(member) })
+    };
+    match action {
+        "j" => Ok(event(PresenceAction::Join, member)),
+        "l" => Ok(event(PresenceAction::Leave, member)),
+        "t" => Ok(InboxContent::Taken { channel, session: member.session_id }),
+        _ => Err(damaged()),
+    }
 }
 
 /// Reads a member. Its strings are copied out of the read buffer by decoding.
@@ -185,6 +197,8 @@ mod tests {
         let InboxContent::Presence(event) = entry("l a.b").unwrap() else { panic!() };
         assert_eq!((event.action, event.channel.as_str()), (PresenceAction::Leave, "a.b"));
         assert_eq!(*event.member, member);
+        let InboxContent::Taken { session, .. } = entry("t a.b").unwrap() else { panic!() };
+        assert_eq!(session, "s");
         assert!(entry("x a.b").is_err() && entry("j").is_err());
         let held = [b"17/1 ", member.encode_to_vec().as_slice()].concat();
         assert_eq!(held_member(&held).unwrap(), member);
