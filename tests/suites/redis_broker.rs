@@ -502,10 +502,13 @@ async fn time_to_live_is_refreshed_so_that_history_outlives_the_last_publication
     let begun = Instant::now();
     let mut sent = 0;
     while begun.elapsed() < Duration::from_secs(3) {
+        let at = Instant::now();
         published(&node, "a", "x").await;
         sent += 1;
-        let left: i64 = server.cli(&["PTTL", std::str::from_utf8(&key).unwrap()]).parse().unwrap();
-        assert!(left >= 900, "{left} ms left");
+        let left: u64 = server.cli(&["PTTL", std::str::from_utf8(&key).unwrap()]).parse().unwrap();
+        // On a busy machine it takes a while to ask.
+        let promised = Duration::from_millis(left) + at.elapsed();
+        assert!(promised >= Duration::from_millis(990), "{left} ms left");
     }
     let refreshes = calls(&server, "pexpire");
     assert!(refreshes < 32 + sent / 2, "{refreshes} PEXPIRE for {sent} publishes");
