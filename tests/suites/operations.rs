@@ -12,9 +12,18 @@ use streamgate_proto::v1::{Position, start_from::Point};
 
 /// Metrics that only a node on Redis has something to say about.
 fn needs_redis(name: &str) -> bool {
-    ["redis_", "inbox_", "publish_batch_", "gaps_", "backfills_", "history_reads_", "resyncs_"]
-        .iter()
-        .any(|part| name.starts_with(&format!("streamgate_{part}")))
+    let parts = [
+        "redis_",
+        "inbox_",
+        "publish_batch_",
+        "gaps_",
+        "backfills_",
+        "history_reads_",
+        "resyncs_",
+        "presence_",
+        "leases_",
+    ];
+    parts.iter().any(|part| name.starts_with(&format!("streamgate_{part}")))
 }
 
 /// Metrics that this traffic cannot cause: the slow consumer's suite does, and overload does.

@@ -293,6 +293,22 @@ async fn joins_and_leaves_that_redis_did_not_answer_are_told_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_join_of_the_node_that_a_client_has_left_does_not_end_its_membership() {
+    let server = RedisServer::start_default();
+    let (left, reached) = (node(&server).await, node(&server).await);
+    let mut watcher = Watcher::new(&left, "room").await;
+    // The client has gone from one node to the other, but the first one's join comes after the second one's.
+    join(&reached, "room", "s").await;
+    join(&left, "room", "s").await;
+    left.leave(channel("room"), "s", Owner(1));
+    watcher.expect(PresenceAction::Join, "s").await;
+    watcher.expect(PresenceAction::Leave, "s").await;
+    watcher.expect(PresenceAction::Join, "s").await;
+    reached.leave(channel("room"), "s", Owner(1));
+    becomes(&reached, "room", 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shutdown_announces_its_leaves_and_leaves_nothing_behind() {
     let server = RedisServer::start_default();
     let (first, second) = (node(&server).await, node(&server).await);

@@ -75,7 +75,9 @@ async fn a_member_is_taken_over_kept_and_left_only_by_who_holds_it() {
         [1, 0, 0]
     );
     assert_eq!(bench.change("8", &[["leave", "a", "s"], ["keep", "a", "s"]]).await, [0, 2]);
+    bench.cli(&["XADD", "in:7", "7-1", "x", "y"]);
     assert_eq!(bench.change("8", &[["join", "a", "s"]]).await, [0]);
+    assert_eq!(bench.cli(&["XLEN", "in:7"]), "2", "the former holder is told");
     assert_eq!(bench.cli(&["SISMEMBER", "n:7", "ms a"]), "0");
     assert_eq!(bench.cli(&["SISMEMBER", "n:8", "ms a"]), "1");
     assert_eq!(bench.change("7", &[["leave", "a", "s"], ["keep", "a", "s"]]).await, [0, 2]);

@@ -14,7 +14,7 @@ use streamgate::{
         conformance::Recorder,
         redis::{BootError, RedisBroker, RedisOptions},
     },
-    channel::{Channel, Pattern},
+    channel::{Channel, Pattern, Target},
     policy::{ChannelPolicy, Policies},
     position::Position,
 };
@@ -402,6 +402,33 @@ async fn incarnations_are_never_used_twice_and_shutdown_leaves_no_interest() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn interest_that_ends_and_begins_again_while_redis_forgets_the_scripts_is_there() {
+    let server = RedisServer::start_default();
+    let (publisher, reader) = (node(&server).await, node(&server).await);
+    let (sink, recorder) = listener(&reader);
+    let names: Vec<String> = (0..20).map(|n| format!("c.{n}")).collect();
+    join_all(names.iter().map(|name| subscribe(&reader, sink, name, Start::Live))).await;
+    server.cli(&["SCRIPT", "FLUSH"]);
+    // Each call is made once more behind others: the end of interest may come after its new beginning.
+    let again = names.iter().map(|name| {
+        reader.unsubscribe(sink, Target::parse(name).unwrap());
+        subscribe(&reader, sink, name, Start::Live)
+    });
+    join_all(again).await;
+    for name in &names {
+        published(&publisher, name, "1").await;
+    }
+    let mut told: Vec<String> = Vec::new();
+    for _ in &names {
+        told.push(next(&recorder).await.0);
+    }
+    told.sort();
+    let mut names = names;
+    names.sort();
+    assert_eq!(told, names);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn interest_that_redis_was_not_told_the_end_of_is_withdrawn_when_entries_come_for_nobody() {
     let server = RedisServer::start_default();
     let (publisher, reader) = (node(&server).await, node(&server).await);
@@ -475,10 +502,13 @@ async fn time_to_live_is_refreshed_so_that_history_outlives_the_last_publication
     let begun = Instant::now();
     let mut sent = 0;
     while begun.elapsed() < Duration::from_secs(3) {
+        let at = Instant::now();
         published(&node, "a", "x").await;
         sent += 1;
-        let left: i64 = server.cli(&["PTTL", std::str::from_utf8(&key).unwrap()]).parse().unwrap();
-        assert!(left >= 900, "{left} ms left");
+        let left: u64 = server.cli(&["PTTL", std::str::from_utf8(&key).unwrap()]).parse().unwrap();
+        // On a busy machine it takes a while to ask.
+        let promised = Duration::from_millis(left) + at.elapsed();
+        assert!(promised >= Duration::from_millis(990), "{left} ms left");
     }
     let refreshes = calls(&server, "pexpire");
     assert!(refreshes < 32 + sent / 2, "{refreshes} PEXPIRE for {sent} publishes");

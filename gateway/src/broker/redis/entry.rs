@@ -29,6 +29,13 @@ pub enum InboxContent {
     Publication(Arc<Publication>),
     /// Of a channel that is watched.
     Presence(PresenceEvent),
+    /// Another node took a member over that this one held.
+    Taken {
+        /// Where.
+        channel: Channel,
+        /// Who.
+        session: String,
+    },
 }
 
 /// Reads `<epoch>-<offset>`.
@@ -73,7 +80,8 @@ pub fn history_entry(channel: &Channel, entry: &Reply) -> Result<Arc<Publication
 }
 
 /// Reads one entry of an inbox, `[id, [head, blob, head, blob...]]`. A head of `<position> <time> <channel>` is that of a
-/// publication (no position: nothing before the first space), `<j or l> <channel>` that of a join or leave. The first pair
+/// publication (no position: nothing before the first space), `<j, l or t> <channel>` that of a join or
+/// leave, or of a member that was taken over. The first pair
 /// has the entry's sequence, the others follow it: so does the stream's last ID, though no entry has it
 /// (`scripts/publish.lua`).
 ///
@@ -94,17 +102,24 @@ fn inbox_content(pair: &[Reply]) -> Result<InboxContent, BrokerError> {
         return Err(ReplyError::Length { expected: 2, got: pair.len() }.into());
     };
     let head = head.as_str()?;
+    let event = |action, channel: &str| {
+        let (channel, member) = member_of(channel, blob)?;
+        Ok(InboxContent::Presence(PresenceEvent { channel, action, member: Arc::new(member) }))
+    };
     match head.split_once(' ') {
-        Some(("j", channel)) => inbox_presence(PresenceAction::Join, channel, blob),
-        Some(("l", channel)) => inbox_presence(PresenceAction::Leave, channel, blob),
+        Some(("j", channel)) => event(PresenceAction::Join, channel),
+        Some(("l", channel)) => event(PresenceAction::Leave, channel),
+        Some(("t", channel)) => {
+            let (channel, member) = member_of(channel, blob)?;
+            Ok(InboxContent::Taken { channel, session: member.session_id })
+        }
         _ => inbox_publication(head, blob).map(InboxContent::Publication),
     }
 }
 
-fn inbox_presence(action: PresenceAction, channel: &str, blob: &Reply) -> Result<InboxContent, BrokerError> {
+fn member_of(channel: &str, blob: &Reply) -> Result<(Channel, Member), BrokerError> {
     let channel = Channel::parse(channel).map_err(|error| BrokerError::Damaged(error.to_string()))?;
-    let member = Arc::new(member(blob.as_bytes()?)?);
-    Ok(InboxContent::Presence(PresenceEvent { channel, action, member }))
+    Ok((channel, member(blob.as_bytes()?)?))
 }
 
 /// Reads a member. Its strings are copied out of the read buffer by decoding.
@@ -181,7 +196,7 @@ mod tests {
     fn published(entry: &InboxEntry) -> Option<&Publication> {
         match entry.content.as_ref().ok()? {
             InboxContent::Publication(publication) => Some(publication),
-            InboxContent::Presence(_) => None,
+            InboxContent::Presence(_) | InboxContent::Taken { .. } => None,
         }
     }
 
@@ -196,6 +211,8 @@ mod tests {
         let InboxContent::Presence(event) = entry("l a.b").unwrap() else { panic!() };
         assert_eq!((event.action, event.channel.as_str()), (PresenceAction::Leave, "a.b"));
         assert_eq!(*event.member, member);
+        let InboxContent::Taken { session, .. } = entry("t a.b").unwrap() else { panic!() };
+        assert_eq!(session, "s");
         assert!(entry("x a.b").is_err() && entry("j").is_err());
         let held = [b"17/1 ", member.encode_to_vec().as_slice()].concat();
         assert_eq!(held_member(&held).unwrap(), member);

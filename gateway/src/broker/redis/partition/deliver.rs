@@ -26,6 +26,7 @@ impl Actor {
             match entry.content {
                 Ok(InboxContent::Publication(publication)) => self.take_publication(publication),
                 Ok(InboxContent::Presence(event)) => self.take_presence(event),
+                Ok(InboxContent::Taken { channel, session }) => self.take_over(channel, session),
                 // A channel with history finds the hole by itself.
                 Err(error) => tracing::error!(sequence = entry.sequence, %error, "an inbox entry is damaged"),
             }

@@ -54,12 +54,13 @@ impl Known {
         self.heard = None;
     }
 
-    /// Compares with what was listed. Who is absent for the second time has left, if this is a `second` look.
-    pub fn compare(&mut self, listed: Vec<Arc<Member>>, second: bool) -> Difference {
+    /// Compares with what was listed. Who is absent for the second time has left, if this is a `second` look. A listing
+    /// that is not `whole` says nothing of those who are not in it.
+    pub fn compare(&mut self, listed: Vec<Arc<Member>>, whole: bool, second: bool) -> Difference {
         let heard = self.heard.take().unwrap_or_default();
         let mut difference = Difference::default();
         let mut absent: HashSet<String> =
-            self.members.keys().filter(|session| !heard.contains(*session)).cloned().collect();
+            self.members.keys().filter(|session| whole && !heard.contains(*session)).cloned().collect();
         for member in listed {
             absent.remove(&member.session_id);
             if !heard.contains(&member.session_id)
@@ -112,10 +113,20 @@ mod tests {
         known.begin();
         known.apply(Leave, &member("left"));
         known.apply(Join, &member("came"));
-        let difference = known.compare(vec![member("left"), member("missed")], false);
+        let difference = known.compare(vec![member("left"), member("missed")], true, false);
         assert_eq!(sessions(&difference.joined), ["missed"]);
         assert!(difference.left.is_empty() && !difference.doubtful);
         assert_eq!(known.members.len(), 2);
+    }
+
+    #[test]
+    fn a_listing_that_was_cut_ends_nobody() {
+        let mut known = Known::default();
+        known.apply(Join, &member("a"));
+        for _ in 0..2 {
+            known.begin();
+            assert_eq!(known.compare(Vec::new(), false, true), Difference::default());
+        }
     }
 
     #[test]
@@ -125,17 +136,17 @@ mod tests {
             known.apply(Join, &member(session));
         }
         known.begin();
-        let first = known.compare(Vec::new(), false);
+        let first = known.compare(Vec::new(), true, false);
         assert!(first.doubtful && first.left.is_empty());
         // Its node told Redis of it again: nobody who watches missed it.
         assert!(!known.apply(Join, &member("late")));
         known.begin();
-        let second = known.compare(vec![member("back"), member("late")], true);
+        let second = known.compare(vec![member("back"), member("late")], true, true);
         assert_eq!((sessions(&second.left), second.joined.len(), second.doubtful), (vec!["gone"], 0, false));
         assert!(!known.apply(Leave, &member("gone")));
         // Absent for the first time in a second look: looked for again.
         known.begin();
-        let third = known.compare(vec![member("back")], true);
+        let third = known.compare(vec![member("back")], true, true);
         assert!(third.doubtful && third.left.is_empty());
     }
 }

@@ -20,7 +20,7 @@ const PAGE: usize = 500;
 /// Channels of one page.
 const CHANNELS_PAGE: usize = 1_000;
 /// Most members of one channel that are listed for watchers, or answered.
-const GREATEST_LISTING: usize = 100_000;
+pub(super) const GREATEST_LISTING: usize = 100_000;
 /// Most channels with members that one pattern is looked up in.
 const GREATEST_LOOK: usize = 100_000;
 

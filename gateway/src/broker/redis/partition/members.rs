@@ -3,7 +3,10 @@
 //!
 //! Redis knows only which node holds a member. Which owner on this node does is decided here, where all of them pass.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    time::Instant,
+};
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -46,6 +49,8 @@ struct Mine {
     owner: Owner,
     /// Encoded.
     member: Bytes,
+    /// When it was asked for.
+    since: Instant,
 }
 
 /// What is asked for, in order.
@@ -203,7 +208,7 @@ impl Actor {
         reply: oneshot::Sender<Result<(), BrokerError>>,
     ) {
         let (key, bytes) = ((channel, member.session_id.clone()), Bytes::from(member.encode_to_vec()));
-        self.members.put(&key, Mine { owner, member: bytes.clone() });
+        self.members.put(&key, Mine { owner, member: bytes.clone(), since: Instant::now() });
         self.members.contested.remove(&key);
         self.members.steps.push_back(Step::Join { key, member: bytes, reply });
     }
@@ -213,6 +218,20 @@ impl Actor {
         if self.members.remove(&key, owner) {
             self.members.contested.remove(&key);
             self.members.steps.push_back(Step::Leave { key });
+        }
+    }
+
+    /// Another node has taken a member over. Most often its client has gone there, and this node has yet to notice. But
+    /// when both asked at about the same time, the other's call may have been the late one.
+    pub(super) fn take_over(&mut self, channel: Channel, session: String) {
+        let key = (channel, session);
+        let Some(mine) = self.members.get(&key) else { return };
+        if mine.since.elapsed() < 2 * self.environment.deadline {
+            self.members.contested.insert(key);
+        } else {
+            let owner = mine.owner;
+            self.members.remove(&key, owner);
+            self.members.contested.remove(&key);
         }
     }
 

@@ -21,6 +21,8 @@ use crate::{
 
 /// Ticks between two checks of quiet channels.
 const CHECK_TICKS: u64 = 5;
+/// Ticks between two attempts to get members that another node holds.
+const CONTEST_TICKS: u64 = 2;
 /// A channel with a delivery within this time is not quiet.
 const QUIET: Duration = Duration::from_secs(5);
 /// As [`QUIET`], for a channel that recoveries are served of from memory: its history may be removed elsewhere, which only
@@ -59,7 +61,7 @@ impl Actor {
         self.rescan_if_needed();
         self.audit_next();
         self.look_again();
-        self.settle_members(self.ticks.is_multiple_of(CHECK_TICKS));
+        self.settle_members(self.ticks.is_multiple_of(CONTEST_TICKS));
     }
 
     /// Something may be missing from the inbox, or Redis may have forgotten this node's interest.

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use super::{
     Permit,
     actor::{Actor, Done},
-    member_calls::{list_channels, list_members},
+    member_calls::{GREATEST_LISTING, list_channels, list_members},
     watching::{UnderWay, Watcher},
 };
 use crate::{
@@ -50,12 +50,15 @@ impl Actor {
 
     pub(super) fn unwatch(&mut self, sink: SinkId, target: &Target) {
         let watching = &mut self.watching;
-        watching.interest.remove(target, sink);
+        let mut ended = watching.interest.remove(target, sink);
         let ours = |watcher: &mut Watcher| watcher.sink == sink && watcher.target == *target;
         for watcher in watching.waiting.extract_if(.., ours) {
+            ended = true;
             let _ = watcher.reply.send(Ok(()));
         }
-        self.end_watch_if_unwanted(target);
+        if ended {
+            self.end_watch_if_unwanted(target);
+        }
     }
 
     /// Tells Redis of the end of a watch, and forgets who was there.
@@ -178,7 +181,11 @@ impl Actor {
             let Some(channel) = self.watching.take_next() else { return };
             self.watching.count += 1;
             let number = self.watching.count;
-            let second = self.watching.second.remove(&channel).is_some();
+            let lease = self.environment.lease;
+            let second = self.watching.second.get(&channel).is_some_and(|at| at.elapsed() >= lease);
+            if second {
+                self.watching.second.remove(&channel);
+            }
             let registers = self.watching.wants_exactly(&channel);
             self.watching.listing.insert(channel.clone(), UnderWay { number, second, registers });
             self.watching.known.entry(channel.clone()).or_default().begin();
@@ -242,11 +249,12 @@ impl Actor {
     }
 
     fn take_listing(&mut self, channel: &Channel, page: PresencePage, listing: UnderWay) {
-        if page.count > page.members.len() as u64 {
+        let whole = page.members.len() < GREATEST_LISTING;
+        if !whole {
             tracing::warn!(%channel, members = page.count, "too many members: not all are compared after a re-sync");
         }
         let known = self.watching.known.entry(channel.clone()).or_default();
-        let difference = known.compare(page.members, listing.second);
+        let difference = known.compare(page.members, whole, listing.second);
         if difference.doubtful {
             self.watching.second.insert(channel.clone(), Instant::now());
         }

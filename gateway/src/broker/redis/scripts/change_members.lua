@@ -1,8 +1,8 @@
 -- Joins and leaves of a node's members, in order.
 -- KEYS and ARGV[1] to ARGV[3]: see presence.lua
 -- then 5 for each change: action, channel, session, member, '1' to announce it and its leave, else '0'. Actions:
---   `join`: takes the member over from whoever holds it; `keep`: the same, but not from another node; `leave`: ends it
---   if this node holds it
+--   `join`: takes the member over from whoever holds it, and tells that node; `keep`: the same, but not from another
+--   node; `leave`: ends it if this node holds it
 -- Result: { count, outcome... }: 1 the member came or went, 0 nothing to announce, 2 another node holds it
 local WIDTH, FIRST = 5, 4
 
@@ -15,6 +15,9 @@ local function put(action, channel, session, member, told)
       return 2
     end
     redis.call('SREM', base .. 'n:' .. holder, item)
+    -- The former holder forgets it; unless it has only just asked for it, and this call was late.
+    redis.pcall('XADD', base .. 'in:' .. holder, 'NOMKSTREAM', 'MAXLEN', '~', inbox_max, holder .. '-*',
+      't ' .. channel, member)
   end
   local value = node .. '/' .. told .. ' ' .. member
   redis.call('SADD', base .. 'n:' .. node, item)
