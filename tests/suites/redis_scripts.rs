@@ -151,7 +151,7 @@ async fn a_caller_that_knows_a_former_replid_is_refused_before_anything_is_writt
     bench.position(one("a")).await;
     let before = bench.meta();
     let head = [BASE, "former"].map(Bytes::from);
-    let publish = ["1000", "1000", "a", "blob", "", "1000", "60000", "0", "", "60000"].map(Bytes::from);
+    let publish = ["1000", "1000", "0", "1", "1000", "60000", "0", "60000", "a", "blob", "", "1", ""].map(Bytes::from);
     let publish = head.iter().cloned().chain(publish).collect();
     let keys = vec![Bytes::from(format!("{BASE}meta"))];
     let outcome = bench.connection.call_script(&scripts::PUBLISH, keys, publish, DEADLINE).await;
@@ -407,7 +407,7 @@ async fn pattern_interest_is_found_by_its_prefix_and_forgotten_with_its_last_nod
         bench.publish(&[one("a.b.c")]).await;
         assert_eq!(inbox_entries(&bench, "7").await.len(), 1);
         assert_eq!(inbox_entries(&bench, "8").await.last(), Some(&(5, 1)));
-        bench.call(&scripts::LEAVE, [BASE, "8", "100"].map(str::to_owned).to_vec()).await;
+        bench.call(&scripts::LEAVE, [BASE, "8", "1000", "100"].map(str::to_owned).to_vec()).await;
         assert_eq!(bench.cli(&["EXISTS", "prefixes"]), "0", "nobody listens to patterns");
     }
 }
