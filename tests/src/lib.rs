@@ -5,6 +5,7 @@
 //! - [`raw::RawClient`]: a client that shows every frame, over any transport ([`raw::Via`]).
 //! - [`events`]: events and requests in few words. [`scrape`]: HTTP and `/metrics`.
 //! - [`redis_server::RedisServer`]: a real Redis. [`cluster::Cluster`]: nodes on one, and clients of the library for them.
+//! - [`certificates::Authority`]: certificates for TLS to Redis.
 //! - [`listening`]: what such clients receive. [`ledger::Ledger`]: what was acked against what was seen.
 //!
 //! ```ignore
@@ -19,6 +20,7 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "in a test harness the panic is the report")]
 
+pub mod certificates;
 pub mod cluster;
 pub mod events;
 pub mod gateway;

@@ -1,10 +1,9 @@
 //! The `broker` section.
 
-use std::time::Duration;
-
 use super::{
     checks::Checks,
-    runtime::{BrokerConfig, MemoryConfig, Password, RedisConfig},
+    redis::redis,
+    runtime::{BrokerConfig, MemoryConfig},
     schema::{Broker, Redis},
     units::Size,
 };
@@ -74,59 +73,5 @@ fn ignored(checks: &mut Checks, keys: &Redis) {
                 format!("has no meaning here and is ignored{instead}"),
             );
         }
-    }
-}
-
-fn redis(checks: &mut Checks, keys: Redis) -> RedisConfig {
-    let key = |name: &str| format!("broker.redis.{name}");
-    let addr = keys.addr.unwrap_or_else(|| "127.0.0.1:6379".to_owned());
-    let host_and_port = addr.rsplit_once(':').is_some_and(|(host, port)| {
-        !host.is_empty()
-            && !host.contains(['/', '@', ','])
-            && !host.contains(char::is_whitespace)
-            && port.parse::<u16>().is_ok_and(|port| port > 0)
-    });
-    if !host_and_port {
-        checks.wrong(&key("addr"), format!("`{addr}` is not host:port"));
-    }
-    let key_prefix = keys.key_prefix.unwrap_or_else(|| "streamgate".to_owned());
-    if key_prefix.contains(['{', '}']) || key_prefix.contains(char::is_whitespace) || key_prefix.len() > 64 {
-        // Braces would move the hash tag and with it the keys of a partition into different slots.
-        checks.wrong(
-            &key("key_prefix"),
-            format!("`{key_prefix}` must have at most 64 bytes, no braces and no white space"),
-        );
-    }
-    RedisConfig {
-        addr,
-        username: keys.username.filter(|name| !name.is_empty()),
-        password: keys.password.filter(|word| !word.is_empty()).map(Password::new),
-        db: checks.number(&key("db"), keys.db, 0, 0..=255),
-        key_prefix,
-        partitions: checks.number(&key("partitions"), keys.partitions, 16, 1..=256),
-        connect_timeout: checks.span(
-            &key("connect_timeout"),
-            keys.connect_timeout,
-            Duration::from_secs(5),
-            10..=60_000,
-        ),
-        command_timeout: checks.span(
-            &key("command_timeout"),
-            keys.command_timeout,
-            Duration::from_secs(2),
-            10..=60_000,
-        ),
-        inbox_max_length: checks.number(
-            &key("inbox_max_length"),
-            keys.inbox_max_length,
-            100_000,
-            1_000..=10_000_000,
-        ),
-        inbox_ttl: checks.span(
-            &key("inbox_ttl"),
-            keys.inbox_ttl,
-            Duration::from_secs(60),
-            60_000..=86_400_000,
-        ),
     }
 }

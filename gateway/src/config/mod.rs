@@ -17,6 +17,7 @@ mod layer;
 mod listen;
 mod overrides;
 mod policies;
+mod redis;
 mod reload;
 mod runtime;
 mod schema;

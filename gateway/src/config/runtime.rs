@@ -5,6 +5,7 @@ use std::{fmt, time::Duration};
 use serde_yaml_ng::Value;
 
 use super::listen::ListenAddr;
+use crate::broker::redis::TlsOptions;
 use crate::policy::{ChannelPolicy, Limits, Policies, PolicyRule};
 
 /// Everything a node needs to know, checked. Made by [`load`](super::load); [`Config::default`] is what an empty
@@ -73,6 +74,8 @@ pub struct RedisConfig {
     pub username: Option<String>,
     /// Password of the user.
     pub password: Option<Password>,
+    /// How to speak TLS; none: plain TCP.
+    pub tls: Option<TlsOptions>,
     /// Logical database.
     pub db: u8,
     /// What every key starts with.
@@ -83,7 +86,7 @@ pub struct RedisConfig {
     pub connect_timeout: Duration,
     /// Longest that a command may take before its connection is given up.
     pub command_timeout: Duration,
-    /// Entries that an inbox keeps for a node that does not read, about.
+    /// Entries that an inbox keeps for a node that does not read, about; each partition has one.
     pub inbox_max_length: u64,
     /// How long an inbox outlives the last sign of its node.
     pub inbox_ttl: Duration,

@@ -81,6 +81,7 @@ section! {
         addr: String,
         username: String,
         password: String,
+        tls: Tls,
         db: u64,
         key_prefix: String,
         partitions: u64,
@@ -98,6 +99,17 @@ section! {
         write_timeout: Span,
         stream_approximate: bool,
         consumer_group: String,
+    }
+}
+
+section! {
+    /// `broker.redis.tls`
+    Tls {
+        enabled: bool,
+        ca_file: String,
+        cert_file: String,
+        key_file: String,
+        server_name: String,
     }
 }
 

@@ -33,11 +33,14 @@ fn options(config: &RedisConfig) -> Result<RedisOptions, StartError> {
     Ok(RedisOptions {
         username: config.username.clone(),
         password: config.password.as_ref().map(|password| password.reveal().to_owned()),
+        tls: config.tls.clone(),
         db: config.db,
         key_prefix: config.key_prefix.clone(),
         partitions: config.partitions,
         connect_timeout: config.connect_timeout,
         command_timeout: config.command_timeout,
+        inbox_max_length: config.inbox_max_length,
+        inbox_ttl: config.inbox_ttl,
         ..address
     })
 }

@@ -22,7 +22,7 @@ use fred::{
     interfaces::{ClientLike, EventInterface},
     types::{
         ClusterHash, ConnectHandle, CustomCommand, KeyspaceEvent, Message, Resp3Frame, RespVersion, Value,
-        config::{Config, ConnectionConfig, Server, ServerConfig, TcpConfig},
+        config::{Config, ConnectionConfig, Server, ServerConfig, TcpConfig, TlsConfig},
     },
 };
 use futures_util::FutureExt;
@@ -46,7 +46,7 @@ pub(super) struct Wire(Caller);
 impl Wire {
     /// Opens the socket, authenticates, selects the database. Safe to cancel.
     pub(super) async fn open(options: &RedisOptions) -> Result<Self, ConnectError> {
-        let client = client_for(options);
+        let client = client_for(options, tls_of(options).await?);
         let swallowed = (client.message_rx(), client.keyspace_event_rx());
         let wire = Self(Caller(Arc::new(Shared {
             client: client.clone(),
@@ -67,13 +67,7 @@ impl Wire {
         };
         match outcome {
             Ok(()) => Ok(wire),
-            Err(error) => {
-                let (address, reason) = (options.address(), error.details().to_owned());
-                Err(match error.kind() {
-                    ErrorKind::Auth => ConnectError::Denied { address, reason },
-                    _ => ConnectError::Unreachable { address, reason },
-                })
-            }
+            Err(error) => Err(refusal(options, &error)),
         }
     }
 
@@ -257,10 +251,39 @@ fn record(name: CommandName, blocks: bool, since: Instant, outcome: &Result<Repl
     }
 }
 
+/// What TLS needs, read anew from its files.
+async fn tls_of(options: &RedisOptions) -> Result<Option<TlsConfig>, ConnectError> {
+    let Some(tls) = options.tls.clone() else { return Ok(None) };
+    let read = tokio::task::spawn_blocking(move || tls.client_config()).await;
+    match read.unwrap_or_else(|error| Err(error.to_string())) {
+        Ok(config) => Ok(Some(TlsConfig::from(config))),
+        Err(reason) => Err(ConnectError::Untrusted { address: options.address(), reason }),
+    }
+}
+
+/// What a failed attempt means.
+fn refusal(options: &RedisOptions, error: &Error) -> ConnectError {
+    let (address, reason) = (options.address(), error.details().to_owned());
+    let tls = options.tls.is_some()
+        && ["peer certificate", "fatal alert", "corrupt message"].iter().any(|part| reason.contains(part));
+    match error.kind() {
+        ErrorKind::Auth => ConnectError::Denied { address, reason },
+        ErrorKind::Tls => ConnectError::Untrusted { address, reason },
+        _ if tls => ConnectError::Untrusted { address, reason },
+        _ => ConnectError::Unreachable { address, reason },
+    }
+}
+
 /// A client that connects once and never retries, redirects or reconnects.
-fn client_for(options: &RedisOptions) -> Client {
+fn client_for(options: &RedisOptions, tls: Option<TlsConfig>) -> Client {
+    let name = options.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+    let server = match name {
+        Some(name) => Server::new_with_tls(options.host.as_str(), options.port, Some(name.to_owned())),
+        None => Server::new(options.host.as_str(), options.port),
+    };
     let config = Config {
-        server: ServerConfig::Centralized { server: Server::new(options.host.as_str(), options.port) },
+        server: ServerConfig::Centralized { server },
+        tls,
         fail_fast: true,
         version: RespVersion::RESP2,
         username: options.username.clone(),

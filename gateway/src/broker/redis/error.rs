@@ -63,6 +63,14 @@ pub enum ConnectError {
         /// Why.
         reason: String,
     },
+    /// TLS: a file of ours, the certificate of the server, or ours in its eyes.
+    #[error("no trusted connection to Redis at {address}: {reason}")]
+    Untrusted {
+        /// `host:port`.
+        address: String,
+        /// Why.
+        reason: String,
+    },
     /// The server is a replica.
     #[error("Redis at {address} is not a master (role {role})")]
     NotMaster {

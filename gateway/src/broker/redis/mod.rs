@@ -37,6 +37,7 @@ mod script;
 pub mod scripts;
 mod sinks;
 mod supervision;
+mod tls;
 mod topology;
 
 pub use boot::BootReport;
@@ -50,3 +51,4 @@ pub use node::RedisBroker;
 pub use options::{InvalidAddress, RedisOptions};
 pub use reply::{RedisError, Reply, ReplyError};
 pub use script::Script;
+pub use tls::TlsOptions;

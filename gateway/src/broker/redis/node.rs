@@ -33,8 +33,6 @@ use crate::{
     policy::Policies,
 };
 
-/// Greatest length of an inbox; entries beyond are trimmed and the node re-syncs.
-const INBOX_MAX: u64 = 20_000;
 /// Most channels in the catalogue of a partition.
 const CATALOGUE_MAX: u64 = 1_000_000;
 /// Most positions in the answer to a pattern.
@@ -84,7 +82,7 @@ impl RedisBroker {
                 sinks: sinks.clone(),
                 node: node.clone(),
                 deadline: options.command_timeout,
-                inbox_max: INBOX_MAX,
+                inbox_max: options.inbox_max_length,
                 catalogue_max: CATALOGUE_MAX,
                 stop: stop.clone(),
             });
@@ -96,6 +94,7 @@ impl RedisBroker {
             keys: keys.clone(),
             inboxes,
             deadline: options.command_timeout,
+            keep: options.inbox_ttl,
             node: node_tx,
             status: status_tx,
             refused: boot_tx,

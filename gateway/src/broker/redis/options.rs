@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
+use super::tls::TlsOptions;
+
 /// Settings of the Redis broker, checked. `Debug` and `Display` never show the password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisOptions {
@@ -13,6 +15,8 @@ pub struct RedisOptions {
     pub username: Option<String>,
     /// Password of that user.
     pub password: Option<String>,
+    /// How to speak TLS; `None` is plain TCP.
+    pub tls: Option<TlsOptions>,
     /// Database number, 0 to 255. Default 0; always 0 in a Cluster.
     pub db: u8,
     /// Every key starts with this. Default `streamgate`.
@@ -23,6 +27,10 @@ pub struct RedisOptions {
     pub connect_timeout: Duration,
     /// Longest wait for the reply of a command that does not block; then the connection is thrown away. Default 3 s.
     pub command_timeout: Duration,
+    /// Entries that an inbox keeps for a node that does not read, about; each partition has one. Default 20,000.
+    pub inbox_max_length: u64,
+    /// How long an inbox outlives the last sign of its node. Default 60 s.
+    pub inbox_ttl: Duration,
     /// Shortest pause before another attempt to connect. Default 20 ms.
     pub backoff_min: Duration,
     /// Longest pause before another attempt to connect. Default 1 s.
@@ -36,11 +44,14 @@ impl Default for RedisOptions {
             port: 6379,
             username: None,
             password: None,
+            tls: None,
             db: 0,
             key_prefix: "streamgate".to_owned(),
             partitions: 16,
             connect_timeout: Duration::from_secs(3),
             command_timeout: Duration::from_secs(3),
+            inbox_max_length: 20_000,
+            inbox_ttl: Duration::from_secs(60),
             backoff_min: Duration::from_millis(20),
             backoff_max: Duration::from_secs(1),
         }
@@ -61,7 +72,8 @@ impl RedisOptions {
 
 impl fmt::Display for RedisOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "redis://{}/{}", self.address(), self.db)
+        let scheme = if self.tls.is_some() { "rediss" } else { "redis" };
+        write!(f, "{scheme}://{}/{}", self.address(), self.db)
     }
 }
 
@@ -71,11 +83,14 @@ impl fmt::Debug for RedisOptions {
             .field("address", &self.address())
             .field("username", &self.username)
             .field("password", &self.password.as_ref().map(|_| "***"))
+            .field("tls", &self.tls)
             .field("db", &self.db)
             .field("key_prefix", &self.key_prefix)
             .field("partitions", &self.partitions)
             .field("connect_timeout", &self.connect_timeout)
             .field("command_timeout", &self.command_timeout)
+            .field("inbox_max_length", &self.inbox_max_length)
+            .field("inbox_ttl", &self.inbox_ttl)
             .finish_non_exhaustive()
     }
 }
@@ -83,9 +98,9 @@ impl fmt::Debug for RedisOptions {
 /// An address that cannot be read. The text never repeats the input: it may hold a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidAddress {
-    /// Another scheme than `redis://`.
+    /// Another scheme than `redis://` or `rediss://`.
     #[error(
-        "the scheme `{0}://` is not supported: write redis://[user:password@]host[:port][/db] or host:port"
+        "the scheme `{0}://` is not supported: write redis[s]://[user:password@]host[:port][/db] or host:port"
     )]
     Scheme(String),
     /// No host.
@@ -109,16 +124,21 @@ impl FromStr for RedisOptions {
     type Err = InvalidAddress;
 
     /// Reads `redis://[user[:password]@]host[:port][/db]` or plain `host[:port]`; everything else is the default.
+    /// `rediss://` is TLS, by the authorities of the system.
     /// User and password are percent-decoded. `redis://:password@host` is the default user's password.
     fn from_str(text: &str) -> Result<Self, InvalidAddress> {
+        let mut options = Self::default();
         let rest = match text.split_once("://") {
             Some(("redis", rest)) => rest,
+            Some(("rediss", rest)) => {
+                options.tls = Some(TlsOptions::default());
+                rest
+            }
             Some((scheme, _)) if scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+') => {
                 return Err(InvalidAddress::Scheme(scheme.to_owned()));
             }
             _ => text,
         };
-        let mut options = Self::default();
         let rest = match rest.rsplit_once('@') {
             Some((credentials, rest)) => {
                 (options.username, options.password) = credentials_of(credentials)?;
@@ -203,6 +223,12 @@ mod tests {
         assert_eq!((all.username.as_deref(), all.password.as_deref()), (Some("al@ice"), Some("s:e/cret")));
         let only_password = parsed("redis://:pw@h");
         assert_eq!((only_password.username, only_password.password.as_deref()), (None, Some("pw")));
+        let tls = parsed("rediss://:pw@h:7003/1");
+        assert_eq!(
+            (tls.tls.clone(), tls.to_string()),
+            (Some(TlsOptions::default()), "rediss://h:7003/1".into())
+        );
+        assert_eq!((only_password.tls, tls.password.as_deref()), (None, Some("pw")));
         assert_eq!(parsed("h:7001").address(), "h:7001");
         assert_eq!(parsed("h").address(), "h:6379");
         assert_eq!(parsed("redis://[::1]:7002").address(), "[::1]:7002");
@@ -212,7 +238,7 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_named_without_repeating_it() {
         for (text, error) in [
-            ("rediss://h", InvalidAddress::Scheme("rediss".into())),
+            ("redises://h", InvalidAddress::Scheme("redises".into())),
             ("redis://", InvalidAddress::NoHost),
             ("redis://:pw@:6379", InvalidAddress::NoHost),
             ("h:0", InvalidAddress::Port),

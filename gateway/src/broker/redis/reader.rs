@@ -33,8 +33,6 @@ use crate::broker::BrokerError;
 const BLOCK: Duration = Duration::from_secs(1);
 /// Most entries of one inbox in one read.
 const COUNT: u64 = 500;
-/// How long Redis keeps an inbox that its node does not renew.
-const KEEP: Duration = Duration::from_secs(60);
 /// How often the node renews all its inboxes.
 const RENEW: Duration = Duration::from_secs(10);
 /// Entries after which an inbox is trimmed before its next renewal.
@@ -46,6 +44,8 @@ pub struct Reader {
     inboxes: Vec<Inbox>,
     node: u64,
     deadline: Duration,
+    /// How long Redis keeps an inbox that its node does not renew.
+    keep: Duration,
     generation: u64,
     /// Whether the inboxes exist and are being read.
     ready: watch::Sender<bool>,
@@ -96,6 +96,7 @@ impl Reader {
         keys: &Keys,
         node: u64,
         deadline: Duration,
+        keep: Duration,
         ready: watch::Sender<bool>,
     ) -> Self {
         let inbox = |(partition, to): (&usize, _)| Inbox {
@@ -106,7 +107,7 @@ impl Reader {
             to,
         };
         let inboxes = reads.partitions.iter().zip(to).map(inbox).collect();
-        Self { reads, inboxes, node, deadline, generation: 0, ready }
+        Self { reads, inboxes, node, deadline, keep, generation: 0, ready }
     }
 
     /// Reads until stopped.
@@ -176,8 +177,8 @@ impl Reader {
         format!("g{}", self.generation).into()
     }
 
-    fn keep_ms() -> Bytes {
-        KEEP.as_millis().to_string().into()
+    fn keep_ms(&self) -> Bytes {
+        self.keep.as_millis().to_string().into()
     }
 
     async fn register(&mut self, connection: &Connection) -> Result<(), Left> {
@@ -187,7 +188,7 @@ impl Reader {
                 self.node.to_string().into(),
                 self.generation.to_string().into(),
                 inbox.cursor.to_string().into(),
-                Self::keep_ms(),
+                self.keep_ms(),
             ];
             calls.push(connection.call_script(
                 &scripts::REGISTER_NODE,
@@ -251,7 +252,7 @@ impl Reader {
         for (at, inbox) in self.inboxes.iter().enumerate() {
             if all || inbox.cursor - inbox.trimmed >= TRIM {
                 let args =
-                    vec![self.node.to_string().into(), inbox.cursor.to_string().into(), Self::keep_ms()];
+                    vec![self.node.to_string().into(), inbox.cursor.to_string().into(), self.keep_ms()];
                 let keys = vec![inbox.key.clone()];
                 calls.push((at, connection.call_script(&scripts::RENEW_INBOX, keys, args, self.deadline)));
             }

@@ -29,6 +29,8 @@ pub struct Supervision {
     pub inboxes: Vec<mpsc::Sender<FromReader>>,
     /// Longest wait for a reply.
     pub deadline: Duration,
+    /// How long an inbox outlives the last sign of its node.
+    pub keep: Duration,
     /// Gets this node's incarnation, once its inboxes exist.
     pub node: watch::Sender<Option<u64>>,
     /// Gets how the broker is.
@@ -63,7 +65,15 @@ async fn run(supervision: Supervision) {
     for reads in supervision.topology.readers() {
         let (ready_tx, ready) = watch::channel(false);
         let to = reads.partitions.iter().filter_map(|p| supervision.inboxes.get(*p).cloned()).collect();
-        let reader = Reader::new(reads.clone(), to, &supervision.keys, node, supervision.deadline, ready_tx);
+        let reader = Reader::new(
+            reads.clone(),
+            to,
+            &supervision.keys,
+            node,
+            supervision.deadline,
+            supervision.keep,
+            ready_tx,
+        );
         tasks.spawn(reader.run(supervision.reading.clone()));
         readers.push(ready);
     }

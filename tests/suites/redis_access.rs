@@ -1,0 +1,1 @@
+//! ACL users, passwords, prefixes and databases.
