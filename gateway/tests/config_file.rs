@@ -119,7 +119,7 @@ fn a_messageloop_file_loads_as_it_is() {
     assert_eq!(config.policies.fallback.history_size, 10_000);
     assert_eq!(config.policies.fallback.history_ttl, Duration::from_secs(86_400));
     let BrokerConfig::Redis(redis) = &config.broker else { panic!("{:?}", config.broker) };
-    assert_eq!((redis.addr.as_str(), redis.db, &redis.password), ("127.0.0.1:6379", 10, &None));
+    assert_eq!((redis.addrs[0].as_str(), redis.db, &redis.password), ("127.0.0.1:6379", 10, &None));
     assert_eq!(config.backends.len(), 2);
     assert_eq!(config.backends[1].routes[0].method, "$authenticate");
     let warned: Vec<_> = loaded.warnings.iter().map(|warning| warning.key.as_str()).collect();

@@ -136,7 +136,7 @@ impl Bench {
         let options = RedisServerOptions::default().args(&["--stream-node-max-bytes", &args.node_bytes]);
         let server = RedisServer::start(options);
         let options: RedisOptions = server.addr().to_string().parse()?;
-        let connection = Connection::open(&options, 1).await?;
+        let connection = Connection::open(&options, &options.server(), 1).await?;
         connection.load_scripts(&scripts::all(), Duration::from_secs(5)).await?;
         let mut subscriber = Client::connect(server.addr()).await?;
         subscriber.call(&[b"SUBSCRIBE", b"bench"]).await?;

@@ -61,7 +61,7 @@ impl FromStaticStr for Bytes {
 async fn redis_cpu_per_publish_is_printed() {
     let server = RedisServer::start(RedisServerOptions::default().args(&["--stream-node-max-bytes", "4096"]));
     let options: RedisOptions = server.addr().to_string().parse().unwrap();
-    let connection = Connection::open(&options, 1).await.unwrap();
+    let connection = Connection::open(&options, &options.server(), 1).await.unwrap();
     connection.load_scripts(&scripts::all(), DEADLINE).await.unwrap();
     let replid = connection.hello().replid.clone();
     let blob = Bytes::from(vec![b'x'; 256]);

@@ -10,8 +10,8 @@ use std::{
 
 use bytes::Bytes;
 use streamgate::broker::redis::{
-    BootReport, CallError, Command, CommandName, ConnectError, Connection, Link, LinkStatus, RedisOptions,
-    Reply, Script,
+    BootReport, CallError, Command, CommandName, ConnectError, Connection, Fixed, Link, LinkStatus,
+    RedisOptions, Reply, Script,
 };
 use streamgate_e2e::redis_server::{RedisServer, RedisServerOptions};
 
@@ -21,12 +21,21 @@ fn options(server: &RedisServer) -> RedisOptions {
     server.addr().to_string().parse().unwrap()
 }
 
+async fn open_with(options: &RedisOptions) -> Result<Connection, ConnectError> {
+    Connection::open(options, &options.server(), 1).await
+}
+
+fn start_link(options: RedisOptions, scripts: Vec<&'static Script>) -> Link {
+    let server = Arc::new(Fixed(options.server()));
+    Link::start("test", server, Arc::new(options), scripts)
+}
+
 async fn open(server: &RedisServer) -> Connection {
-    Connection::open(&options(server), 1).await.unwrap()
+    open_with(&options(server)).await.unwrap()
 }
 
 async fn link(server: &RedisServer) -> Link {
-    let link = Link::start("test", Arc::new(options(server)), vec![]);
+    let link = start_link(options(server), vec![]);
     link.connected().await.unwrap();
     link
 }
@@ -168,7 +177,7 @@ static COUNT: Script = Script::new("count", "return {redis.call('INCR', KEYS[1])
 #[tokio::test]
 async fn a_forgotten_script_is_loaded_again_and_runs_once() {
     let server = RedisServer::start_default();
-    let link = Link::start("test", Arc::new(options(&server)), vec![&COUNT]);
+    let link = start_link(options(&server), vec![&COUNT]);
     link.connected().await.unwrap();
     let call = || link.call_script(&COUNT, vec![Bytes::from("n")], vec![Bytes::from("x")], DEADLINE);
     let expected = |n| Reply::Array(vec![Reply::Int(n), Reply::Bulk("x".into())]);
@@ -248,26 +257,26 @@ async fn password_database_and_acl_user_are_used_and_never_shown() {
     let with = |text: String| text.parse::<RedisOptions>().unwrap();
 
     let good = with(format!("redis://:s3cret%2F%2B@{at}/3"));
-    let connection = Connection::open(&good, 1).await.unwrap();
+    let connection = open_with(&good).await.unwrap();
     connection.call(incr("n"), DEADLINE).await.unwrap();
     assert_eq!(server.cli(&["-n", "3", "GET", "n"]), "1");
 
-    let wrong = Connection::open(&with(format!("redis://:hunter2@{at}")), 1).await.unwrap_err();
+    let wrong = open_with(&with(format!("redis://:hunter2@{at}"))).await.unwrap_err();
     assert!(matches!(wrong, ConnectError::Denied { .. }), "{wrong:?}");
     assert!(!format!("{wrong} {wrong:?}").contains("hunter2"));
-    let none = Connection::open(&with(at.to_string()), 1).await.unwrap_err();
+    let none = open_with(&with(at.to_string())).await.unwrap_err();
     assert!(matches!(none, ConnectError::Denied { .. }), "{none:?}");
 
     server
         .cli(&["ACL", "SETUSER", "gate", "on", ">pw", "~*", "+@all", "-role", "-config", "-time", "-client"]);
-    let limited = Connection::open(&with(format!("redis://gate:pw@{at}")), 1).await.unwrap();
+    let limited = open_with(&with(format!("redis://gate:pw@{at}"))).await.unwrap();
     assert_eq!((limited.hello().role.as_str(), limited.hello().server_time_ms), ("master", 0));
     let report = BootReport::of(&limited, DEADLINE).await.unwrap();
     assert_eq!((report.fatal, report.warnings.len()), (None, 2));
     assert!(report.warnings.iter().all(|warning| warning.contains("NOPERM")), "{:?}", report.warnings);
 
     server.cli(&["ACL", "SETUSER", "blind", "on", ">pw", "~*", "+@all", "-info"]);
-    let blind = Connection::open(&with(format!("redis://blind:pw@{at}")), 1).await.unwrap_err();
+    let blind = open_with(&with(format!("redis://blind:pw@{at}"))).await.unwrap_err();
     assert!(matches!(blind, ConnectError::Denied { .. }), "{blind:?}");
 }
 
@@ -294,7 +303,7 @@ async fn a_replica_is_refused_and_a_master_that_becomes_one_is_left() {
     let port = master.addr().port().to_string();
     let replica =
         RedisServer::start(RedisServerOptions::default().args(&["--replicaof", "127.0.0.1", &port]));
-    let refused = Connection::open(&options(&replica), 1).await.unwrap_err();
+    let refused = open_with(&options(&replica)).await.unwrap_err();
     assert!(matches!(&refused, ConnectError::NotMaster { role, .. } if role == "slave"), "{refused:?}");
 
     let other = RedisServer::start_default();
@@ -311,7 +320,7 @@ async fn a_replica_is_refused_and_a_master_that_becomes_one_is_left() {
 async fn a_link_without_a_server_says_why_and_connects_once_there_is_one() {
     let mut server = RedisServer::start_default();
     server.kill9();
-    let link = Link::start("test", Arc::new(options(&server)), vec![]);
+    let link = start_link(options(&server), vec![]);
     let refused = |s: &LinkStatus| matches!(s, LinkStatus::Starting(reason) if reason.contains("refused"));
     link.status().wait_for(refused).await.unwrap();
     assert!(matches!(link.call(incr("n"), DEADLINE).await, Err(CallError::NeverSent(_))));
@@ -361,7 +370,7 @@ async fn no_write_is_sent_twice_while_connections_are_killed() {
     const WRITES: u64 = 1_000;
     let server = RedisServer::start_default();
     let options = RedisOptions { backoff_max: Duration::from_millis(40), ..options(&server) };
-    let link = Arc::new(Link::start("test", Arc::new(options), vec![]));
+    let link = Arc::new(start_link(options, vec![]));
     link.connected().await.unwrap();
     let tally = Arc::new(Tally::default());
     let workers: Vec<_> = (0..8)

@@ -31,7 +31,7 @@ impl Bench {
     async fn new() -> Self {
         let server = RedisServer::start_default();
         let options: RedisOptions = server.addr().to_string().parse().unwrap();
-        let connection = Connection::open(&options, 1).await.unwrap();
+        let connection = Connection::open(&options, &options.server(), 1).await.unwrap();
         let replid = connection.hello().replid.clone();
         Self { server, connection, replid }
     }

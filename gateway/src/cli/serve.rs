@@ -90,7 +90,7 @@ fn report(status: &BrokerStatus) {
 fn greet(node: &Node) {
     let broker = match &node.config().broker {
         BrokerConfig::Memory(_) => "memory (one node, nothing kept across a restart)".to_owned(),
-        BrokerConfig::Redis(redis) => format!("redis at {}", redis.addr),
+        BrokerConfig::Redis(redis) => format!("redis at {}", redis.addrs.join(",")),
     };
     let path = &node.config().websocket.path;
     let url = format!("ws://{}{path}", node.websocket_addr());

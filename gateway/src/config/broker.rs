@@ -20,7 +20,7 @@ pub(super) fn broker(checks: &mut Checks, keys: Broker) -> (ChannelPolicy, Broke
     let redis = redis(checks, redis_keys);
     let broker = match keys.r#type.as_deref() {
         None | Some("memory") => BrokerConfig::Memory(MemoryConfig { max_bytes }),
-        Some("redis") => BrokerConfig::Redis(redis),
+        Some("redis") => BrokerConfig::Redis(Box::new(redis)),
         Some(other) => {
             checks.wrong("broker.type", format!("`{other}` is unknown, allowed is memory or redis"));
             BrokerConfig::Memory(MemoryConfig { max_bytes })

@@ -35,7 +35,7 @@ pub use overrides::{ENV_PREFIX, ENV_RESERVED, Override, from_environment, proces
 pub use reload::Reload;
 pub use runtime::{
     Backend, BackendRoute, BrokerConfig, Config, LogConfig, LogFormat, MemoryConfig, Password, PolicyTable,
-    RedisConfig, WebSocketConfig,
+    RedisConfig, RedisMode, SentinelConfig, WebSocketConfig,
 };
 
 use layer::Layer as _;

@@ -55,7 +55,7 @@ pub enum BrokerConfig {
     /// One node, in memory.
     Memory(MemoryConfig),
     /// Any number of nodes, on Redis Streams.
-    Redis(RedisConfig),
+    Redis(Box<RedisConfig>),
 }
 
 /// The memory broker (`broker.memory`).
@@ -68,8 +68,13 @@ pub struct MemoryConfig {
 /// The Redis broker (`broker.redis`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedisConfig {
-    /// `host:port`; the host may be a name, it is resolved at each connect.
-    pub addr: String,
+    /// How Redis is set up.
+    pub mode: RedisMode,
+    /// `host:port`; a host may be a name, it is resolved at each connect. One server, all the
+    /// Sentinels, or nodes of a Cluster to ask first. Never empty.
+    pub addrs: Vec<String>,
+    /// What is needed at the Sentinels: present with [`RedisMode::Sentinel`] only.
+    pub sentinel: Option<SentinelConfig>,
     /// ACL user; none: the default user.
     pub username: Option<String>,
     /// Password of the user.
@@ -90,6 +95,28 @@ pub struct RedisConfig {
     pub inbox_max_length: u64,
     /// How long an inbox outlives the last sign of its node.
     pub inbox_ttl: Duration,
+}
+
+/// The Sentinels (`broker.redis.sentinel`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SentinelConfig {
+    /// What they call the master.
+    pub master_name: String,
+    /// ACL user at the Sentinels; none: the default user.
+    pub username: Option<String>,
+    /// Its password.
+    pub password: Option<Password>,
+}
+
+/// How Redis is set up (`broker.redis.mode`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RedisMode {
+    /// One server.
+    Standalone,
+    /// One master that Sentinels watch over.
+    Sentinel,
+    /// A Redis Cluster.
+    Cluster,
 }
 
 /// A secret that no log shows.

@@ -78,7 +78,10 @@ section! {
 section! {
     /// `broker.redis`; from `stream_max_length` on they are MessageLoop's, the first two of them mean something.
     Redis {
+        mode: String,
         addr: String,
+        addrs: Vec<String>,
+        sentinel: Sentinel,
         username: String,
         password: String,
         tls: Tls,
@@ -100,6 +103,11 @@ section! {
         stream_approximate: bool,
         consumer_group: String,
     }
+}
+
+section! {
+    /// `broker.redis.sentinel`
+    Sentinel { master_name: String, username: String, password: String, }
 }
 
 section! {

@@ -7,9 +7,9 @@ use crate::{
     broker::{
         Broker,
         memory::{MemoryBroker, MemoryOptions},
-        redis::{InvalidAddress, RedisBroker, RedisOptions},
+        redis::{InvalidAddress, RedisBroker, RedisOptions, SentinelOptions},
     },
-    config::{BrokerConfig, RedisConfig},
+    config::{BrokerConfig, RedisConfig, RedisMode},
     policy::Policies,
 };
 
@@ -28,9 +28,20 @@ pub(super) fn make(config: &BrokerConfig, policies: &Policies) -> Result<Arc<dyn
 }
 
 fn options(config: &RedisConfig) -> Result<RedisOptions, StartError> {
-    let address: RedisOptions =
-        config.addr.parse().map_err(|error: InvalidAddress| StartError::Broker(error.to_string()))?;
+    let invalid = |error: InvalidAddress| StartError::Broker(error.to_string());
+    let servers = config.addrs.iter().map(|addr| addr.parse::<RedisOptions>().map_err(invalid));
+    let servers: Vec<RedisOptions> = servers.collect::<Result<_, _>>()?;
+    let addresses = || servers.iter().map(RedisOptions::server).collect();
+    let cluster = if config.mode == RedisMode::Cluster { addresses() } else { Vec::new() };
+    let sentinel = config.sentinel.as_ref().map(|sentinel| SentinelOptions {
+        sentinels: addresses(),
+        master_name: sentinel.master_name.clone(),
+        username: sentinel.username.clone(),
+        password: sentinel.password.as_ref().map(|password| password.reveal().to_owned()),
+    });
     Ok(RedisOptions {
+        cluster,
+        sentinel,
         username: config.username.clone(),
         password: config.password.as_ref().map(|password| password.reveal().to_owned()),
         tls: config.tls.clone(),
@@ -41,6 +52,6 @@ fn options(config: &RedisConfig) -> Result<RedisOptions, StartError> {
         command_timeout: config.command_timeout,
         inbox_max_length: config.inbox_max_length,
         inbox_ttl: config.inbox_ttl,
-        ..address
+        ..servers.into_iter().next().unwrap_or_default()
     })
 }

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::{
     client::{Caller, Wire},
     command::{Command, CommandName},
     error::{CallError, ConnectError},
     hello::Hello,
+    locate::Address,
     options::RedisOptions,
     reply::Reply,
 };
@@ -15,22 +18,55 @@ use super::{
 #[derive(Debug)]
 pub struct Connection {
     wire: Wire,
+    address: Address,
     hello: Hello,
     generation: u64,
 }
 
 impl Connection {
-    /// Connects, authenticates, selects the database and reads who the server is. `generation` is the caller's number
-    /// for this connection. Must be called within a Tokio runtime.
+    /// Connects to `address`, authenticates, selects the database and reads who the server is; what else it needs is
+    /// in `options`. `generation` is the caller's number for this connection. Must be called within a Tokio runtime.
     ///
     /// Safe to cancel: what was opened so far is closed.
     ///
     /// # Errors
     /// [`ConnectError`]; a server that is not a master is refused.
-    pub async fn open(options: &RedisOptions, generation: u64) -> Result<Self, ConnectError> {
-        let wire = Wire::open(options).await?;
-        let hello = greet(wire.caller(), &options.address(), options.connect_timeout).await?;
-        Ok(Self { wire, hello, generation })
+    pub async fn open(
+        options: &RedisOptions,
+        address: &Address,
+        generation: u64,
+    ) -> Result<Self, ConnectError> {
+        let wire = Wire::open(options, address).await?;
+        let hello = greet(wire.caller(), &address.to_string(), options.connect_timeout).await?;
+        Ok(Self { wire, address: address.clone(), hello, generation })
+    }
+
+    /// The server that it leads to.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Asks whether the server owns the slot of `key` (Redis Cluster), whether or not the key exists.
+    ///
+    /// # Errors
+    /// [`ConnectError::NotOwner`] with what it said instead.
+    pub(super) async fn must_own(&self, key: Bytes, deadline: Duration) -> Result<(), ConnectError> {
+        let address = self.address.to_string();
+        match self.call(Command::new(CommandName::Exists).arg(key), deadline).await {
+            Ok(_) => Ok(()),
+            // The slot is on its way to another node and this key, which need not exist, has none here: still the owner.
+            Err(CallError::Server(error)) if error.code == "ASK" => Ok(()),
+            Err(CallError::Server(error)) if error.code == "NOPERM" || error.code == "NOAUTH" => {
+                Err(ConnectError::Denied { address, reason: error.to_string() })
+            }
+            Err(CallError::Server(error)) => {
+                Err(ConnectError::NotOwner { address, reason: error.to_string() })
+            }
+            Err(CallError::NeverSent(reason) | CallError::MaybeExecuted(reason)) => {
+                Err(ConnectError::Unreachable { address, reason })
+            }
+        }
     }
 
     /// What the server said on this connection before it was handed out.

@@ -71,6 +71,14 @@ pub enum ConnectError {
         /// Why.
         reason: String,
     },
+    /// No Sentinel tells where the master is.
+    #[error("no Sentinel knows where the master `{name}` is: {reason}")]
+    NoMaster {
+        /// The name of the master.
+        name: String,
+        /// What became of each Sentinel.
+        reason: String,
+    },
     /// The server is a replica.
     #[error("Redis at {address} is not a master (role {role})")]
     NotMaster {
@@ -78,6 +86,14 @@ pub enum ConnectError {
         address: String,
         /// What it said.
         role: String,
+    },
+    /// The server does not own the slot (Redis Cluster).
+    #[error("Redis at {address} does not serve this slot: {reason}")]
+    NotOwner {
+        /// `host:port`.
+        address: String,
+        /// What it said.
+        reason: String,
     },
     /// The server will not do: too old, or it did not understand the greeting.
     #[error("Redis at {address} cannot be used: {reason}")]

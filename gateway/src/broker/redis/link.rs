@@ -16,6 +16,7 @@ use super::{
     command::Command,
     connection::Connection,
     error::{CallError, ConnectError},
+    locate::{Address, Locate},
     options::RedisOptions,
     reply::Reply,
     script::Script,
@@ -43,15 +44,22 @@ pub struct Link {
 }
 
 impl Link {
-    /// Starts to connect. `name` tells several links apart in logs; `scripts` are loaded on every new connection
-    /// before it is published. Must be called within a Tokio runtime.
+    /// Starts to connect to where `locate` says. `name` tells several links apart in logs; `scripts` are loaded on
+    /// every new connection before it is published. Must be called within a Tokio runtime.
     #[must_use]
-    pub fn start(name: &'static str, options: Arc<RedisOptions>, scripts: Vec<&'static Script>) -> Self {
+    pub fn start(
+        name: impl Into<String>,
+        locate: Arc<dyn Locate>,
+        options: Arc<RedisOptions>,
+        scripts: Vec<&'static Script>,
+    ) -> Self {
         let (current_tx, current) = watch::channel(None);
         let (status_tx, status) =
             watch::channel(LinkStatus::Starting(format!("connecting to {}", options.address())));
         let stop = CancellationToken::new();
-        let supervisor = Supervisor { name, options, scripts, current: current_tx, status: status_tx };
+        let name = name.into();
+        let supervisor =
+            Supervisor { name, locate, options, scripts, current: current_tx, status: status_tx };
         tokio::spawn(supervisor.run(stop.clone()));
         Self { current, status, stop }
     }
@@ -129,7 +137,8 @@ impl Drop for Link {
 }
 
 struct Supervisor {
-    name: &'static str,
+    name: String,
+    locate: Arc<dyn Locate>,
     options: Arc<RedisOptions>,
     scripts: Vec<&'static Script>,
     current: watch::Sender<Option<Arc<Connection>>>,
@@ -172,17 +181,38 @@ impl Supervisor {
     /// Publishes the connection until it ends.
     async fn serve(&self, connection: Arc<Connection>) {
         let generation = connection.generation();
-        tracing::info!(link = self.name, redis = %self.options, generation, "connected to Redis");
+        tracing::info!(link = self.name, redis = %connection.address(), generation, "connected to Redis");
         self.current.send_replace(Some(Arc::clone(&connection)));
         self.status.send_replace(LinkStatus::Up(generation));
-        let reason = connection.closed().await;
+        let address = connection.address();
+        let reason = tokio::select! {
+            reason = connection.closed() => reason,
+            () = self.locate.moved_from(address) => {
+                // Others may hold it; what is under way may have been executed.
+                connection.end("the master is elsewhere now");
+                connection.closed().await
+            }
+        };
         self.current.send_replace(None);
-        self.report_absence(format!("connection to Redis at {} lost: {reason}", self.options.address()));
+        self.locate.suspect(address);
+        self.report_absence(format!("connection to Redis at {address} lost: {reason}"));
     }
 
     async fn open(&self, generation: u64) -> Result<Connection, ConnectError> {
-        let connection = Connection::open(&self.options, generation).await?;
-        let unusable = |reason: String| ConnectError::Unusable { address: self.options.address(), reason };
+        let address = self.locate.locate().await?;
+        let opened = self.open_at(&address, generation).await;
+        if opened.is_err() {
+            self.locate.suspect(&address);
+        }
+        opened
+    }
+
+    async fn open_at(&self, address: &Address, generation: u64) -> Result<Connection, ConnectError> {
+        let connection = Connection::open(&self.options, address, generation).await?;
+        let unusable = |reason: String| ConnectError::Unusable { address: address.to_string(), reason };
+        if let Some(key) = self.locate.owned_key() {
+            connection.must_own(key, self.options.command_timeout).await?;
+        }
         if let Some(refusal) = connection.hello().version.and_then(|version| version.refusal()) {
             return Err(unusable(refusal));
         }

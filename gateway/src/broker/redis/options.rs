@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
-use super::tls::TlsOptions;
+use super::{locate::Address, sentinel::SentinelOptions, tls::TlsOptions};
 
 /// Settings of the Redis broker, checked. `Debug` and `Display` never show the password.
 #[derive(Clone, PartialEq, Eq)]
@@ -11,6 +11,11 @@ pub struct RedisOptions {
     pub host: String,
     /// TCP port. Default 6379.
     pub port: u16,
+    /// Nodes of a Redis Cluster to ask first where everything is, instead of `host` and `port`. Default none: no
+    /// Cluster.
+    pub cluster: Vec<Address>,
+    /// The Sentinels that know where the master is, instead of `host` and `port`. Default none: no Sentinel.
+    pub sentinel: Option<SentinelOptions>,
     /// ACL user; `None` is the server's default user.
     pub username: Option<String>,
     /// Password of that user.
@@ -42,6 +47,8 @@ impl Default for RedisOptions {
         Self {
             host: "127.0.0.1".to_owned(),
             port: 6379,
+            cluster: Vec::new(),
+            sentinel: None,
             username: None,
             password: None,
             tls: None,
@@ -59,15 +66,27 @@ impl Default for RedisOptions {
 }
 
 impl RedisOptions {
-    /// `host:port` for logs and errors: no credentials.
+    /// The one server that `host` and `port` name.
+    #[must_use]
+    pub fn server(&self) -> Address {
+        Address::new(self.host.clone(), self.port)
+    }
+
+    /// Where Redis is, for logs and errors: no credentials. In a Cluster the nodes that are asked first,
+    /// with Sentinel the name of the master and the Sentinels.
     #[must_use]
     pub fn address(&self) -> String {
-        if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
+        match &self.sentinel {
+            Some(sentinel) => format!("{}@{}", sentinel.master_name, joined(&sentinel.sentinels)),
+            None if self.cluster.is_empty() => self.server().to_string(),
+            None => joined(&self.cluster),
         }
     }
+}
+
+fn joined(addresses: &[Address]) -> String {
+    let addresses: Vec<String> = addresses.iter().map(Address::to_string).collect();
+    addresses.join(",")
 }
 
 impl fmt::Display for RedisOptions {

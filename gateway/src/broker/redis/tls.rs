@@ -36,6 +36,27 @@ impl TlsOptions {
         ServerName::try_from(name).is_ok()
     }
 
+    /// What a failed attempt says of trust, in words; `None` if it failed for another reason. `details` is the debug form
+    /// of an error of rustls, which is all that the Redis crate hands on.
+    pub(super) fn refusal(&self, details: &str) -> Option<String> {
+        let inside = |name: &str| {
+            let (_, rest) = details.split_once(&format!("{name}("))?;
+            Some(rest.split(['(', ')', ' ', '{']).next().unwrap_or_default().to_owned())
+        };
+        let file = |file: &Option<PathBuf>| file.as_ref().map(|file| file.display().to_string());
+        if let Some(why) = inside("InvalidCertificate") {
+            let by = file(&self.ca_file).unwrap_or_else(|| "the system".to_owned());
+            return Some(format!("the server's certificate is refused ({why}; authorities: {by})"));
+        }
+        if let Some(why) = inside("AlertReceived") {
+            let mine = file(&self.cert_file).unwrap_or_else(|| "none".to_owned());
+            return Some(format!(
+                "the server refuses TLS with this node ({why}; this node's certificate: {mine})"
+            ));
+        }
+        details.contains("InvalidMessage").then(|| "the server does not speak TLS on this port".to_owned())
+    }
+
     /// Reads the files. Blocks.
     ///
     /// # Errors

@@ -5,7 +5,14 @@
 
 use std::sync::Arc;
 
-use super::{connection::Connection, link::Link, options::RedisOptions, scripts};
+use super::{
+    connection::Connection,
+    link::Link,
+    locate::{Fixed, Locate},
+    options::RedisOptions,
+    scripts,
+    sentinel::Sentinels,
+};
 
 /// The links of a node. Dropping it closes them.
 #[derive(Debug)]
@@ -24,17 +31,17 @@ pub struct Reads {
 }
 
 impl Topology {
-    /// One server for all partitions.
+    /// One server for all partitions; with Sentinel whichever is the master.
     #[must_use]
     pub fn standalone(options: &Arc<RedisOptions>) -> Self {
-        let reader = Reads {
-            link: Arc::new(Link::start("reader", options.clone(), scripts::all())),
-            partitions: (0..usize::from(options.partitions)).collect(),
+        let server: Arc<dyn Locate> = match &options.sentinel {
+            Some(sentinel) => Arc::new(Sentinels::start(sentinel, options)),
+            None => Arc::new(Fixed(options.server())),
         };
-        Self {
-            commands: Arc::new(Link::start("commands", options.clone(), scripts::all())),
-            readers: vec![reader],
-        }
+        let start = |name| Arc::new(Link::start(name, server.clone(), options.clone(), scripts::all()));
+        let reader =
+            Reads { link: start("reader"), partitions: (0..usize::from(options.partitions)).collect() };
+        Self { commands: start("commands"), readers: vec![reader] }
     }
 
     /// The ordered link for commands of a partition; one server has all of them.
