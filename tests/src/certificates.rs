@@ -31,7 +31,9 @@ impl Authority {
         fs::create_dir_all(&dir).expect("create a directory");
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "an authority of a test");
+        // A name of its own: a stranger's certificate is not taken for a damaged one of this authority.
+        let name = format!("authority {}", uuid::Uuid::new_v4());
+        params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().expect("a key");
         let certificate = params.self_signed(&key).expect("sign");
         pem(&dir.join("ca.pem"), "CERTIFICATE", certificate.der());

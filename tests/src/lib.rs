@@ -6,6 +6,8 @@
 //! - [`events`]: events and requests in few words. [`scrape`]: HTTP and `/metrics`.
 //! - [`redis_server::RedisServer`]: a real Redis. [`cluster::Cluster`]: nodes on one, and clients of the library for them.
 //! - [`certificates::Authority`]: certificates for TLS to Redis.
+//! - [`sentinel::Watched`]: a master with replicas under Sentinels.
+//! - [`failover::Audience`]: clients through a failover, and the judge of what they saw.
 //! - [`listening`]: what such clients receive. [`ledger::Ledger`]: what was acked against what was seen.
 //!
 //! ```ignore
@@ -23,6 +25,7 @@
 pub mod certificates;
 pub mod cluster;
 pub mod events;
+pub mod failover;
 pub mod gateway;
 pub mod ledger;
 pub mod listening;
@@ -30,6 +33,7 @@ pub mod process;
 pub mod raw;
 pub mod redis_server;
 pub mod scrape;
+pub mod sentinel;
 
 /// How long anything may take that is expected to happen. Long: the machine may be busy.
 pub const DEADLINE: std::time::Duration = std::time::Duration::from_secs(20);

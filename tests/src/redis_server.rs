@@ -29,6 +29,8 @@ pub struct RedisServerOptions {
     args: Vec<String>,
     password: Option<String>,
     tls: Option<ServerTls>,
+    /// Lines of the configuration of a Sentinel.
+    sentinel: Option<Vec<String>>,
 }
 
 #[derive(Debug, Clone)]
@@ -51,6 +53,13 @@ impl RedisServerOptions {
     #[must_use]
     pub fn password(mut self, password: &str) -> Self {
         self.password = Some(password.to_owned());
+        self
+    }
+
+    /// Makes it a Sentinel with these lines in its configuration.
+    #[must_use]
+    pub fn sentinel(mut self, lines: impl IntoIterator<Item = String>) -> Self {
+        self.sentinel = Some(lines.into_iter().collect());
         self
     }
 
@@ -186,12 +195,18 @@ impl RedisServer {
     /// Starts the process and waits for it; `false` if the port is taken.
     fn spawn(&mut self) -> bool {
         let mut command = Command::new("redis-server");
+        if let Some(lines) = &self.options.sentinel {
+            command.arg(self.sentinel_file(lines)).arg("--sentinel");
+        }
         command
             .args(["--bind", "127.0.0.1", "--port", &self.port.to_string()])
-            .args(["--save", "", "--appendonly", "no", "--logfile", "redis.log"])
+            .args(["--logfile", "redis.log"])
             .arg("--dir")
             .arg(&self.dir)
             .current_dir(&self.dir);
+        if self.options.sentinel.is_none() {
+            command.args(["--save", "", "--appendonly", "no"]);
+        }
         if let Some(password) = &self.options.password {
             command.args(["--requirepass", password]);
         }
@@ -214,6 +229,15 @@ impl RedisServer {
         let watcher = watcher_of(server.id(), &self.dir);
         self.process = Some(Process { server, watcher });
         self.wait_until_it_answers()
+    }
+
+    /// A Sentinel keeps what it learns in its file: written once, and anew if it has found its port taken.
+    fn sentinel_file(&self, lines: &[String]) -> PathBuf {
+        let file = self.dir.join(format!("sentinel-{}.conf", self.port));
+        if !file.exists() {
+            fs::write(&file, lines.join("\n") + "\n").expect("write the configuration");
+        }
+        file
     }
 
     fn wait_until_it_answers(&mut self) -> bool {

@@ -22,6 +22,7 @@ mod redis_link;
 mod redis_scripts;
 mod redis_tls;
 mod resume;
+mod sentinel_failover;
 mod serve_process;
 mod sessions;
 mod sessions_delivery;
