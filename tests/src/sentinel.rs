@@ -15,6 +15,8 @@ use crate::redis_server::{RedisServer, RedisServerOptions};
 
 /// What the Sentinels call the master.
 pub const MASTER: &str = "main";
+/// ACL user, and password, of the Sentinels at the servers.
+const WATCHER: &str = "watcher";
 /// Longest that a failover may take: elections may fail and are repeated after twice the failover timeout.
 pub const FAILOVER: Duration = Duration::from_secs(60);
 
@@ -34,11 +36,16 @@ impl Watched {
         for _ in 0..2 {
             servers.push(RedisServer::start(server(&["--replicaof", "127.0.0.1", &port])));
         }
+        for server in &servers {
+            server.cli(&["ACL", "SETUSER", WATCHER, "on", &format!(">{WATCHER}"), "~*", "&*", "+@all"]);
+        }
         let mut watched = Self { servers, sentinels: Vec::new() };
         watched.in_sync().await;
         for _ in 0..3 {
             let lines = [
                 format!("sentinel monitor {MASTER} 127.0.0.1 {port} 2"),
+                format!("sentinel auth-user {MASTER} {WATCHER}"),
+                format!("sentinel auth-pass {MASTER} {WATCHER}"),
                 format!("sentinel down-after-milliseconds {MASTER} 1000"),
                 format!("sentinel failover-timeout {MASTER} 3000"),
                 format!("sentinel parallel-syncs {MASTER} 2"),
@@ -91,6 +98,20 @@ impl Watched {
         })
         .await;
         new
+    }
+
+    /// Takes a server away from the Sentinels alone: everybody else can use it as before.
+    pub fn hide_from_sentinels(&self, server: &RedisServer) {
+        // Refused as this user they come as the default one.
+        server.cli(&["ACL", "SETUSER", "default", "-ping", "-multi", "-replicaof", "-slaveof"]);
+        server.cli(&["ACL", "SETUSER", WATCHER, "off"]);
+        server.cli(&["CLIENT", "KILL", "USER", WATCHER]);
+    }
+
+    /// Waits until nobody but who asks is connected to this server as a client.
+    pub async fn deserted(&self, server: &RedisServer) {
+        until("a deserted server", || server.cli(&["CLIENT", "LIST", "TYPE", "normal"]).lines().count() == 1)
+            .await;
     }
 
     /// Waits until this server has been made a replica.

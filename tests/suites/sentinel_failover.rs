@@ -178,6 +178,21 @@ async fn a_master_that_stands_still_is_left_before_it_wakes_and_stays_left() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_only_the_sentinels_cannot_reach_is_left() {
+    let mut setting = Setting::start(&CHANNELS).await;
+    let summary = setting
+        .under_load(async |watched| {
+            let old = watched.master();
+            watched.hide_from_sentinels(watched.server(old));
+            watched.replaced(old).await;
+            watched.deserted(watched.server(old)).await;
+            assert_eq!(watched.server(old).info("replication")["role"], "master", "nobody could tell it");
+        })
+        .await;
+    println!("master out of sight: {summary}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stale_sentinel_leads_nobody_to_a_master_of_the_past() {
     let watched = Watched::start().await;
     let old = watched.master();
