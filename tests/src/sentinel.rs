@@ -102,10 +102,12 @@ impl Watched {
 
     /// Takes a server away from the Sentinels alone: everybody else can use it as before.
     pub fn hide_from_sentinels(&self, server: &RedisServer) {
-        // Refused as this user they come as the default one.
-        server.cli(&["ACL", "SETUSER", "default", "-ping", "-multi", "-replicaof", "-slaveof"]);
         server.cli(&["ACL", "SETUSER", WATCHER, "off"]);
         server.cli(&["CLIENT", "KILL", "USER", WATCHER]);
+        // Refused as this user they come as the default one: neither does it look alive to them, nor may they demote it
+        // or close the connections of its clients.
+        let denied = ["-ping", "-multi", "-replicaof", "-slaveof", "-client|kill"];
+        server.cli(&[&["ACL", "SETUSER", "default"], &denied[..]].concat());
     }
 
     /// Waits until nobody but who asks is connected to this server as a client.

@@ -162,6 +162,8 @@ fn used_commands() -> BTreeSet<String> {
     // The list itself, and what is for Sentinels and for a Cluster.
     let elsewhere = ["all", "sentinel", "cluster"];
     let used = used.into_iter().filter(|name| !elsewhere.contains(&name.as_str()));
+    // The Redis crate asks for it on every new connection.
+    let used = used.chain(["client|id".to_owned()]);
     used.map(|name| match name.as_str() {
         "script" => "script|load".to_owned(),
         "config" => "config|get".to_owned(),
