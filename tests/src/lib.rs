@@ -4,7 +4,10 @@
 //!   logs and metrics. Both answer [`gateway::Addrs`].
 //! - [`raw::RawClient`]: a client that shows every frame, over any transport ([`raw::Via`]).
 //! - [`events`]: events and requests in few words. [`scrape`]: HTTP and `/metrics`.
-//! - [`redis_server::RedisServer`]: a real Redis. [`cluster::Cluster`]: nodes on one, and clients of the library for them.
+//! - [`redis_server::RedisServer`]: a real Redis; [`redis_cluster::RedisCluster`]: a Cluster of them.
+//!   [`cluster::Cluster`]: nodes on one, [`clustered::Clustered`]: nodes on a Cluster; and clients of the library for them.
+//! - [`swallowing_proxy::SwallowingProxy`]: the network between a node and Redis. [`audience`]: listeners and publishers
+//!   for the whole of a test. [`traffic`]: publishing and listening that goes on meanwhile.
 //! - [`certificates::Authority`]: certificates for TLS to Redis.
 //! - [`sentinel::Watched`]: a master with replicas under Sentinels.
 //! - [`failover::Audience`]: clients through a failover, and the judge of what they saw.
@@ -22,8 +25,10 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "in a test harness the panic is the report")]
 
+pub mod audience;
 pub mod certificates;
 pub mod cluster;
+pub mod clustered;
 pub mod events;
 pub mod failover;
 pub mod gateway;
@@ -31,9 +36,12 @@ pub mod ledger;
 pub mod listening;
 pub mod process;
 pub mod raw;
+pub mod redis_cluster;
 pub mod redis_server;
 pub mod scrape;
 pub mod sentinel;
+pub mod swallowing_proxy;
+pub mod traffic;
 
 /// How long anything may take that is expected to happen. Long: the machine may be busy.
 pub const DEADLINE: std::time::Duration = std::time::Duration::from_secs(20);

@@ -127,6 +127,12 @@ impl RedisServer {
         (Ipv4Addr::LOCALHOST, self.tls_port).into()
     }
 
+    /// Its directory, with its data if it keeps any.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Its process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
@@ -170,6 +176,29 @@ impl RedisServer {
         let output = command.args(args).output().expect("run redis-cli");
         assert!(output.status.success(), "redis-cli {args:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).trim_end_matches('\n').to_owned()
+    }
+
+    /// Runs commands, one a line, over one connection; answers the line that each printed.
+    pub fn pipe(&self, commands: impl IntoIterator<Item = String>) -> Vec<String> {
+        let mut lines = commands.into_iter().collect::<Vec<_>>().join("\n");
+        lines.push('\n');
+        let mut command = Command::new("redis-cli");
+        command.args(["-h", "127.0.0.1", "-p", &self.port.to_string()]);
+        if let Some(password) = &self.options.password {
+            command.env("REDISCLI_AUTH", password);
+        }
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("run redis-cli");
+        let mut stdin = child.stdin.take().expect("piped");
+        let writer = thread::spawn(move || stdin.write_all(lines.as_bytes()));
+        let output = child.wait_with_output().expect("run redis-cli");
+        writer.join().expect("the writer ends").expect("write to redis-cli");
+        String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
+    }
+
+    /// Whether it was not killed.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.process.is_some()
     }
 
     /// One section of `INFO`.

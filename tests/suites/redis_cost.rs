@@ -74,7 +74,7 @@ async fn redis_cpu_per_publish_is_printed() {
     let xadd = cost(&server, &connection, 1, plain, || None).await;
     println!("plain XADD: {xadd:.2} us");
 
-    let register = ["7", "1", "0", "600000"].map(Bytes::from_static_str).to_vec();
+    let register = ["7", "1", "0", "600000", BASE, "10000"].map(Bytes::from_static_str).to_vec();
     connection
         .call_script(&scripts::REGISTER_NODE, vec![format!("{BASE}in:7").into()], register, DEADLINE)
         .await

@@ -3,7 +3,9 @@
 use std::{collections::HashMap, time::Duration};
 
 use bytes::Bytes;
-use streamgate::broker::redis::{Command, CommandName, Connection, RedisOptions, Reply, Script, scripts};
+use streamgate::broker::redis::{
+    CallError, Command, CommandName, Connection, RedisOptions, Reply, Script, scripts,
+};
 use streamgate_e2e::redis_server::RedisServer;
 
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -120,20 +122,37 @@ async fn offsets_are_contiguous_in_one_epoch_by_either_path() {
 
 #[tokio::test]
 async fn another_replid_raises_the_floor_and_offsets_go_on_in_a_new_epoch() {
-    let mut bench = Bench::new().await;
+    let bench = Bench::new().await;
     let (old, _) = bench.position(one("a")).await;
     bench.position(one("quiet")).await;
-    bench.replid = "another".to_owned();
+    bench.cli(&["HSET", "meta", "replid", "former"]);
     // Who comes first raises; a believed epoch of before is not continued.
     let (new, offset) = bench.position(One { epoch: old.to_string(), ..one("a") }).await;
     assert!(new > old && offset == 2);
     let meta = bench.meta();
-    assert_eq!((&meta["replid"], &meta["floor"]), (&"another".to_owned(), &new.to_string()));
+    assert_eq!((&meta["replid"], &meta["floor"]), (&bench.replid, &new.to_string()));
     // A channel that is written later under the same replid gets an epoch above the floor, and goes on counting.
     let (quiet, offset) = bench.position(one("quiet")).await;
     assert!(quiet > new && offset == 2);
     assert_eq!(bench.meta()["floor"], new.to_string());
     assert_eq!(bench.position(One { epoch: new.to_string(), ..one("a") }).await, (new, 3));
+}
+
+#[tokio::test]
+async fn a_caller_that_knows_a_former_replid_is_refused_before_anything_is_written() {
+    let bench = Bench::new().await;
+    bench.position(one("a")).await;
+    let before = bench.meta();
+    let head = [BASE, "former"].map(Bytes::from);
+    let publish = ["1000", "1000", "a", "blob", "", "1000", "60000", "0", "", "60000"].map(Bytes::from);
+    let publish = head.iter().cloned().chain(publish).collect();
+    let keys = vec![Bytes::from(format!("{BASE}meta"))];
+    let outcome = bench.connection.call_script(&scripts::PUBLISH, keys, publish, DEADLINE).await;
+    let error = outcome.unwrap_err();
+    assert!(matches!(&error, CallError::Server(error) if error.code == "STALEID"), "{error:?}");
+    assert!(bench.connection.is_closed(), "what was read on this connection does not hold");
+    assert_eq!(bench.meta(), before);
+    assert_eq!(bench.cli(&["XLEN", "h:a"]), "1");
 }
 
 #[tokio::test]
@@ -246,7 +265,7 @@ async fn a_channel_in_a_full_catalogue_stays_listed_when_it_is_born_again() {
     let mut args = bench.head();
     args.extend(["1000", "1", "a", "blob", "", "10", "60000", "0", "", "60000"].map(str::to_owned));
     bench.call(&scripts::PUBLISH, args).await;
-    assert_eq!(bench.cli(&["HGET", "gone", "a"]).trim(), "");
+    assert!(bench.cli(&["HGET", "gone", "a"]).starts_with('+'), "the loss before this history is known");
     assert!(!bench.meta().contains_key("forgot"));
 }
 
@@ -290,7 +309,8 @@ async fn a_fresh_group_starts_at_the_cursor_with_an_exact_lag_and_ends_the_forme
     let bench = Bench::new().await;
     let key = Bytes::from(format!("{BASE}in:5"));
     let register = async |generation: &str, cursor: &str| {
-        let args = ["5", generation, cursor, "60000"].map(|arg| Bytes::from(arg.to_owned())).to_vec();
+        let args =
+            ["5", generation, cursor, "60000", BASE, "10000"].map(|arg| Bytes::from(arg.to_owned())).to_vec();
         let call = bench.connection.call_script(&scripts::REGISTER_NODE, vec![key.clone()], args, DEADLINE);
         call.await.unwrap().into_array().unwrap()[0].as_int().unwrap()
     };

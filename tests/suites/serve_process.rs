@@ -53,7 +53,7 @@ async fn sighup_says_what_needs_a_restart() {
 
 #[tokio::test]
 async fn sigterm_sends_clients_away_and_ends_with_zero_within_the_drain() {
-    let mut gateway = GatewayProcess::start("drain: {duration: 5s}").await;
+    let mut gateway = GatewayProcess::start("drain: {duration: 2s}").await;
     let addrs = gateway.addrs();
     let mut clients = Vec::new();
     for via in Via::ALL {
@@ -87,7 +87,7 @@ async fn sigterm_does_not_wait_longer_than_the_drain_for_clients_that_stay() {
     let status = gateway.ended().await;
     assert_eq!(status.code(), Some(0), "{}", gateway.log_text());
     let took = start.elapsed();
-    assert!((Duration::from_millis(900)..Duration::from_secs(6)).contains(&took), "{took:?}");
+    assert!((Duration::from_millis(900)..Duration::from_secs(10)).contains(&took), "{took:?}");
 }
 
 #[tokio::test]
@@ -111,6 +111,7 @@ async fn a_draining_node_is_not_ready_but_live_and_takes_no_new_clients() {
         }
     };
     streamgate_e2e::within("no listener", refused).await;
+    assert!(tokio::net::TcpStream::connect(addrs.grpc).await.is_err(), "the gRPC listener is closed, too");
     assert_eq!(gateway.ended().await.code(), Some(0));
 }
 

@@ -15,7 +15,7 @@ pub async fn start(ping_interval: Duration) -> Node {
     config.grpc = any.into();
     config.admin = any.into();
     config.shards = 2;
-    config.drain = PATIENCE;
+    config.drain.duration = Duration::from_secs(1);
     config.policies.fallback.publisher_identity = true;
     config.limits.ping_interval = ping_interval;
     let echo = |request: RpcRequest| async move { Ok::<_, ClientError>(request.event) };

@@ -22,7 +22,7 @@ pub enum BrokerError {
         /// Bytes in use that cannot be evicted.
         used: usize,
     },
-    /// The storage refused (out of memory, read only, script error): not retryable as it is.
+    /// The storage refused (a key of another type, a right that is missing, a script error): not retryable as it is.
     #[error("the broker refused: {0}")]
     Refused(String),
     /// The stored bytes could not be understood.

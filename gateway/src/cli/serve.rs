@@ -2,7 +2,7 @@
 
 use std::{io, process::ExitCode};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     broker::BrokerStatus,
@@ -11,7 +11,8 @@ use crate::{
     telemetry::logging::{self, LogHandle},
 };
 
-/// Runs a node with what `sources` say: SIGTERM and SIGINT drain and end it, SIGHUP reads the configuration again.
+/// Runs a node with what `sources` say: SIGTERM and SIGINT drain and end it, a second one
+/// ends it at once, SIGHUP reads the configuration again.
 #[must_use]
 pub fn serve(sources: &Sources) -> ExitCode {
     match run(sources) {
@@ -40,8 +41,7 @@ fn run(sources: &Sources) -> Result<(), Box<dyn std::error::Error>> {
         let mut status = node.broker_status();
         let end = loop {
             tokio::select! {
-                _ = terminate.recv() => break Ok(()),
-                _ = interrupt.recv() => break Ok(()),
+                () = either(&mut terminate, &mut interrupt) => break Ok(()),
                 _ = hangup.recv() => reload(&mut node, sources, &log),
                 changed = status.changed() => {
                     if changed.is_err() {
@@ -56,10 +56,22 @@ fn run(sources: &Sources) -> Result<(), Box<dyn std::error::Error>> {
             }
         };
         tracing::info!("stopping");
-        node.shutdown().await;
-        tracing::info!("stopped");
+        tokio::select! {
+            () = node.shutdown() => tracing::info!("stopped"),
+            () = either(&mut terminate, &mut interrupt) => {
+                return Err("told twice: ended before all clients were sent away".into());
+            }
+        }
         end
     })
+}
+
+/// Waits for one of two signals. Cancel: safe.
+async fn either(one: &mut Signal, other: &mut Signal) {
+    tokio::select! {
+        _ = one.recv() => {}
+        _ = other.recv() => {}
+    }
 }
 
 /// A configuration that cannot be read changes nothing.

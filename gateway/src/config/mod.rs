@@ -34,8 +34,8 @@ pub use listen::ListenAddr;
 pub use overrides::{ENV_PREFIX, ENV_RESERVED, Override, from_environment, process_environment};
 pub use reload::Reload;
 pub use runtime::{
-    Backend, BackendRoute, BrokerConfig, Config, LogConfig, LogFormat, MemoryConfig, Password, PolicyTable,
-    RedisConfig, RedisMode, SentinelConfig, WebSocketConfig,
+    Backend, BackendRoute, BrokerConfig, Config, DrainConfig, LogConfig, LogFormat, MemoryConfig, Password,
+    PolicyTable, RedisConfig, RedisMode, SentinelConfig, WebSocketConfig,
 };
 
 use layer::Layer as _;

@@ -63,7 +63,7 @@ pub(super) fn redis(checks: &mut Checks, keys: Redis) -> RedisConfig {
         inbox_max_length: checks.number(
             &key("inbox_max_length"),
             keys.inbox_max_length,
-            20_000,
+            100_000,
             1_000..=10_000_000,
         ),
         inbox_ttl: checks.span(

@@ -41,7 +41,9 @@ impl Config {
                 ("allow_anonymous", old.allow_anonymous != new.allow_anonymous),
                 ("shards", old.shards != new.shards),
                 ("log.format", old.log.format != new.log.format),
-                ("drain.duration", old.drain != new.drain),
+                ("presence.lease", old.lease != new.lease),
+                ("drain.duration", old.drain.duration != new.drain.duration),
+                ("drain.delay", old.drain.delay != new.drain.delay),
                 ("proxy", old.backends != new.backends),
             ]),
         }

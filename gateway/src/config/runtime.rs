@@ -32,8 +32,10 @@ pub struct Config {
     pub rpc_timeout: Duration,
     /// What is logged, and how.
     pub log: LogConfig,
-    /// Time over which a draining node sends its clients away (`drain.duration`).
-    pub drain: Duration,
+    /// How long members and interest of a node outlive its last sign of life (`presence.lease`).
+    pub lease: Duration,
+    /// How a node that shuts down sends its clients away.
+    pub drain: DrainConfig,
     /// Backends of the user (`proxy`). Kept; nothing calls them yet.
     pub backends: Vec<Backend>,
 }
@@ -181,6 +183,15 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+/// How a node that shuts down sends its clients away (`drain`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DrainConfig {
+    /// Time over which their connections are closed, evenly.
+    pub duration: Duration,
+    /// Time before that in which the node is not ready but serves and accepts as before, so that balancers notice.
+    pub delay: Duration,
 }
 
 /// A backend of the user (an element of `proxy`).

@@ -18,6 +18,7 @@ section! {
         allow_anonymous: bool,
         shards: u64,
         log: Log,
+        presence: Presence,
         drain: Drain,
         proxy: Vec<Proxy>,
     }
@@ -159,8 +160,13 @@ section! {
 }
 
 section! {
+    /// `presence`
+    Presence { lease: Span, }
+}
+
+section! {
     /// `drain`
-    Drain { duration: Span, }
+    Drain { duration: Span, delay: Span, }
 }
 
 section! {

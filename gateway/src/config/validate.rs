@@ -8,8 +8,8 @@ use super::{
     error::{ConfigError, Problem},
     listen::ListenAddr,
     policies::{limits, policies},
-    runtime::{Backend, BackendRoute, Config, LogConfig, LogFormat, WebSocketConfig},
-    schema::{Log, Proxy, Root, WebSocket},
+    runtime::{Backend, BackendRoute, Config, DrainConfig, LogConfig, LogFormat, WebSocketConfig},
+    schema::{Drain, Log, Proxy, Root, WebSocket},
 };
 
 /// Sinks that a broker can have ([`SinkId`](crate::broker::SinkId)).
@@ -39,12 +39,13 @@ pub(super) fn validate(root: Root) -> Result<(Config, Vec<Problem>), ConfigError
             1..=3_600_000,
         ),
         log: log(&mut checks, root.log.unwrap_or_default()),
-        drain: checks.span(
-            "drain.duration",
-            root.drain.unwrap_or_default().duration,
+        lease: checks.span(
+            "presence.lease",
+            root.presence.unwrap_or_default().lease,
             Duration::from_secs(10),
-            0..=3_600_000,
+            1_000..=600_000,
         ),
+        drain: drain(&mut checks, root.drain.unwrap_or_default()),
         backends: backends(&mut checks, root.proxy.unwrap_or_default()),
     };
     refuse_open_doors(&mut checks, &config);
@@ -118,6 +119,13 @@ fn is_origin(text: &str) -> bool {
             && !host.contains(['/', '?', '#', '@', '*'])
             && !text.contains(char::is_whitespace)
     })
+}
+
+fn drain(checks: &mut Checks, keys: Drain) -> DrainConfig {
+    DrainConfig {
+        duration: checks.span("drain.duration", keys.duration, Duration::from_secs(10), 0..=3_600_000),
+        delay: checks.span("drain.delay", keys.delay, Duration::ZERO, 0..=600_000),
+    }
 }
 
 fn log(checks: &mut Checks, keys: Log) -> LogConfig {

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Node, broker,
+    drain::Draining,
     listen::{accept, bind},
 };
 use crate::{
@@ -80,13 +81,14 @@ impl NodeBuilder {
         let config = self.config;
         // Before anything looks up a metric.
         let metrics_handle = metrics::install().map_err(|error| io::Error::other(error.to_string()))?;
+        Draining::announce();
         let settings = Settings::new(config.policies.build(), config.limits.clone());
         let websocket = listen("transport.websocket.addr", &config.websocket.addr)?;
         let grpc_listener = listen("transport.grpc.addr", &config.grpc)?;
         let admin_listener = listen("server.http.addr", &config.admin)?;
         let broker = match self.broker {
             Some(broker) => broker,
-            None => broker::make(&config.broker, &settings.policies)?,
+            None => broker::make(&config.broker, config.lease, &settings.policies)?,
         };
         let origins = OriginPolicy::new(&config.websocket.allowed_origins);
         let shard_config = ShardConfig {

@@ -2,8 +2,8 @@
 //!
 //! Owns: the order of start and stop. Never does: anything on the way of a message.
 //!
-//! Invariants: listeners accept only when everything behind them runs; a stop takes no longer than the drain
-//! duration, and ends in the reverse order of the start.
+//! Invariants: listeners accept only when everything behind them runs; a stop takes no longer than the drain's delay
+//! and duration and a few seconds, and ends in the reverse order of the start.
 //!
 //! ```no_run
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -18,6 +18,7 @@
 
 mod broker;
 mod builder;
+mod drain;
 mod listen;
 
 use std::{net::SocketAddr, sync::Arc};
@@ -95,25 +96,6 @@ impl Node {
         self.settings.limits.store(Arc::new(reload.config.limits.clone()));
         self.config = reload.config.clone();
         reload
-    }
-
-    /// Stops accepting, sends the clients away, and ends the node; at most for the drain duration.
-    pub async fn shutdown(mut self) {
-        self.draining.send_replace(true);
-        self.accepting.cancel();
-        let drained: Vec<_> = self.shards.iter().map(ShardHandle::drain).collect();
-        let all = futures_util::future::join_all(drained);
-        if tokio::time::timeout(self.config.drain, all).await.is_err() {
-            tracing::warn!(after = ?self.config.drain, "some clients did not go in time, ending their connections");
-        }
-        self.broker.shutdown().await;
-        for shard in self.shards.drain(..) {
-            shard.stop();
-        }
-        self.running.cancel();
-        for listener in self.listeners.drain(..) {
-            listener.abort();
-        }
     }
 }
 

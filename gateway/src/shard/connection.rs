@@ -61,7 +61,8 @@ impl Shard {
             closing: false,
         }) as u32;
         self.tick_connection(state, key, now);
-        if state.draining {
+        if let Some(drain) = &state.drain {
+            drain.came();
             self.close_connection(state, key, CloseCode::Draining, CloseCode::Draining.reason());
         }
         self.flush(state);
@@ -115,7 +116,9 @@ impl Shard {
         let mut connection = state.connections.remove(id.key as usize);
         connection.session.disconnected();
         self.0.meters.connections[connection.outlet.wire().index()].decrement(1);
-        state.report_drained();
+        if let Some(drain) = &state.drain {
+            drain.went();
+        }
     }
 
     /// Lets the session work, then carries out what it wants.
@@ -171,6 +174,7 @@ impl Shard {
         }
         state.replays.sweep(now);
         self.settle(state, now.mono_ms);
+        self.drain_on(state, now);
         self.flush(state);
     }
 
@@ -233,17 +237,6 @@ impl State {
         let connection = &mut self.connections[key as usize];
         if !std::mem::replace(&mut connection.dirty, true) {
             self.dirty.push(key);
-        }
-    }
-
-    /// Tells whoever drains the shard when the last connection is gone.
-    pub(super) fn report_drained(&mut self) {
-        if self.draining
-            && self.connections.is_empty()
-            && let Some(drained) = self.drained.take()
-        {
-            // Whoever asked may have given up waiting.
-            let _ = drained.send(());
         }
     }
 }

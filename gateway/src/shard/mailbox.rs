@@ -11,12 +11,13 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
-use super::ConnId;
+use super::{ConnId, DrainProgress};
 use crate::{
     broker::{Delivery, Publication, Sink},
     channel::Channel,
@@ -46,8 +47,8 @@ pub enum Mail {
     Delivered(Delivery),
     /// Publications of the channel after the position did not fit into the mailbox.
     FellBehind(Channel, Position),
-    /// Send every client away and answer when all are gone.
-    Drain(oneshot::Sender<()>),
+    /// Send every client away, evenly over that time, and tell how far that is.
+    Drain(Duration, watch::Sender<Option<DrainProgress>>),
     /// End, with whatever is still connected.
     Stop,
 }

@@ -11,6 +11,7 @@
 
 mod connection;
 mod deliver;
+mod drain;
 mod effects;
 pub mod flow;
 mod frames;
@@ -31,6 +32,7 @@ use std::{
 
 use slab::Slab;
 
+pub use drain::DrainProgress;
 pub use mailbox::{Mail, Mailbox};
 pub use run::{Serve, ShardConfig, ShardHandle, spawn};
 
@@ -40,6 +42,7 @@ use crate::{
     session::{Now, Settings},
 };
 use connection::Connection;
+use drain::Drain;
 use frames::ReplayFrames;
 use index::Index;
 use meters::Meters;
@@ -88,8 +91,8 @@ struct State {
     next_stamp: u32,
     /// Number of the delivery under way, by which a connection knows that it has it already.
     delivery: u64,
-    draining: bool,
-    drained: Option<tokio::sync::oneshot::Sender<()>>,
+    /// Set once the node stops.
+    drain: Option<Drain>,
 }
 
 impl Shard {

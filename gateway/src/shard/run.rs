@@ -12,23 +12,17 @@ use std::{
 };
 
 use slab::Slab;
-use streamgate_proto::v1::{OutboundMessage, Reconnect, outbound_message::Envelope};
-use tokio::{sync::oneshot, task::LocalSet, time::MissedTickBehavior};
+use tokio::{sync::watch, task::LocalSet, time::MissedTickBehavior};
 
 use super::{
-    Inner, Mail, Mailbox, Shard, State,
-    frames::{ReplayFrames, encode},
+    DrainProgress, Inner, Mail, Mailbox, Shard, State,
+    frames::ReplayFrames,
     index::Index,
     mailbox::{Inbox, mailbox},
     meters::Meters,
     wheel::{TICK_MS, Wheel},
 };
-use crate::{
-    broker::Broker,
-    error::CloseCode,
-    rpc::Handlers,
-    session::{ReplyTo, Settings},
-};
+use crate::{broker::Broker, rpc::Handlers, session::Settings};
 
 /// Bytes of the buffer that all connections of a shard read into.
 const SCRATCH_BYTES: usize = 64 * 1024;
@@ -83,8 +77,7 @@ pub fn spawn(number: usize, config: ShardConfig) -> io::Result<ShardHandle> {
             next_serial: 0,
             next_stamp: 0,
             delivery: 0,
-            draining: false,
-            drained: None,
+            drain: None,
         };
         let shard = Shard(Rc::new(Inner {
             state: RefCell::new(state),
@@ -110,11 +103,12 @@ impl ShardHandle {
         &self.mailbox
     }
 
-    /// Sends every client away; resolves when all are gone.
-    pub fn drain(&self) -> oneshot::Receiver<()> {
-        let (drained, done) = oneshot::channel();
-        self.mailbox.send(Mail::Drain(drained));
-        done
+    /// Sends every client away, evenly over that time. Tells how far it is, `None` before its begin; no sender is left
+    /// when the shard is gone.
+    pub fn drain(&self, over: Duration) -> watch::Receiver<Option<DrainProgress>> {
+        let (progress, watched) = watch::channel(None);
+        self.mailbox.send(Mail::Drain(over, progress));
+        watched
     }
 
     /// Ends the shard with whatever is still connected, and waits for its thread.
@@ -175,38 +169,11 @@ impl Shard {
                 Mail::Failed(id, code, reason) => self.fail(id, code, &reason),
                 Mail::Drained(id) => self.drained(id),
                 Mail::Gone(id) => self.gone(id),
-                Mail::Drain(drained) => self.drain(drained),
+                Mail::Drain(over, progress) => self.begin_drain(over, progress),
                 Mail::Stop => return false,
             }
         }
         self.flush(&mut self.0.state.borrow_mut());
         true
-    }
-
-    fn drain(&self, drained: oneshot::Sender<()>) {
-        let now = self.now();
-        let state = &mut *self.0.state.borrow_mut();
-        state.draining = true;
-        state.drained = Some(drained);
-        let keys: Vec<u32> = state.connections.iter().map(|(key, _)| key as u32).collect();
-        for key in keys {
-            let connection = &state.connections[key as usize];
-            if connection.session.is_open() && connection.session.is_extended() {
-                let reconnect = OutboundMessage {
-                    id: ReplyTo::fresh().id,
-                    time: now.unix_ms,
-                    envelope: Some(Envelope::Reconnect(Reconnect { after_ms: 0 })),
-                    ..OutboundMessage::default()
-                };
-                if let Ok(frame) = encode(connection.outlet.wire(), &reconnect) {
-                    self.push(state, key, frame);
-                }
-            }
-            // Written before the close frame, which drops what is unsent.
-            state.connections[key as usize].outlet.flush();
-            self.close_connection(state, key, CloseCode::Draining, CloseCode::Draining.reason());
-        }
-        self.flush(state);
-        state.report_drained();
     }
 }

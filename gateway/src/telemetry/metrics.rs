@@ -71,15 +71,28 @@ metrics_table! {
         "Seconds that a Redis command took; blocking reads are not counted.";
     REDIS_ERRORS = "streamgate_redis_errors_total", Kind::Counter, ["kind"], "Failed Redis commands and connections.";
     REDIS_CONNECTIONS = "streamgate_redis_connections", Kind::Gauge, [], "Open connections to Redis.";
+    REDIS_AWAY = "streamgate_redis_away", Kind::Gauge, [], "1 while this node cannot reach Redis or read its inboxes, else 0.";
     INBOX_LAG = "streamgate_inbox_lag_entries", Kind::Gauge, ["partition"], "Inbox entries that this node has yet to read.";
     GAPS = "streamgate_gaps_total", Kind::Counter, ["reason"], "Continuity lost and told to subscribers.";
     BACKFILLS = "streamgate_backfills_total", Kind::Counter, [], "Holes filled from history.";
     RECOVERIES = "streamgate_recoveries_total", Kind::Counter, ["outcome"], "Subscriptions that asked for what they missed.";
     RESYNCS = "streamgate_resyncs_total", Kind::Counter, ["reason"], "Partitions compared with their histories, by cause.";
     HISTORY_READS = "streamgate_history_reads_total", Kind::Counter, [], "Range reads of history in the broker.";
+    MEMBERS = "streamgate_presence_members", Kind::Gauge, [], "Members of channels that this node holds.";
+    PRESENCE_EVENTS = "streamgate_presence_events_total", Kind::Counter, ["action"],
+        "Joins and leaves of this node's members.";
+    MEMBERS_REAPED = "streamgate_presence_reaped_members_total", Kind::Counter, [],
+        "Members of dead nodes that this node removed.";
+    NODES_REAPED = "streamgate_presence_reaped_nodes_total", Kind::Counter, [],
+        "Dead nodes that this node cleaned up after, once for each partition.";
+    LEASES_LOST = "streamgate_leases_lost_total", Kind::Counter, [],
+        "Leases of this node in a partition that were gone: it was taken for dead, or Redis lost its data.";
     SLOW_CONSUMERS = "streamgate_slow_consumers_total", Kind::Counter, [], "Clients cut because their write queue was full.";
     SHARD_DROPPED = "streamgate_shard_dropped_total", Kind::Counter, [],
         "Publications without a position that an overloaded shard had no room for.";
+    DRAINING = "streamgate_draining", Kind::Gauge, [], "1 while the node sends its clients away.";
+    DRAIN_LEFT = "streamgate_drain_connections_left", Kind::Gauge, [],
+        "Connections of a draining node that are still there.";
     CLOSES = "streamgate_closes_total", Kind::Counter, ["code"], "Connections that the server closed, by close code.";
 }
 

@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     backoff::Backoff,
-    engine::{Delivery, Effect, Engine, Request, Subscribing, SubscriptionId},
+    engine::{Delivery, Effect, Engine, Request, Return, Subscribing, SubscriptionId},
     error::Error,
     status::Status,
     transport::{Encoding, Endpoint, Received, Transport},
@@ -214,7 +214,7 @@ impl Driver {
                     self.status.send_replace(Status::Connected { address, session_id, resumed });
                 }
                 Effect::Leave { error, .. } if error.is_final() => return Some(End::Failed(error)),
-                Effect::Leave { error, soon } => self.leave(error, soon),
+                Effect::Leave { error, back } => self.leave(error, back),
             }
         }
         self.deliver();
@@ -230,13 +230,21 @@ impl Driver {
     }
 
     /// Gives the connection up; the next attempt goes to the next node.
-    fn leave(&mut self, error: Error, soon: bool) {
+    fn leave(&mut self, error: Error, back: Return) {
         if let Link::Open(_, since) = &self.link {
             self.backoff.held_for(since.elapsed());
         }
-        let retry_in = if soon { Duration::ZERO } else { self.backoff.next(rand::random()) };
+        let retry_in = match back {
+            Return::AtOnce => Duration::ZERO,
+            Return::At(at) => at.saturating_duration_since(now()),
+            Return::Backoff => self.backoff.next(rand::random()),
+        };
+        let link = std::mem::replace(&mut self.link, Link::Waiting(Instant::now() + retry_in));
+        if let (Link::Open(transport, _), Return::At(_)) = (link, back) {
+            // Says goodbye, so that the server takes it for a leave and not for a loss; nobody waits for that.
+            tokio::spawn(transport.close());
+        }
         tracing::debug!(%error, ?retry_in, "disconnected");
-        self.link = Link::Waiting(Instant::now() + retry_in);
         self.endpoint = (self.endpoint + 1) % self.endpoints.len().max(1);
         self.engine.lost(&error);
         self.status.send_replace(Status::Disconnected { error, retry_in });

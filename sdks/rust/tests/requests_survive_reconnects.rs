@@ -137,6 +137,60 @@ async fn other_closes_lead_to_the_next_node() {
 }
 
 #[tokio::test]
+async fn a_draining_node_is_left_once_its_answers_are_in_and_new_requests_go_elsewhere() {
+    let (one, two) = (Server::start().await, Server::start().await);
+    let client = one.builder().node(two.url()).build().unwrap();
+    let (mut peer, _) = one.welcome().await;
+    // May not be sent twice: only an answer tells what became of it.
+    let transient = PublishOptions { transient: true, ..PublishOptions::default() };
+    let here = client.publish("a", event(), transient);
+    let (here_id, _) = peer.publish().await;
+    peer.say(Out::Reconnect(Reconnect { after_ms: 0 })).await;
+    // Its pong tells that the reconnect was read.
+    peer.answer("ping", Out::Ping(Default::default())).await;
+    assert!(matches!(peer.frame().await.envelope, Some(In::Pong(_))));
+    let there = client.publish("b", event(), PublishOptions::default());
+    // An ack of the extension needs no position.
+    peer.answer(&here_id, Out::PublishAck(Default::default())).await;
+    here.await.unwrap();
+    let (mut next, connect) = two.welcome().await;
+    assert_eq!(connect.resume_token, "secret");
+    let (id, frame) = next.publish().await;
+    assert_eq!(frame.channel, "b");
+    next.ack(&id, "7:1").await;
+    there.await.unwrap();
+    peer.closed().await;
+}
+
+#[tokio::test]
+async fn a_client_that_a_draining_node_closes_recovers_elsewhere_without_a_penalty() {
+    let (one, two) = (Server::start().await, Server::start().await);
+    let long = Duration::from_secs(3600);
+    let client = one.builder().node(two.url()).backoff(long, long).build().unwrap();
+    let (mut peer, _) = one.welcome().await;
+    let (subscription, _) = tokio::join!(client.subscribe("a"), peer.accept_subscribe(live_at("a", "7:4")));
+    let mut subscription = subscription.unwrap();
+    peer.publication("a", "7:5", false).await;
+    let publish = client.publish("a", event(), PublishOptions::default());
+    let (_, sent) = peer.publish().await;
+    peer.say(Out::Reconnect(Reconnect { after_ms: 20 })).await;
+    peer.close(1012, "service restart").await;
+    let (mut peer, connect) = two.welcome().await;
+    assert_eq!(connect.resume_token, "secret");
+    assert!(connect.subscriptions[0].recover);
+    assert_eq!(connect.subscriptions[0].cursor, Some(fake::at("7:5")));
+    let (id, again) = peer.publish().await;
+    assert_eq!(key(&again), key(&sent));
+    peer.ack(&id, "7:7").await;
+    publish.await.unwrap();
+    peer.publication("a", "7:6", true).await;
+    peer.recovered("a", Some(fake::at("7:6"))).await;
+    for expected in ["a 7:5", "a 7:6", "recovered a"] {
+        assert_eq!(next(&mut subscription).await, expected);
+    }
+}
+
+#[tokio::test]
 async fn a_wrong_token_is_not_tried_again() {
     let server = Server::start().await;
     let (connected, ()) = tokio::join!(server.builder().token("wrong").connect(), async {

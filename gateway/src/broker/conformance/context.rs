@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// How long something that must happen may take.
-const PATIENCE: Duration = Duration::from_secs(15);
+pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Entries that a channel `small.…` keeps.
 pub(super) const SMALL: u64 = 10;
@@ -36,6 +36,7 @@ pub fn policies() -> Policies {
         ("short.**", ChannelPolicy { history_ttl: SHORT, ..usual() }),
         ("brief.**", ChannelPolicy { idempotency_window: SHORT, ..usual() }),
         ("none.**", ChannelPolicy { history_size: 0, ..usual() }),
+        ("quiet.**", ChannelPolicy { join_leave: false, ..usual() }),
         ("transient.**", ChannelPolicy { transient: true, ..usual() }),
     ];
     let rule =
@@ -52,7 +53,7 @@ pub struct Context {
 
 /// A sink of one node, with its deliveries.
 pub struct Listener {
-    node: Arc<dyn Broker>,
+    pub(super) node: Arc<dyn Broker>,
     /// Its id at the node.
     pub id: SinkId,
     /// Its deliveries.

@@ -13,6 +13,7 @@ mod history;
 mod idempotency;
 mod names;
 mod patterns;
+mod presence;
 mod races;
 mod recorder;
 mod recovery;
@@ -80,6 +81,7 @@ pub const CASES: &[(&str, CaseFn)] = cases! {
         an_expired_history_is_reported_and_its_successor_is_a_new_epoch,
         a_history_that_expired_after_an_empty_cursor_is_reported,
         a_removed_history_is_reported_and_its_successor_is_a_new_epoch,
+        a_history_that_was_born_and_removed_unseen_is_reported_to_a_cursor_from_before,
         removing_what_does_not_exist_is_no_error,
         unknown_epochs_are_reset_and_replay_everything,
         an_offset_past_the_end_is_reset;
@@ -110,6 +112,18 @@ pub const CASES: &[(&str, CaseFn)] = cases! {
         recovery_reports_gaps_by_channel,
         a_pattern_starts_from_any_point,
         positions_of_a_pattern_are_bounded;
+    presence:
+        joins_and_leaves_are_told_once_to_every_watcher,
+        a_former_owner_ends_nothing,
+        a_query_counts_all_and_lists_as_many_as_asked_for,
+        a_query_sees_what_its_node_asked_for_before,
+        a_join_goes_on_when_its_future_is_dropped,
+        patterns_watch_every_channel_they_match,
+        a_watcher_by_name_and_by_pattern_is_told_once,
+        who_watches_no_more_is_told_nothing_more,
+        what_the_policy_keeps_quiet_is_listed_and_not_told,
+        odd_names_of_channels_and_sessions_are_ordinary,
+        members_that_hop_between_nodes_stay;
     sessions:
         any_node_loads_what_was_saved_last,
         records_expire;

@@ -108,6 +108,7 @@ mod tests {
             role: "master".into(),
             version: ServerVersion::from_info(info),
             run_id: String::new(),
+            clustered: false,
             server_time_ms: 0,
         }
     }

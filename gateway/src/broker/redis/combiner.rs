@@ -55,6 +55,8 @@ pub struct Sent {
 pub struct Combiner {
     queue: VecDeque<Waiting>,
     under_way: bool,
+    /// The next batch waits for [`Combiner::go_on`].
+    rests: bool,
 }
 
 impl Combiner {
@@ -66,7 +68,7 @@ impl Combiner {
     /// Whether a batch should be sent now.
     #[must_use]
     pub fn is_due(&self) -> bool {
-        !self.under_way && !self.queue.is_empty()
+        !self.under_way && !self.rests && !self.queue.is_empty()
     }
 
     /// Takes the next batch and its arguments (`scripts/publish.lua`).
@@ -109,6 +111,24 @@ impl Combiner {
         }
     }
 
+    /// Takes back a batch of which nothing was executed: it is the next one again.
+    pub fn put_back(&mut self, sent: Sent) {
+        self.under_way = false;
+        for publish in sent.publishes.into_iter().rev() {
+            self.queue.push_front(publish);
+        }
+    }
+
+    /// No batch until [`go_on`](Self::go_on); `false` if that is so already.
+    pub fn rest(&mut self) -> bool {
+        !std::mem::replace(&mut self.rests, true)
+    }
+
+    /// Ends the rest.
+    pub fn go_on(&mut self) {
+        self.rests = false;
+    }
+
     /// Answers everyone who waits.
     pub fn fail_waiting(&mut self, error: &BrokerError) {
         for publish in self.queue.drain(..) {
@@ -149,6 +169,13 @@ fn outcomes_of(reply: Reply, expected: usize) -> Result<Vec<Result<Published, Br
     items.iter().skip(1).map(|item| Ok(outcome_of(item.as_bytes()?))).collect()
 }
 
+/// The error by which a publish of the batch says that its server is not, or no longer, the right one.
+#[must_use]
+pub fn wrong_server(reply: &Reply) -> Option<RedisError> {
+    let errors = reply.as_array().ok()?.iter().filter_map(|item| item.as_bytes().ok()?.strip_prefix(b"!"));
+    errors.map(|text| RedisError::parse(&String::from_utf8_lossy(text))).find(RedisError::ends_connection)
+}
+
 fn outcome_of(text: &[u8]) -> Result<Published, BrokerError> {
     if let Some(error) = text.strip_prefix(b"!") {
         let error = RedisError::parse(&String::from_utf8_lossy(error));
@@ -179,10 +206,52 @@ mod tests {
         assert_eq!(outcome_of(b"=7-3"), Ok(Published { position, duplicate: true }));
         assert_eq!(outcome_of(b""), Ok(Published { position: None, duplicate: false }));
         assert_eq!(outcome_of(b"="), Ok(Published { position: None, duplicate: true }));
-        assert!(matches!(outcome_of(b"!OOM command not allowed"), Err(BrokerError::Refused(_))));
-        let moved = outcome_of(b"!TRYAGAIN later");
-        assert!(matches!(moved, Err(BrokerError::NotAvailable { sent: false, .. })));
+        assert!(matches!(outcome_of(b"!WRONGTYPE of a key"), Err(BrokerError::Refused(_))));
+        for passing in ["!TRYAGAIN later", "!OOM command not allowed"] {
+            let outcome = outcome_of(passing.as_bytes());
+            assert!(matches!(outcome, Err(BrokerError::NotAvailable { sent: false, .. })), "{outcome:?}");
+        }
         assert!(matches!(outcome_of(b"x"), Err(BrokerError::Damaged(_))));
+    }
+
+    #[test]
+    fn a_publish_that_a_replica_refused_betrays_the_server() {
+        let reply = |outcome: &'static str| {
+            Reply::Array(vec![Reply::Int(2), Reply::Bulk("5-1".into()), Reply::Bulk(outcome.into())])
+        };
+        let error = wrong_server(&reply("!READONLY You can't write against a read only replica.")).unwrap();
+        assert_eq!(error.code, "READONLY");
+        assert_eq!(wrong_server(&reply("!OOM command not allowed")), None);
+        assert_eq!(wrong_server(&reply("=5-1")), None);
+    }
+
+    #[test]
+    fn a_batch_that_was_put_back_goes_first_and_in_its_order() {
+        let (mut combiner, mut answers, beliefs) = (Combiner::default(), Vec::new(), Beliefs::default());
+        let mut push = |combiner: &mut Combiner, blob: &'static str| {
+            let (reply, answer) = oneshot::channel();
+            answers.push(answer);
+            combiner.push(Waiting {
+                channel: Channel::parse("a").unwrap(),
+                blob: blob.into(),
+                policy: Arc::default(),
+                transient: false,
+                record: None,
+                reply,
+                _permit: Permit::default(),
+            });
+        };
+        push(&mut combiner, "1");
+        push(&mut combiner, "2");
+        let sent = combiner.next_batch(&beliefs, &mut Vec::new());
+        push(&mut combiner, "3");
+        combiner.put_back(sent);
+        assert!(combiner.rest() && !combiner.rest() && !combiner.is_due());
+        combiner.go_on();
+        assert!(combiner.is_due());
+        let again = combiner.next_batch(&beliefs, &mut Vec::new());
+        let blobs: Vec<_> = again.publishes.iter().map(|publish| publish.blob.clone()).collect();
+        assert_eq!(blobs, ["1", "2", "3"]);
     }
 
     #[test]

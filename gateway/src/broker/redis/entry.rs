@@ -5,8 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::reply::{Reply, ReplyError};
+use prost::Message as _;
+
 use crate::{
-    broker::{BrokerError, Publication, Stored},
+    broker::{BrokerError, Member, PresenceAction, PresenceEvent, Publication, Stored},
     channel::Channel,
     position::Position,
 };
@@ -17,7 +19,16 @@ pub struct InboxEntry {
     /// Number of the entry in this inbox, without holes.
     pub sequence: u64,
     /// What it brings; an error if its content is damaged.
-    pub publication: Result<Arc<Publication>, BrokerError>,
+    pub content: Result<InboxContent, BrokerError>,
+}
+
+/// What an inbox brings.
+#[derive(Debug, Clone)]
+pub enum InboxContent {
+    /// Of a channel with interest.
+    Publication(Arc<Publication>),
+    /// Of a channel that is watched.
+    Presence(PresenceEvent),
 }
 
 /// Reads `<epoch>-<offset>`.
@@ -61,15 +72,47 @@ pub fn history_entry(channel: &Channel, entry: &Reply) -> Result<Arc<Publication
     publication(channel.clone(), Some(position), field(fields, b"t")?.as_u64()?, field(fields, b"b")?)
 }
 
-/// Reads one entry of an inbox, `[id, [m, "<position> <time> <channel>", b, blob]]`; no position: nothing before the
-/// first space.
+/// Reads one entry of an inbox: `[id, [m, "<position> <time> <channel>", b, blob]]` is a publication, without position if
+/// nothing is before the first space; `[id, [p, "<j or l> <channel>", b, member]]` is a join or leave.
 ///
 /// # Errors
 /// [`BrokerError::Damaged`] if not even its sequence can be read.
 pub fn inbox_entry(entry: &Reply) -> Result<InboxEntry, BrokerError> {
     let [id, fields] = pair(entry)?;
     let sequence = position_of(id.as_bytes()?)?.offset;
-    Ok(InboxEntry { sequence, publication: inbox_publication(fields) })
+    let content = match fields.as_array()?.first() {
+        Some(Reply::Bulk(name)) if &name[..] == b"p" => inbox_presence(fields).map(InboxContent::Presence),
+        _ => inbox_publication(fields).map(InboxContent::Publication),
+    };
+    Ok(InboxEntry { sequence, content })
+}
+
+fn inbox_presence(fields: &Reply) -> Result<PresenceEvent, BrokerError> {
+    let head = field(fields, b"p")?.as_str()?;
+    let damaged = || BrokerError::Damaged(format!("{head:?} is not the head of a join or leave"));
+    let (action, channel) = head.split_once(' ').ok_or_else(damaged)?;
+    let action = match action {
+        "j" => PresenceAction::Join,
+        "l" => PresenceAction::Leave,
+        _ => return Err(damaged()),
+    };
+    let channel = Channel::parse(channel).map_err(|error| BrokerError::Damaged(error.to_string()))?;
+    Ok(PresenceEvent { channel, action, member: Arc::new(member(field(fields, b"b")?.as_bytes()?)?) })
+}
+
+/// Reads a member. Its strings are copied out of the read buffer by decoding.
+fn member(bytes: &[u8]) -> Result<Member, BrokerError> {
+    Member::decode(bytes).map_err(|error| BrokerError::Damaged(error.to_string()))
+}
+
+/// Reads a member as a channel's hash holds it, `<node>/<0 or 1> <member>`.
+///
+/// # Errors
+/// [`BrokerError::Damaged`].
+pub fn held_member(value: &[u8]) -> Result<Member, BrokerError> {
+    let space = value.iter().position(|byte| *byte == b' ');
+    let bytes = space.and_then(|space| value.get(space + 1..));
+    member(bytes.ok_or_else(|| BrokerError::Damaged("a member without holder".to_owned()))?)
 }
 
 fn inbox_publication(fields: &Reply) -> Result<Arc<Publication>, BrokerError> {
@@ -124,12 +167,28 @@ mod tests {
             Reply::Array(vec![bulk("4-12"), Reply::Array(fields.iter().map(|text| bulk(text)).collect())])
         };
         let entry = inbox_entry(&fields("a.b")).unwrap();
-        let publication = entry.publication.unwrap();
+        let InboxContent::Publication(publication) = entry.content.unwrap() else { panic!() };
         assert_eq!((entry.sequence, publication.channel.as_str(), publication.time_ms), (12, "a.b", 9));
         assert_eq!(publication.position, Some(Position { epoch: 7, offset: 3 }));
         let damaged = inbox_entry(&fields("a..b")).unwrap();
         assert_eq!(damaged.sequence, 12);
-        assert!(damaged.publication.is_err());
+        assert!(damaged.content.is_err());
+    }
+
+    #[test]
+    fn joins_and_leaves_are_told_apart_from_publications() {
+        let member = Member { session_id: "s".into(), user_id: "u".into(), ..Member::default() };
+        let entry = |head: &str| {
+            let fields = [bulk("p"), bulk(head), bulk("b"), Reply::Bulk(member.encode_to_vec().into())];
+            inbox_entry(&Reply::Array(vec![bulk("4-12"), Reply::Array(fields.into())])).unwrap().content
+        };
+        let InboxContent::Presence(event) = entry("l a.b").unwrap() else { panic!() };
+        assert_eq!((event.action, event.channel.as_str()), (PresenceAction::Leave, "a.b"));
+        assert_eq!(*event.member, member);
+        assert!(entry("x a.b").is_err() && entry("j").is_err());
+        let held = [b"17/1 ", member.encode_to_vec().as_slice()].concat();
+        assert_eq!(held_member(&held).unwrap(), member);
+        assert!(held_member(b"17/1").is_err());
     }
 
     #[test]

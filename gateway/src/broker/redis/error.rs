@@ -19,6 +19,16 @@ pub enum CallError {
 }
 
 impl CallError {
+    /// Whether it is certain that the command was not executed, for a reason that may pass.
+    #[must_use]
+    pub fn nothing_executed(&self) -> bool {
+        match self {
+            Self::NeverSent(_) => true,
+            Self::MaybeExecuted(_) => false,
+            Self::Server(error) => error.nothing_executed(),
+        }
+    }
+
     /// The metric label of this kind of error.
     #[must_use]
     pub fn kind(&self) -> &'static str {
@@ -35,9 +45,10 @@ impl From<CallError> for BrokerError {
         match error {
             CallError::NeverSent(reason) => Self::NotAvailable { reason, sent: false },
             CallError::MaybeExecuted(reason) => Self::NotAvailable { reason, sent: true },
-            // A script may have written before it met the error, so a transient error counts as sent.
             CallError::Server(error) if error.is_transient() => {
-                Self::NotAvailable { reason: error.to_string(), sent: true }
+                // Unless it is known that it did not, a script may have written before it met the error.
+                let sent = !error.nothing_executed();
+                Self::NotAvailable { reason: error.to_string(), sent }
             }
             CallError::Server(error) => Self::Refused(error.to_string()),
         }

@@ -75,6 +75,8 @@ pub struct Hello {
     pub version: Option<ServerVersion>,
     /// `run_id`: another one after each restart. Empty if not told.
     pub run_id: String,
+    /// Whether it is a node of a Redis Cluster (`redis_mode`), as far as it tells.
+    pub clustered: bool,
     /// The server's clock in milliseconds since 1970 when it was asked; 0 if not told.
     pub server_time_ms: u64,
 }
@@ -93,6 +95,7 @@ impl Hello {
             role: need("role")?,
             version: ServerVersion::from_info(server),
             run_id: field(server, "run_id").unwrap_or_default().to_owned(),
+            clustered: field(server, "redis_mode") == Some("cluster"),
             server_time_ms,
         })
     }
@@ -139,7 +142,9 @@ mod tests {
     #[test]
     fn hello_needs_role_and_replid() {
         let replication = "# Replication\r\nrole:master\r\nmaster_replid:abc\r\n";
-        let hello = Hello::from_info(replication, "run_id:r1\r\nredis_version:7.0.1\r\n", 5).unwrap();
+        let server = "run_id:r1\r\nredis_version:7.0.1\r\nredis_mode:cluster\r\n";
+        let hello = Hello::from_info(replication, server, 5).unwrap();
+        assert!(hello.clustered);
         assert_eq!(
             (hello.role.as_str(), hello.replid.as_str(), hello.run_id.as_str()),
             ("master", "abc", "r1")

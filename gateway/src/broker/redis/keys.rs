@@ -96,6 +96,17 @@ fn tag(partition: u16, partitions: u16) -> String {
         .unwrap_or_default()
 }
 
+/// The slot of a key that [`Keys`] made: that of its hash tag.
+#[must_use]
+pub fn slot_of(key: &[u8]) -> u16 {
+    let tag = |key: &[u8]| {
+        let from = key.iter().position(|byte| *byte == b'{')? + 1;
+        let length = key.get(from..)?.iter().position(|byte| *byte == b'}')?;
+        key.get(from..from + length).map(slot)
+    };
+    tag(key).unwrap_or_else(|| slot(key))
+}
+
 /// The slot of a hash tag: CRC16 (XMODEM) modulo the number of slots (Redis Cluster specification).
 fn slot(tag: &[u8]) -> u16 {
     let crc = tag.iter().fold(0u16, |crc, byte| {
@@ -116,6 +127,7 @@ mod tests {
         assert_eq!(slot(b"123456789"), 12_739);
         assert_eq!(slot(b"foo"), 12_182);
         assert_eq!(slot(b"user1000"), 3_443);
+        assert_eq!((slot_of(b"x:{foo}:{y}"), slot_of(b"foo")), (12_182, 12_182));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use super::{
     command::Command,
     connection::Connection,
     error::{CallError, ConnectError},
+    identity,
     locate::{Address, Locate},
     options::RedisOptions,
     reply::Reply,
@@ -38,6 +39,7 @@ pub enum LinkStatus {
 /// A connection that is reopened when it ends. Dropping it stops it and closes the connection.
 #[derive(Debug)]
 pub struct Link {
+    name: String,
     current: watch::Receiver<Option<Arc<Connection>>>,
     status: watch::Receiver<LinkStatus>,
     stop: CancellationToken,
@@ -55,13 +57,20 @@ impl Link {
     ) -> Self {
         let (current_tx, current) = watch::channel(None);
         let (status_tx, status) =
-            watch::channel(LinkStatus::Starting(format!("connecting to {}", options.address())));
+            watch::channel(LinkStatus::Starting(format!("connecting to Redis at {}", options.address())));
         let stop = CancellationToken::new();
-        let name = name.into();
+        let name: String = name.into();
+        let own_name = name.clone();
         let supervisor =
             Supervisor { name, locate, options, scripts, current: current_tx, status: status_tx };
         tokio::spawn(supervisor.run(stop.clone()));
-        Self { current, status, stop }
+        Self { name: own_name, current, status, stop }
+    }
+
+    /// What tells it apart from others.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// The open connection, `None` while there is none.
@@ -184,9 +193,11 @@ impl Supervisor {
         tracing::info!(link = self.name, redis = %connection.address(), generation, "connected to Redis");
         self.current.send_replace(Some(Arc::clone(&connection)));
         self.status.send_replace(LinkStatus::Up(generation));
+        // A blocking read may be before the question.
+        let deadline = self.options.command_timeout + Duration::from_secs(2);
         let address = connection.address();
         let reason = tokio::select! {
-            reason = connection.closed() => reason,
+            reason = identity::closed_or_changed(&connection, deadline) => reason,
             () = self.locate.moved_from(address) => {
                 // Others may hold it; what is under way may have been executed.
                 connection.end("the master is elsewhere now");
@@ -210,8 +221,15 @@ impl Supervisor {
     async fn open_at(&self, address: &Address, generation: u64) -> Result<Connection, ConnectError> {
         let connection = Connection::open(&self.options, address, generation).await?;
         let unusable = |reason: String| ConnectError::Unusable { address: address.to_string(), reason };
-        if let Some(key) = self.locate.owned_key() {
-            connection.must_own(key, self.options.command_timeout).await?;
+        match self.locate.owned_key() {
+            Some(key) => connection.must_own(key, self.options.command_timeout).await?,
+            // It would redirect all that is not in its own slots.
+            None if connection.hello().clustered => {
+                return Err(unusable(
+                    "it belongs to a Redis Cluster: set broker.redis.mode to cluster".to_owned(),
+                ));
+            }
+            None => {}
         }
         if let Some(refusal) = connection.hello().version.and_then(|version| version.refusal()) {
             return Err(unusable(refusal));

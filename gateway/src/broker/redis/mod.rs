@@ -5,7 +5,8 @@
 //! which was not executed.
 //!
 //! - Transport: one [`Connection`] is one TCP connection that is opened, watched and thrown away; a [`Link`] keeps one
-//!   open and publishes it; `topology` says which link leads to a partition.
+//!   open and publishes it, where [`Locate`] says; `topology` says which link leads to a partition, `cluster` where the
+//!   slots of a Cluster are.
 //! - In Redis: `keys` names everything, `scripts/*.lua` do each step at once; `entry` and `range` read their answers.
 //! - A node: `supervision` boots it, `reader` reads its inboxes, `partition` holds what it knows of channels, `node`
 //!   is the [`Broker`](crate::broker::Broker).
@@ -13,6 +14,7 @@
 mod beliefs;
 mod boot;
 mod client;
+mod cluster;
 mod combiner;
 mod command;
 mod connection;
@@ -21,6 +23,9 @@ mod deployment;
 mod entry;
 mod error;
 mod hello;
+mod hold;
+mod identity;
+mod inspection;
 pub mod keys;
 mod link;
 mod locate;

@@ -1,5 +1,7 @@
 //! [`RedisBroker`]: the node's side of the broker, put together.
 
+mod presence;
+
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -37,7 +39,7 @@ use crate::{
 const CATALOGUE_MAX: u64 = 1_000_000;
 /// Most positions in the answer to a pattern.
 const PATTERN_POSITIONS: usize = 1_000;
-/// Interests withdrawn in one call at shutdown.
+/// Things withdrawn in one call at shutdown.
 const LEAVE_BATCH: u64 = 500;
 
 type Answer<T> = BoxFuture<'static, Result<T, BrokerError>>;
@@ -53,6 +55,7 @@ pub struct RedisBroker {
     status: watch::Receiver<BrokerStatus>,
     boot: watch::Receiver<Option<BootError>>,
     deadline: Duration,
+    inbox_max: u64,
     stop: CancellationToken,
     /// Ends the readers alone; ended by `stop`, too.
     reading: CancellationToken,
@@ -66,7 +69,7 @@ impl RedisBroker {
     pub fn start(options: RedisOptions, policies: Policies) -> Result<Self, BootError> {
         let keys = Keys::new(&options.key_prefix, options.partitions).map_err(BootError::Options)?;
         let (keys, options) = (Arc::new(keys), Arc::new(options));
-        let topology = Arc::new(Topology::standalone(&options));
+        let topology = Arc::new(Topology::start(&options, &keys));
         let (sinks, stop) = (Sinks::default(), CancellationToken::new());
         let reading = stop.child_token();
         let (node_tx, node) = watch::channel(None);
@@ -81,6 +84,7 @@ impl RedisBroker {
                 policies: policies.clone(),
                 sinks: sinks.clone(),
                 node: node.clone(),
+                lease: options.lease,
                 deadline: options.command_timeout,
                 inbox_max: options.inbox_max_length,
                 catalogue_max: CATALOGUE_MAX,
@@ -93,6 +97,7 @@ impl RedisBroker {
             topology: topology.clone(),
             keys: keys.clone(),
             inboxes,
+            lease: options.lease,
             deadline: options.command_timeout,
             keep: options.inbox_ttl,
             node: node_tx,
@@ -102,9 +107,22 @@ impl RedisBroker {
             reading: reading.clone(),
         };
         tokio::spawn(supervise(supervision));
-        let deadline = options.command_timeout;
+        let (deadline, inbox_max) = (options.command_timeout, options.inbox_max_length);
         let partitions = partitions.into();
-        Ok(Self { partitions, topology, keys, policies, sinks, node, status, boot, deadline, stop, reading })
+        Ok(Self {
+            partitions,
+            topology,
+            keys,
+            policies,
+            sinks,
+            node,
+            status,
+            boot,
+            deadline,
+            inbox_max,
+            stop,
+            reading,
+        })
     }
 
     /// Waits until the broker is ready for the first time. Safe to cancel.
@@ -140,6 +158,17 @@ impl RedisBroker {
 
     fn partition_of(&self, name: &str) -> Result<&Partition, BrokerError> {
         self.partitions.get(self.keys.partition_of(name)).ok_or(BrokerError::Stopped)
+    }
+
+    /// Those that have channels of `target`.
+    fn partitions_of(&self, target: &Target) -> impl Iterator<Item = &Partition> {
+        let owner = match target {
+            Target::Channel(channel) => Some(self.keys.partition_of(channel.as_str())),
+            Target::Pattern(_) => None,
+        };
+        let all = self.partitions.iter().enumerate();
+        all.filter(move |(number, _)| owner.is_none_or(|owner| owner == *number))
+            .map(|(_, partition)| partition)
     }
 
     /// A caller for what needs no order.
@@ -293,15 +322,9 @@ impl Broker for RedisBroker {
     }
 
     fn unsubscribe(&self, sink: SinkId, target: Target) {
-        let owner = match &target {
-            Target::Channel(channel) => Some(self.keys.partition_of(channel.as_str())),
-            Target::Pattern(_) => None,
-        };
-        for (number, partition) in self.partitions.iter().enumerate() {
-            if owner.is_none_or(|owner| owner == number) {
-                // A broker that is stopped has no interest left.
-                let _ = partition.send(Request::Unsubscribe { sink, target: target.clone() });
-            }
+        for partition in self.partitions_of(&target) {
+            // A broker that is stopped has no interest left.
+            let _ = partition.send(Request::Unsubscribe { sink, target: target.clone() });
         }
     }
 
@@ -323,21 +346,31 @@ impl Broker for RedisBroker {
         async move { call.await.map(drop).map_err(Into::into) }.boxed()
     }
 
-    fn join(&self, _channel: Channel, _member: Member, _owner: Owner) -> Answer<()> {
-        failed(BrokerError::Refused("presence is being built".to_owned()))
+    fn join(&self, channel: Channel, member: Member, owner: Owner) -> Answer<()> {
+        self.enqueue_join(channel, member, owner).map_or_else(failed, answered)
     }
 
-    fn leave(&self, _channel: Channel, _session: &str, _owner: Owner) {}
-
-    fn presence(&self, _channel: Channel, _limit: usize) -> Answer<PresencePage> {
-        failed(BrokerError::Refused("presence is being built".to_owned()))
+    fn leave(&self, channel: Channel, session: &str, owner: Owner) {
+        if let Ok(partition) = self.partition_of(channel.as_str()) {
+            // A broker that is stopped has no members left.
+            let _ = partition.send(Request::Leave { channel, session: session.to_owned(), owner });
+        }
     }
 
-    fn watch(&self, _sink: SinkId, _target: Target) -> Answer<()> {
-        failed(BrokerError::Refused("presence is being built".to_owned()))
+    fn presence(&self, channel: Channel, limit: usize) -> Answer<PresencePage> {
+        self.enqueue_query(channel, limit).map_or_else(failed, answered)
     }
 
-    fn unwatch(&self, _sink: SinkId, _target: Target) {}
+    fn watch(&self, sink: SinkId, target: Target) -> Answer<()> {
+        self.enqueue_watch(sink, &target).unwrap_or_else(failed)
+    }
+
+    fn unwatch(&self, sink: SinkId, target: Target) {
+        for partition in self.partitions_of(&target) {
+            // A broker that is stopped watches nothing.
+            let _ = partition.send(Request::Unwatch { sink, target: target.clone() });
+        }
+    }
 
     fn save_session(&self, session: &str, record: SessionRecord, ttl_ms: u64) -> Answer<()> {
         let partition = self.keys.partition_of(session);
@@ -376,11 +409,21 @@ impl Broker for RedisBroker {
         let (stop, topology) = (self.stop.clone(), self.topology.clone());
         let mut status = self.status.clone();
         let known = self.incarnation().is_some();
+        let partitions = self.partitions.clone();
+        let inbox_max = self.inbox_max;
         // A reader that finds its inbox gone would make it anew.
         self.reading.cancel();
         async move {
+            // What a partition sent before is executed before; nothing follows.
+            for partition in partitions.iter() {
+                let (done, withdrawn) = oneshot::channel();
+                if partition.send(Request::Withdraw { done }).is_ok() {
+                    // Fails if it has ended.
+                    let _ = withdrawn.await;
+                }
+            }
             for caller in callers.into_iter().flatten().filter(|_| known) {
-                if let Err(error) = leave(&caller).await {
+                if let Err(error) = leave(&caller, inbox_max).await {
                     // Inboxes and interest expire by themselves.
                     tracing::warn!(%error, "this node's interest could not be withdrawn");
                     break;
@@ -404,11 +447,12 @@ impl Drop for RedisBroker {
 }
 
 /// Withdraws what this node holds in one partition.
-async fn leave(caller: &Caller) -> Result<(), BrokerError> {
+async fn leave(caller: &Caller, inbox_max: u64) -> Result<(), BrokerError> {
     loop {
         let args = vec![
             caller.keys.base(caller.partition),
             caller.node.to_string().into(),
+            inbox_max.to_string().into(),
             LEAVE_BATCH.to_string().into(),
         ];
         if caller.call(&scripts::LEAVE, args).await?.as_u64()? == 0 {

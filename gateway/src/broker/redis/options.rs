@@ -40,6 +40,8 @@ pub struct RedisOptions {
     pub backoff_min: Duration,
     /// Longest pause before another attempt to connect. Default 1 s.
     pub backoff_max: Duration,
+    /// How long Redis keeps what a node holds (interest, members) without a sign of its life. Default 10 s.
+    pub lease: Duration,
 }
 
 impl Default for RedisOptions {
@@ -61,6 +63,7 @@ impl Default for RedisOptions {
             inbox_ttl: Duration::from_secs(60),
             backoff_min: Duration::from_millis(20),
             backoff_max: Duration::from_secs(1),
+            lease: Duration::from_secs(10),
         }
     }
 }

@@ -22,6 +22,7 @@ use super::{
     entry::{InboxEntry, inbox_entry},
     error::CallError,
     keys::Keys,
+    link::Link,
     partition::FromReader,
     reply::Reply,
     scripts,
@@ -37,18 +38,34 @@ const COUNT: u64 = 500;
 const RENEW: Duration = Duration::from_secs(10);
 /// Entries after which an inbox is trimmed before its next renewal.
 const TRIM: u64 = 2_000;
+/// First and longest pause before inboxes that could not be registered are registered again.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(200));
 
 /// See the module.
 pub struct Reader {
     reads: Reads,
     inboxes: Vec<Inbox>,
+    keys: Keys,
     node: u64,
-    deadline: Duration,
-    /// How long Redis keeps an inbox that its node does not renew.
-    keep: Duration,
+    times: Times,
+    /// Links for commands to the same server.
+    commands: Vec<Arc<Link>>,
+    /// Replication id of the server at the last registration.
+    replid: String,
     generation: u64,
     /// Whether the inboxes exist and are being read.
     ready: watch::Sender<bool>,
+}
+
+/// How long a [`Reader`] waits and is waited for.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// How long Redis keeps what the node holds.
+    pub lease: Duration,
+    /// Longest wait for a reply.
+    pub deadline: Duration,
+    /// How long Redis keeps an inbox that its node does not renew.
+    pub keep: Duration,
 }
 
 struct Inbox {
@@ -58,6 +75,8 @@ struct Inbox {
     cursor: u64,
     /// Up to where it was trimmed.
     trimmed: u64,
+    /// Why entries may be missing, until the partition was told. It outlives a registration that breaks off.
+    missed: Option<&'static str>,
     to: mpsc::Sender<FromReader>,
 }
 
@@ -67,6 +86,8 @@ enum Left {
     Unregistered(String),
     /// The connection is of no use any more.
     Closed(String),
+    /// The server is not, or no longer, the right one: no connection to it is of use.
+    WrongServer(String),
     /// The partitions are gone.
     Stopped,
 }
@@ -76,6 +97,7 @@ impl From<CallError> for Left {
         match error {
             // NOGROUP: the inbox or the group is gone. Others may pass as well, on a fresh registration.
             CallError::Server(error) if !error.ends_connection() => Self::Unregistered(error.to_string()),
+            CallError::Server(error) if error.tells_of_role() => Self::WrongServer(error.to_string()),
             error => Self::Closed(error.to_string()),
         }
     }
@@ -88,15 +110,15 @@ impl From<BrokerError> for Left {
 }
 
 impl Reader {
-    /// A reader of `reads`; `to` are the partitions' ends, in the order of `reads.partitions`.
+    /// A reader of `reads`; `to` are the partitions' ends, in the order of `reads.partitions`; with the node's lease, and
+    /// the longest wait for a reply.
     #[must_use]
     pub fn new(
         reads: Reads,
         to: Vec<mpsc::Sender<FromReader>>,
         keys: &Keys,
         node: u64,
-        deadline: Duration,
-        keep: Duration,
+        times: Times,
         ready: watch::Sender<bool>,
     ) -> Self {
         let inbox = |(partition, to): (&usize, _)| Inbox {
@@ -104,10 +126,28 @@ impl Reader {
             key: keys.key(*partition, &format!("in:{node}")),
             cursor: 0,
             trimmed: 0,
+            missed: None,
             to,
         };
         let inboxes = reads.partitions.iter().zip(to).map(inbox).collect();
-        Self { reads, inboxes, node, deadline, keep, generation: 0, ready }
+        Self {
+            reads,
+            inboxes,
+            keys: keys.clone(),
+            node,
+            times,
+            commands: Vec::new(),
+            replid: String::new(),
+            generation: 0,
+            ready,
+        }
+    }
+
+    /// Names the links for commands to the same server: a blocked read is the first to be told of a change of role.
+    #[must_use]
+    pub fn beside(mut self, commands: Vec<Arc<Link>>) -> Self {
+        self.commands = commands;
+        self
     }
 
     /// Reads until stopped.
@@ -120,14 +160,25 @@ impl Reader {
 
     async fn keep_reading(&mut self) {
         while let Some(connection) = self.reads.link.connected().await {
+            let mut pause = PAUSES.0;
             loop {
                 let left = self.read_on(&connection).await;
-                self.ready.send_replace(false);
+                if self.ready.send_replace(false) {
+                    pause = PAUSES.0;
+                }
                 match left {
                     Left::Unregistered(reason) if !connection.is_closed() => {
-                        tracing::warn!(reason, "the inboxes must be registered again");
-                        // What fails again and again must not do so in a hot loop.
-                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        // Said once: while the slot of an inbox migrates it fails again and again.
+                        if pause == PAUSES.0 {
+                            tracing::warn!(reason, "the inboxes must be registered again");
+                        }
+                        tokio::time::sleep(pause).await;
+                        pause = (pause * 2).min(PAUSES.1);
+                    }
+                    Left::WrongServer(reason) => {
+                        tracing::debug!(reason, "the reader's server changed");
+                        self.leave_server(&reason);
+                        break;
                     }
                     Left::Unregistered(reason) | Left::Closed(reason) => {
                         tracing::debug!(reason, "the reader's connection ended");
@@ -148,6 +199,13 @@ impl Reader {
         }
     }
 
+    /// A former master keeps its connections, and a command on one of them would count as continuing what was before.
+    fn leave_server(&self, reason: &str) {
+        for connection in self.commands.iter().filter_map(|link| link.current()) {
+            connection.end(reason);
+        }
+    }
+
     async fn read_on(&mut self, connection: &Connection) -> Left {
         match self.register_and_read(connection).await {
             Ok(never) => match never {},
@@ -161,7 +219,7 @@ impl Reader {
         self.ready.send_replace(true);
         let mut renewed = Instant::now();
         loop {
-            let reply = connection.call(self.read_command(), BLOCK + self.deadline).await?;
+            let reply = connection.call(self.read_command(), BLOCK + self.times.deadline).await?;
             for stream in reply.into_array_or_empty().map_err(BrokerError::from)? {
                 self.dispatch(stream).await?;
             }
@@ -177,11 +235,15 @@ impl Reader {
         format!("g{}", self.generation).into()
     }
 
+    /// An inbox is kept for longer than the lease: the reaper removes it.
     fn keep_ms(&self) -> Bytes {
-        self.keep.as_millis().to_string().into()
+        self.times.keep.max(self.times.lease * 2).as_millis().to_string().into()
     }
 
     async fn register(&mut self, connection: &Connection) -> Result<(), Left> {
+        // Another server, or the same one after a restart, may have less than was read, and more after that already.
+        let replid = &connection.hello().replid;
+        let restarted = self.replid != *replid;
         let mut calls = Vec::with_capacity(self.inboxes.len());
         for inbox in &self.inboxes {
             let args = vec![
@@ -189,22 +251,36 @@ impl Reader {
                 self.generation.to_string().into(),
                 inbox.cursor.to_string().into(),
                 self.keep_ms(),
+                self.keys.base(inbox.partition),
+                self.times.lease.as_millis().to_string().into(),
             ];
             calls.push(connection.call_script(
                 &scripts::REGISTER_NODE,
                 vec![inbox.key.clone()],
                 args,
-                self.deadline,
+                self.times.deadline,
             ));
         }
-        for (inbox, call) in self.inboxes.iter_mut().zip(calls) {
+        // Whatever breaks off: an inbox may have been made anew without an answer that says so.
+        let unanswered = (self.generation > 1).then_some("a registration was not answered");
+        let told: Vec<_> = self.inboxes.iter().map(|inbox| inbox.missed).collect();
+        self.inboxes.iter_mut().for_each(|inbox| inbox.missed = inbox.missed.or(unanswered));
+        for ((inbox, call), told) in self.inboxes.iter_mut().zip(calls).zip(told) {
             let items = call.await?.into_array().map_err(BrokerError::from)?;
             let fresh = items.first().is_some_and(|fresh| fresh.as_int() == Ok(1));
             // At the very first registration nobody listens yet.
-            if fresh && self.generation > 1 {
-                inbox.tell(FromReader::Missed("the inbox was gone")).await?;
-            }
+            let reason = match (fresh, restarted) {
+                (true, _) => Some("the inbox was gone"),
+                (false, true) => Some("Redis restarted"),
+                (false, false) => None,
+            };
+            inbox.missed = told.or(reason.filter(|_| self.generation > 1));
         }
+        // Kept until told: a registration that breaks off half-way is followed by another.
+        for inbox in &mut self.inboxes {
+            inbox.tell_missed().await?;
+        }
+        self.replid.clone_from(replid);
         Ok(())
     }
 
@@ -230,19 +306,18 @@ impl Reader {
         let [key, entries] = stream.into_exactly::<2>().map_err(BrokerError::from)?;
         let key = key.into_bytes().map_err(BrokerError::from)?;
         let Some(inbox) = self.inboxes.iter_mut().find(|inbox| inbox.key == key) else { return Ok(()) };
-        let mut taken: Vec<InboxEntry> = Vec::new();
-        let mut hole = false;
+        let (mut taken, mut cursor): (Vec<InboxEntry>, u64) = (Vec::new(), inbox.cursor);
         for entry in entries.as_array().map_err(BrokerError::from)? {
             let entry = inbox_entry(entry)?;
-            hole |= entry.sequence != inbox.cursor + 1;
-            inbox.cursor = entry.sequence;
+            if entry.sequence != cursor + 1 {
+                // Told at its place: what comes after it is to be doubted, what came before is not.
+                inbox.take(std::mem::take(&mut taken), cursor).await?;
+                inbox.tell(FromReader::Missed("entries are missing from the inbox")).await?;
+            }
+            cursor = entry.sequence;
             taken.push(entry);
         }
-        inbox.tell(FromReader::Entries(taken)).await?;
-        if hole {
-            inbox.tell(FromReader::Missed("entries are missing from the inbox")).await?;
-        }
-        Ok(())
+        inbox.take(taken, cursor).await
     }
 
     /// Keeps the inboxes, trims what was consumed and measures what waits: of all of them if `all`, else of those that
@@ -254,7 +329,10 @@ impl Reader {
                 let args =
                     vec![self.node.to_string().into(), inbox.cursor.to_string().into(), self.keep_ms()];
                 let keys = vec![inbox.key.clone()];
-                calls.push((at, connection.call_script(&scripts::RENEW_INBOX, keys, args, self.deadline)));
+                calls.push((
+                    at,
+                    connection.call_script(&scripts::RENEW_INBOX, keys, args, self.times.deadline),
+                ));
             }
         }
         for (at, call) in calls {
@@ -275,6 +353,23 @@ impl Reader {
 }
 
 impl Inbox {
+    async fn tell_missed(&mut self) -> Result<(), Left> {
+        if let Some(reason) = self.missed {
+            self.tell(FromReader::Missed(reason)).await?;
+            self.missed = None;
+        }
+        Ok(())
+    }
+
+    /// Hands entries over, and moves the cursor behind the last one.
+    async fn take(&mut self, entries: Vec<InboxEntry>, cursor: u64) -> Result<(), Left> {
+        if !entries.is_empty() {
+            self.tell(FromReader::Entries(entries)).await?;
+            self.cursor = cursor;
+        }
+        Ok(())
+    }
+
     async fn tell(&self, message: FromReader) -> Result<(), Left> {
         self.to.send(message).await.map_err(|_| Left::Stopped)
     }

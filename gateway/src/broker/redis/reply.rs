@@ -177,19 +177,57 @@ impl RedisError {
     }
 
     /// Whether this connection leads to the wrong server or a server in the wrong state, so that it must be thrown
-    /// away and the right one be looked for: role changed, slot moved, data not loaded, no longer authenticated.
+    /// away and the right one be looked for: role changed, slot moved, data not loaded, no longer authenticated, or
+    /// (`STALEID`, of `scripts/meta.lua`) another replication id than the connection was told.
     #[must_use]
     pub fn ends_connection(&self) -> bool {
         matches!(
             self.code.as_str(),
-            "READONLY" | "MOVED" | "UNBLOCKED" | "LOADING" | "MASTERDOWN" | "CLUSTERDOWN" | "NOAUTH"
+            "READONLY"
+                | "MOVED"
+                | "UNBLOCKED"
+                | "LOADING"
+                | "MASTERDOWN"
+                | "CLUSTERDOWN"
+                | "NOAUTH"
+                | "STALEID"
         )
     }
 
-    /// Whether the same command may succeed later without anybody changing it.
+    /// Whether the server says that it is a replica, or becomes one. (`UNBLOCKED` alone may only mean that a stream is
+    /// gone.)
+    #[must_use]
+    pub fn tells_of_role(&self) -> bool {
+        match self.code.as_str() {
+            "READONLY" | "MASTERDOWN" => true,
+            "UNBLOCKED" => self.message.contains("instance state changed"),
+            _ => false,
+        }
+    }
+
+    /// Whether Redis refused before it executed anything, and the reason may pass: the slot is elsewhere or on its way,
+    /// the Cluster or the data is not ready, the server must not write. From within a script these come only with its
+    /// first access to keys, because every script touches the keys that it writes before its first write.
+    #[must_use]
+    pub fn nothing_executed(&self) -> bool {
+        let refusals = ["MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "READONLY"];
+        refusals.contains(&self.code.as_str()) || self.slot_refused_a_script()
+    }
+
+    /// A script met a key that is not here while its slot migrates, or a Cluster that is down.
+    fn slot_refused_a_script(&self) -> bool {
+        self.code == "ERR"
+            && (self.message.contains("Script attempted to access a non local key")
+                || self.message.contains("Script attempted to execute a")
+                    && self.message.contains("while the cluster is down"))
+    }
+
+    /// Whether the same command may succeed later without anybody changing it. Memory that is full (`OOM`) and a disk
+    /// that is (`MISCONF`) count: histories expire, inboxes are trimmed, operators help.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        self.ends_connection() || matches!(self.code.as_str(), "TRYAGAIN" | "ASK" | "BUSY" | "NOREPLICAS")
+        let passes = ["BUSY", "NOREPLICAS", "OOM", "MISCONF"];
+        self.ends_connection() || self.nothing_executed() || passes.contains(&self.code.as_str())
     }
 }
 
@@ -230,6 +268,37 @@ mod tests {
         assert_eq!(RedisError::parse("odd thing").code, "ERR");
         assert_eq!(RedisError::parse("odd thing").message, "odd thing");
         assert!(RedisError::parse("READONLY You can't write").ends_connection());
-        assert!(!RedisError::parse("OOM command not allowed").is_transient());
+        assert!(RedisError::parse("STALEID another replication id").ends_connection());
+        let unblocked = |why: &str| RedisError::parse(&format!("UNBLOCKED {why}")).tells_of_role();
+        assert!(unblocked(
+            "force unblock from blocking operation, instance state changed (master -> replica?)"
+        ));
+        assert!(!unblocked("the stream key no longer exists"));
+        let full = RedisError::parse("OOM command not allowed");
+        assert!(full.is_transient() && !full.ends_connection());
+        assert!(!RedisError::parse("WRONGTYPE Operation against a key").is_transient());
+    }
+
+    #[test]
+    fn refusals_of_a_cluster_are_told_apart_also_from_within_scripts() {
+        for line in [
+            "MOVED 3999 127.0.0.1:6381",
+            "ASK 3999 127.0.0.1:6381",
+            "TRYAGAIN Multiple keys request during rehashing of slot",
+            "CLUSTERDOWN The cluster is down",
+            "ERR Script attempted to access a non local key in a cluster node script: 7b9, on @user_script:28.",
+            "ERR Script attempted to execute a command while the cluster is down script: 7b9, on @user_script:1.",
+            "ERR Script attempted to execute a write command while the cluster is down and readonly",
+        ] {
+            let error = RedisError::parse(line);
+            assert!(error.nothing_executed() && error.is_transient(), "{line}");
+        }
+        for line in ["ERR Script attempted to access keys that do not hash to the same slot", "BUSY", "ERR x"]
+        {
+            assert!(!RedisError::parse(line).nothing_executed(), "{line}");
+        }
+        // The slot is still here, or nowhere else yet: the same connection will do.
+        assert!(!RedisError::parse("ASK 1 h:1").ends_connection());
+        assert!(!RedisError::parse("TRYAGAIN x").ends_connection());
     }
 }

@@ -1,4 +1,8 @@
 //! The scripts, each a file with a header that lists keys, arguments and result.
+//!
+//! A script touches (`EXISTS`, or a read) every key that it writes before its first write. While a slot of a Redis
+//! Cluster migrates, a key that is not, or not any more, on this server fails the script: so it fails as a whole. The
+//! exceptions are writes that are complete in themselves and may be repeated, such as those of `open_meta`.
 
 use super::script::Script;
 
@@ -18,15 +22,15 @@ scripts! {
     /// Many publishes of one partition.
     PUBLISH = "publish" ["meta", "publish"];
     /// Interest in a channel, with what was missed.
-    SUBSCRIBE = "subscribe" ["meta", "history", "subscribe"];
+    SUBSCRIBE = "subscribe" ["meta", "lease", "history", "subscribe"];
     /// Interest in a pattern, with the channels it matches.
-    SUBSCRIBE_PATTERN = "subscribe_pattern" ["meta", "subscribe_pattern"];
+    SUBSCRIBE_PATTERN = "subscribe_pattern" ["meta", "lease", "subscribe_pattern"];
     /// Withdraws interest.
     UNSUBSCRIBE = "unsubscribe" ["unsubscribe"];
     /// Ranges of histories.
     READ = "read" ["meta", "history", "read"];
     /// Which histories end elsewhere than the node thinks.
-    CHECK = "check" ["meta", "check"];
+    CHECK = "check" ["meta", "lease", "check"];
     /// Inbox and consumer group of a node.
     REGISTER_NODE = "register_node" ["register_node"];
     /// Keeps and trims an inbox.
@@ -34,7 +38,17 @@ scripts! {
     /// Removes a history.
     REMOVE_HISTORY = "remove_history" ["remove_history"];
     /// Withdraws all that a node holds.
-    LEAVE = "leave" ["leave"];
+    LEAVE = "leave" ["presence", "reap", "leave"];
+    /// Joins and leaves.
+    CHANGE_MEMBERS = "change_members" ["presence", "lease", "change_members"];
+    /// A page of a channel's members.
+    MEMBERS = "members" ["clock", "lease", "members"];
+    /// A page of the channels that have members.
+    MEMBER_CHANNELS = "member_channels" ["clock", "lease", "member_channels"];
+    /// A page of what a node holds.
+    HELD = "held" ["clock", "held"];
+    /// Renews the lease and reaps.
+    HEARTBEAT = "heartbeat" ["presence", "reap", "sweep", "heartbeat"];
     /// Keeps a session's record.
     SAVE_SESSION = "save_session" ["save_session"];
     /// Layout of the deployment and node incarnation.

@@ -11,10 +11,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     deployment::{Attempt, BootError, boot},
+    inspection::inspect,
     keys::Keys,
     link::LinkStatus,
     partition::FromReader,
-    reader::Reader,
+    reader::{Reader, Times},
     topology::Topology,
 };
 use crate::broker::BrokerStatus;
@@ -27,6 +28,8 @@ pub struct Supervision {
     pub keys: Arc<Keys>,
     /// The partitions' ends for inbox entries.
     pub inboxes: Vec<mpsc::Sender<FromReader>>,
+    /// How long Redis keeps what this node holds.
+    pub lease: Duration,
     /// Longest wait for a reply.
     pub deadline: Duration,
     /// How long an inbox outlives the last sign of its node.
@@ -61,19 +64,18 @@ async fn run(supervision: Supervision) {
     tracing::info!(node, "this node's incarnation");
     // Dropped, and so ended, with this future.
     let mut tasks = JoinSet::new();
+    let deployment = std::iter::once(supervision.topology.deployment());
+    let links = deployment.chain(supervision.topology.links().cloned());
+    tasks.spawn(inspect(links.collect(), supervision.deadline));
     let mut readers = Vec::new();
     for reads in supervision.topology.readers() {
         let (ready_tx, ready) = watch::channel(false);
         let to = reads.partitions.iter().filter_map(|p| supervision.inboxes.get(*p).cloned()).collect();
-        let reader = Reader::new(
-            reads.clone(),
-            to,
-            &supervision.keys,
-            node,
-            supervision.deadline,
-            supervision.keep,
-            ready_tx,
-        );
+        let times =
+            Times { lease: supervision.lease, deadline: supervision.deadline, keep: supervision.keep };
+        let commands = reads.partitions.iter().map(|p| supervision.topology.commands(*p)).collect();
+        let reader =
+            Reader::new(reads.clone(), to, &supervision.keys, node, times, ready_tx).beside(commands);
         tasks.spawn(reader.run(supervision.reading.clone()));
         readers.push(ready);
     }
@@ -118,12 +120,11 @@ async fn follow(supervision: &Supervision, node: u64, mut readers: Vec<watch::Re
     let mut links: Vec<_> = supervision.topology.links().map(|link| link.status()).collect();
     loop {
         let reading = readers.iter_mut().all(|ready| *ready.borrow_and_update());
-        let absent = links.iter_mut().find_map(|status| match &*status.borrow_and_update() {
-            LinkStatus::Up(_) => None,
-            LinkStatus::Starting(reason) | LinkStatus::Away(reason) => Some(reason.clone()),
-            LinkStatus::Stopped => Some("stopped".to_owned()),
-        });
+        // Seen before they are asked: what changes after that wakes this loop again.
+        links.iter_mut().for_each(watch::Receiver::mark_unchanged);
+        let absent = supervision.topology.absence();
         let reason = absent.or_else(|| (!reading).then(|| "the inboxes are being registered".to_owned()));
+        metrics::gauge!(crate::telemetry::metrics::REDIS_AWAY).set(f64::from(u8::from(reason.is_some())));
         if reason.is_none() {
             supervision.node.send_if_modified(|known| known.replace(node) != Some(node));
         }

@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     future::Future,
+    io,
     pin::Pin,
     sync::{
         Arc,
@@ -13,12 +14,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt as _, future::BoxFuture};
+use futures_util::{Stream, StreamExt as _, future::BoxFuture, stream};
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     sync::{Semaphore, oneshot, watch},
 };
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{
     Request, Response, Status, Streaming,
     body::Body,
@@ -54,7 +54,7 @@ pub struct GrpcConfig {
     pub settings: Settings,
 }
 
-/// Serves `listener` until `shutdown` resolves and all streams have ended.
+/// Serves `listener` until `shutdown` resolves, which closes it, and all streams have ended.
 ///
 /// # Errors
 /// The listener failed.
@@ -64,25 +64,37 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
     let service = Messaging { config: Arc::new(config), next: Arc::new(AtomicUsize::new(0)) };
-    let incoming = TcpListenerStream::new(listener).then(|accepted| async {
-        if accepted.is_err() {
-            // Usually no file descriptors are left: tonic would try again at once.
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-        }
-        accepted
-    });
-    let incoming = incoming.inspect(|accepted| {
-        if let Ok(socket) = accepted
-            && let Err(error) = socket.set_nodelay(true)
-        {
-            tracing::debug!(%error, "TCP_NODELAY is refused");
-        }
-    });
     Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .add_service(service)
-        .serve_with_incoming_shutdown(incoming, shutdown)
+        // tonic would keep the listener open until the last stream ends, and clients would hang on it. When the
+        // listener itself ends, tonic sends GOAWAY: no new streams, the open ones live on.
+        .serve_with_incoming_shutdown(accept(listener, shutdown), std::future::pending())
         .await
+}
+
+/// The connections of `listener`, which is closed when `shutdown` resolves.
+fn accept(
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()>,
+) -> impl Stream<Item = io::Result<TcpStream>> {
+    stream::unfold((listener, Box::pin(shutdown)), |(listener, mut shutdown)| async move {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut shutdown => return None,
+            accepted = listener.accept() => accepted.map(|(socket, _)| socket),
+        };
+        match &accepted {
+            Ok(socket) => {
+                if let Err(error) = socket.set_nodelay(true) {
+                    tracing::debug!(%error, "TCP_NODELAY is refused");
+                }
+            }
+            // Usually no file descriptors are left: tonic would try again at once.
+            Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+        }
+        Some((accepted, (listener, shutdown)))
+    })
 }
 
 /// `messageloop.v1.MessagingService`, written by hand because generated code would decode and encode every

@@ -57,8 +57,18 @@ pub(crate) enum Effect {
     Deliver(SubscriptionId, Delivery),
     /// The session is established.
     Opened { session_id: String, resumed: bool },
-    /// Leave this connection because of the error; `soon`: without the usual delay.
-    Leave { error: Error, soon: bool },
+    /// Leave this connection because of the error.
+    Leave { error: Error, back: Return },
+}
+
+/// When to connect again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Return {
+    /// After the usual, growing delay: something failed.
+    Backoff,
+    AtOnce,
+    /// The server asked to come back elsewhere, not before this.
+    At(Instant),
 }
 
 /// Effects in the order in which they are to be carried out.
@@ -74,7 +84,10 @@ enum Link {
     },
     Up {
         heartbeat: Heartbeat,
+        /// The server asked to go, and come back elsewhere then.
         leave_at: Option<Instant>,
+        /// That time has come: nothing new is sent, only what was asked here is still to be answered.
+        leaving: bool,
     },
 }
 
@@ -204,7 +217,8 @@ impl Engine {
         let link = match &self.link {
             Link::Down => None,
             Link::Connecting { deadline, .. } => Some(*deadline),
-            Link::Up { heartbeat, leave_at } => {
+            Link::Up { heartbeat, leaving: true, .. } => Some(heartbeat.deadline()),
+            Link::Up { heartbeat, leave_at, .. } => {
                 let retry = self.subscriptions.next_retry();
                 [Some(heartbeat.deadline()), *leave_at, retry].into_iter().flatten().min()
             }
@@ -214,6 +228,9 @@ impl Engine {
 
     /// Time has passed.
     pub(crate) fn tick(&mut self, now: Instant) {
+        if let Link::Up { leave_at: Some(at), leaving, .. } = &mut self.link {
+            *leaving |= *at <= now;
+        }
         let up = self.is_up();
         self.requests.tick(now, up, &mut self.effects);
         match &mut self.link {
@@ -222,9 +239,6 @@ impl Engine {
                 if *deadline <= now {
                     self.leave(Error::Timeout { what: "connect" }, false);
                 }
-            }
-            Link::Up { leave_at, .. } if leave_at.is_some_and(|at| at <= now) => {
-                self.leave(Error::Closed { code: 1012, reason: "the node drains".to_owned() }, true);
             }
             Link::Up { heartbeat, .. } => match heartbeat.beat(now) {
                 Beat::Fine => self.start_subscriptions(now),
@@ -239,6 +253,7 @@ impl Engine {
                 }
             },
         }
+        self.leave_when_answered();
     }
 
     /// Takes a frame from the server.
@@ -282,8 +297,9 @@ impl Engine {
                 self.effects.push_back(Effect::Send(pong));
             }
             Envelope::Reconnect(reconnect) => {
-                if let Link::Up { leave_at, .. } = &mut self.link {
+                if let Link::Up { leave_at, leaving, .. } = &mut self.link {
                     *leave_at = Some(now + Duration::from_millis(reconnect.after_ms.into()));
+                    *leaving = reconnect.after_ms == 0;
                 }
             }
             answer => {
@@ -292,6 +308,7 @@ impl Engine {
                 }
             }
         }
+        self.leave_when_answered();
     }
 
     fn connected(&mut self, request: u64, connected: Connected, now: Instant) {
@@ -299,7 +316,7 @@ impl Engine {
         self.resume_token = connected.resume_token;
         self.connect_bare = false;
         let heartbeat = Heartbeat::new(connected.ping_interval_ms, self.settings.ping_interval, now);
-        self.link = Link::Up { heartbeat, leave_at: None };
+        self.link = Link::Up { heartbeat, leave_at: None, leaving: false };
         self.effects
             .push_back(Effect::Opened { session_id: connected.session_id, resumed: connected.resumed });
         // A resumed session may hold what was unsubscribed while there was no connection.
@@ -346,13 +363,28 @@ impl Engine {
         self.leave(error, false);
     }
 
-    fn leave(&mut self, error: Error, soon: bool) {
-        self.link = Link::Down;
-        self.effects.push_back(Effect::Leave { error, soon });
+    /// Goes because the server asked for it, once everything that was asked here is answered. The server closes the
+    /// connection if that takes too long, and every request has a deadline of its own.
+    fn leave_when_answered(&mut self) {
+        if matches!(self.link, Link::Up { leaving: true, .. }) && !self.requests.awaits_answers() {
+            self.leave(Error::Closed { code: 1012, reason: "the node drains".to_owned() }, true);
+        }
     }
 
+    fn leave(&mut self, error: Error, soon: bool) {
+        let back = match self.link {
+            // However the connection ended: that it would was said before, and is no failure.
+            Link::Up { leave_at: Some(at), .. } => Return::At(at),
+            _ if soon => Return::AtOnce,
+            _ => Return::Backoff,
+        };
+        self.link = Link::Down;
+        self.effects.push_back(Effect::Leave { error, back });
+    }
+
+    /// Whether something new may be sent.
     fn is_up(&self) -> bool {
-        matches!(self.link, Link::Up { .. })
+        matches!(self.link, Link::Up { leaving: false, .. })
     }
 
     fn start_subscriptions(&mut self, now: Instant) {

@@ -127,6 +127,11 @@ impl Requests {
         self.timers.clear();
     }
 
+    /// Whether a request was sent on this connection and is not yet answered.
+    pub(super) fn awaits_answers(&self) -> bool {
+        self.pending.values().any(|pending| pending.sent)
+    }
+
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.timers.first().map(|(at, _)| *at)
     }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use streamgate_proto::v1;
 use tokio::sync::oneshot;
 
-use super::{Effect, Effects, SubscriptionId, held::Held};
+use super::{Effect, Effects, Return, SubscriptionId, held::Held};
 use crate::{
     error::Error,
     event::{Event, Gap, GapReason, Message},
@@ -249,7 +249,7 @@ impl Subscription {
         }
         if overflowed {
             let text = format!("{} must recover what came while it recovered", self.options.target);
-            effects.push_back(Effect::Leave { error: Error::ConnectionLost(text), soon: true });
+            effects.push_back(Effect::Leave { error: Error::ConnectionLost(text), back: Return::AtOnce });
         }
     }
 

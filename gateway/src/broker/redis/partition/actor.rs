@@ -10,7 +10,7 @@ use std::{
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{
     sync::{mpsc, watch},
-    time::{MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval, interval_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +19,8 @@ use super::{
         beliefs::Beliefs,
         combiner::{Combiner, Sent},
         connection::Connection,
+        error::CallError,
+        hold::Hold,
         keys::Keys,
         link::Link,
         paging::Caller,
@@ -28,11 +30,15 @@ use super::{
         topology,
     },
     FromReader, PatternPart, Request,
+    audit::Audit,
+    lease,
+    members::{Change, Members, Outcome},
     patterns::{PatternState, PendingScan},
     slot::Slot,
+    watching::Watching,
 };
 use crate::{
-    broker::{BrokerError, interest::Interest},
+    broker::{BrokerError, PresencePage, interest::Interest},
     channel::{Channel, Pattern},
     policy::Policies,
     position::Position,
@@ -57,6 +63,8 @@ pub struct Environment {
     pub sinks: Sinks,
     /// This node's incarnation, once its inboxes exist.
     pub node: watch::Receiver<Option<u64>>,
+    /// How long Redis keeps what this node holds without a sign of its life.
+    pub lease: Duration,
     /// Longest wait for a reply.
     pub deadline: Duration,
     /// Greatest length of an inbox.
@@ -71,8 +79,10 @@ pub struct Environment {
 pub(super) enum Done {
     Published {
         sent: Sent,
-        outcome: Result<Reply, BrokerError>,
+        outcome: Result<Reply, CallError>,
     },
+    /// The combiner's rest is over.
+    Rested,
     Read {
         channel: Channel,
         version: u64,
@@ -83,6 +93,8 @@ pub(super) enum Done {
     Filled {
         channel: Channel,
         from: Position,
+        /// [`Actor::doubts`] when it was asked.
+        doubts: u64,
         outcome: Result<Range, BrokerError>,
     },
     Scanned {
@@ -93,8 +105,30 @@ pub(super) enum Done {
     Checked {
         batch: Vec<(Channel, Option<Position>)>,
         interests: Vec<String>,
+        /// [`Actor::doubts`] when it was asked.
+        doubts: u64,
         outcome: Result<super::resync::Differing, BrokerError>,
     },
+    Changed {
+        changes: Vec<Change>,
+        outcome: Result<Vec<Outcome>, BrokerError>,
+    },
+    ListedChannels {
+        pattern: Pattern,
+        number: u64,
+        outcome: Result<Vec<Channel>, BrokerError>,
+    },
+    ListedMembers {
+        channel: Channel,
+        number: u64,
+        outcome: Result<PresencePage, BrokerError>,
+    },
+    Withdrawn {
+        names: Vec<String>,
+        outcome: Result<(), BrokerError>,
+    },
+    Audited(Result<super::audit::Page, BrokerError>),
+    Beaten(Result<lease::Beat, BrokerError>),
     /// Nothing follows from it.
     Ignored,
 }
@@ -111,6 +145,7 @@ pub struct Actor {
     pub(super) scans: Vec<PendingScan>,
     pub(super) scan_count: u64,
     pub(super) combiner: Combiner,
+    pub(super) hold: Hold,
     pub(super) beliefs: Beliefs,
     /// Replid that the beliefs were learned under.
     pub(super) replid: String,
@@ -120,9 +155,18 @@ pub struct Actor {
     /// Interests that must be told to Redis again.
     pub(super) unconfirmed: VecDeque<String>,
     pub(super) checking: bool,
+    /// Re-syncs so far: an answer to a question from before the last one settles no doubt.
+    pub(super) doubts: u64,
     /// Channels that the inbox brings and nobody listens to.
     pub(super) strays: HashSet<Channel>,
     pub(super) ticks: u64,
+    pub(super) members: Members,
+    pub(super) watching: Watching,
+    pub(super) audit: Audit,
+    /// A heartbeat is under way.
+    pub(super) beating: bool,
+    /// The node withdraws from Redis.
+    withdrawn: bool,
 }
 
 impl Actor {
@@ -135,14 +179,21 @@ impl Actor {
             scans: Vec::new(),
             scan_count: 0,
             combiner: Combiner::default(),
+            hold: Hold::default(),
             beliefs: Beliefs::default(),
             replid: String::new(),
             calls: FuturesUnordered::new(),
             unchecked: VecDeque::new(),
             unconfirmed: VecDeque::new(),
             checking: false,
+            doubts: 0,
             strays: HashSet::new(),
             ticks: 0,
+            members: Members::default(),
+            watching: Watching::default(),
+            audit: Audit::default(),
+            beating: false,
+            withdrawn: false,
         }
     }
 
@@ -155,6 +206,10 @@ impl Actor {
         let mut connections = self.environment.link.connections();
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Nodes and partitions do not beat in step.
+        let beat = lease::beat(self.environment.lease);
+        let mut beats = interval_at(Instant::now() + beat.mul_f64(rand::random()), beat);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut gulp, mut reader_there) = (Vec::with_capacity(GULP), true);
         loop {
             // Every branch is safe to cancel: channels, a watch, a stream and a timer.
@@ -168,6 +223,7 @@ impl Actor {
                         self.take(request);
                     }
                     self.send_publishes();
+                    self.send_changes();
                 }
                 Some(done) = self.calls.next() => {
                     self.finish(done);
@@ -186,9 +242,11 @@ impl Actor {
                     self.connection_changed(connection.as_deref());
                 }
                 _ = ticks.tick() => self.tick(),
+                _ = beats.tick() => self.beat(false),
             }
         }
         self.combiner.fail_waiting(&BrokerError::Stopped);
+        self.fail_members(&BrokerError::Stopped);
     }
 
     fn take(&mut self, request: Request) {
@@ -201,24 +259,54 @@ impl Actor {
                 self.subscribe_pattern(sink, pattern, start, marker, reply, permit);
             }
             Request::Unsubscribe { sink, target } => self.unsubscribe(sink, &target),
+            Request::Join { channel, member, owner, reply } => self.join(channel, &member, owner, reply),
+            Request::Leave { channel, session, owner } => self.leave(channel, session, owner),
+            Request::Members { channel, limit, reply, permit } => {
+                self.query_members(channel, limit, reply, permit);
+            }
+            Request::Watch { sink, target, reply, permit } => self.watch(sink, target, reply, permit),
+            Request::Unwatch { sink, target } => self.unwatch(sink, &target),
+            Request::Withdraw { done } => {
+                self.withdrawn = true;
+                // Who does not wait any more needs no answer.
+                let _ = done.send(());
+            }
         }
     }
 
     fn finish(&mut self, done: Done) {
         match done {
-            Done::Published { sent, outcome } => self.combiner.finish(sent, outcome, &mut self.beliefs),
+            Done::Published { sent, outcome } => self.finish_publishes(sent, outcome),
+            Done::Rested => self.combiner.go_on(),
             Done::Read { channel, version, subscribed, part, outcome } => {
                 self.finish_read(&channel, version, subscribed, part, outcome);
             }
-            Done::Filled { channel, from, outcome } => self.finish_fill(&channel, from, outcome),
+            Done::Filled { channel, from, doubts, outcome } => {
+                self.finish_fill(&channel, from, doubts, outcome);
+            }
             Done::Scanned { pattern, subscriber, outcome } => self.finish_scan(&pattern, subscriber, outcome),
-            Done::Checked { batch, interests, outcome } => self.finish_check(batch, interests, outcome),
+            Done::Checked { batch, interests, doubts, outcome } => {
+                self.finish_check(batch, interests, doubts, outcome);
+            }
+            Done::Changed { changes, outcome } => self.finish_changes(changes, outcome),
+            Done::ListedChannels { pattern, number, outcome } => {
+                self.finish_listed_channels(&pattern, number, outcome);
+            }
+            Done::ListedMembers { channel, number, outcome } => {
+                self.finish_listed_members(&channel, number, outcome);
+            }
+            Done::Withdrawn { names, outcome } => self.finish_withdrawal(&names, outcome),
+            Done::Audited(outcome) => self.finish_audit(outcome),
+            Done::Beaten(outcome) => self.finish_beat(outcome),
             Done::Ignored => {}
         }
     }
 
     /// A caller on the open connection.
     pub(super) fn caller(&mut self) -> Result<Caller, BrokerError> {
+        if self.withdrawn {
+            return Err(BrokerError::Stopped);
+        }
         let node = *self.environment.node.borrow();
         let connection = topology::open(&self.environment.link)?;
         let node = node.ok_or_else(|| BrokerError::NotAvailable {

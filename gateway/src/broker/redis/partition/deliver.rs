@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{
     super::{
         continuity::{Step, judge},
-        entry::InboxEntry,
+        entry::{InboxContent, InboxEntry},
         range::{Part, Range},
     },
     actor::{Actor, Done},
@@ -23,8 +23,9 @@ const VAIN_READS: u32 = 2;
 impl Actor {
     pub(super) fn take_entries(&mut self, entries: Vec<InboxEntry>) {
         for entry in entries {
-            match entry.publication {
-                Ok(publication) => self.take_publication(publication),
+            match entry.content {
+                Ok(InboxContent::Publication(publication)) => self.take_publication(publication),
+                Ok(InboxContent::Presence(event)) => self.take_presence(event),
                 // A channel with history finds the hole by itself.
                 Err(error) => tracing::error!(sequence = entry.sequence, %error, "an inbox entry is damaged"),
             }
@@ -40,11 +41,14 @@ impl Actor {
         if !listened && !self.slots.contains_key(&publication.channel) {
             return self.note_stray(&publication.channel);
         }
+        let unseen = self.unseen_birth(&publication.channel, position);
         let slot = self.slots.entry(publication.channel.clone()).or_insert_with(|| Slot::new(None));
+        slot.last = slot.last.or(unseen);
         if let Some(fill) = &mut slot.fill {
             return fill.hold(publication);
         }
-        // The first one that is seen of a channel starts it: the inbox has everything since the interest began.
+        // The first one that is seen of a channel starts it: the inbox has everything since the interest began, or
+        // the birth of the channel is known to have been missed.
         let doubted = slot.doubtful && slot.last.is_some_and(|last| last.epoch != position.epoch);
         match slot.last.map_or(Step::Next, |last| judge(last, position)) {
             Step::Next if !doubted => {
@@ -103,14 +107,15 @@ impl Actor {
         metrics::counter!(crate::telemetry::metrics::BACKFILLS).increment(1);
         let policy = self.environment.policies.of(channel.as_str());
         let call = caller.read(channel, policy, Part::After(from));
-        let channel = channel.clone();
-        self.later(async move { Done::Filled { channel, from, outcome: call.await } });
+        let (channel, doubts) = (channel.clone(), self.doubts);
+        self.later(async move { Done::Filled { channel, from, doubts, outcome: call.await } });
     }
 
     pub(super) fn finish_fill(
         &mut self,
         channel: &Channel,
         from: Position,
+        doubts: u64,
         outcome: Result<Range, BrokerError>,
     ) {
         // The interest may have ended and begun again meanwhile.
@@ -125,7 +130,7 @@ impl Actor {
             slot.fill = Some(fill);
             return self.start_fill(channel);
         }
-        self.deliver_range(channel, from, &range);
+        self.deliver_range(channel, from, doubts == self.doubts, &range);
         if range.more || fill.dropped {
             fill.dropped = false;
             if let Some(slot) = self.slots.get_mut(channel) {
@@ -136,14 +141,18 @@ impl Actor {
         self.deliver_held(channel, fill);
     }
 
-    /// Delivers what a back-fill brought, and says first if that is not everything.
-    fn deliver_range(&mut self, channel: &Channel, from: Position, range: &Range) {
+    /// Delivers what a back-fill brought, and says first if that is not everything. `settles`: the read was asked for
+    /// after whatever made the channel doubtful.
+    fn deliver_range(&mut self, channel: &Channel, from: Position, settles: bool, range: &Range) {
         let before_first = range
             .entries
             .first()
             .and_then(|entry| entry.position)
             .map(|first| Position { epoch: first.epoch, offset: first.offset.saturating_sub(1) });
-        let doubtful = self.slots.get_mut(channel).is_some_and(|slot| std::mem::take(&mut slot.doubtful));
+        let doubtful = self.slots.get(channel).is_some_and(|slot| slot.doubtful);
+        if let Some(slot) = self.slots.get_mut(channel).filter(|_| settles) {
+            slot.doubtful = false;
+        }
         let gap = if doubtful { range.gap_after(from) } else { range.gap_while_live(from) };
         if let Some(reason) = gap {
             let position = before_first.unwrap_or_else(|| range.end());

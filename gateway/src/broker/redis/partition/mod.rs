@@ -1,31 +1,44 @@
 //! One task for each partition, which owns all that this node knows of its channels.
 //!
 //! Owns: where each local channel is, who listens, the publish combiner, continuity and back-fills, recoveries and their
-//! shared cache. Never does: wait for Redis (calls are futures beside its loop), share state, or lock.
+//! shared cache; this node's members and who watches for joins and leaves; the node's lease and its turns as reaper. Never does: wait for Redis (calls are futures beside its loop), share state, or lock.
 //!
 //! Invariants:
 //! - Requests take effect in the order in which [`Partition::send`] was called.
 //! - A sink takes part in deliveries from the moment of its answer on, and gets exactly what follows the position in it:
 //!   what was delivered to others between the read and the answer is in the answer, what is still to come through the
 //!   inbox up to that position is skipped.
-//! - Deliveries of a channel pass through one place (`deliver.rs`), which lets only continuous ones through.
+//! - Deliveries of a channel pass through one place (`deliver.rs`), which lets only continuous ones through. Joins and
+//!   leaves pass through `known.rs`, which lets them through in turn.
+//! - Whatever Redis forgets or takes away (members, interest, the lease), a re-sync tells it again.
 
 mod actor;
+mod audit;
 mod catalogue;
 mod deliver;
+#[cfg(test)]
+mod doubt_tests;
+mod known;
+mod lease;
 mod load;
+mod member_calls;
+mod members;
 mod pattern_recovery;
 mod patterns;
 mod publishing;
 mod resync;
 mod slot;
 mod subscribe;
+mod watch;
+mod watching;
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::{combiner::Waiting, entry::InboxEntry};
 use crate::{
-    broker::{BrokerError, ChannelCatchup, PatternCursors, SinkId, Start, Subscribed},
+    broker::{
+        BrokerError, ChannelCatchup, Member, Owner, PatternCursors, PresencePage, SinkId, Start, Subscribed,
+    },
     channel::{Channel, Pattern, Target},
     position::Position,
 };
@@ -72,6 +85,60 @@ pub enum Request {
         sink: SinkId,
         /// In what.
         target: Target,
+    },
+    /// A member of a channel. Never refused: what Redis cannot be told now it is told later.
+    Join {
+        /// Where.
+        channel: Channel,
+        /// Who.
+        member: Member,
+        /// By whom it is held.
+        owner: Owner,
+        /// Who waits.
+        reply: oneshot::Sender<Result<(), BrokerError>>,
+    },
+    /// The end of a membership.
+    Leave {
+        /// Where.
+        channel: Channel,
+        /// Who.
+        session: String,
+        /// Who held it.
+        owner: Owner,
+    },
+    /// Who is on a channel.
+    Members {
+        /// Where.
+        channel: Channel,
+        /// Most members in the answer.
+        limit: usize,
+        /// Who waits.
+        reply: oneshot::Sender<Result<PresencePage, BrokerError>>,
+        /// Its share of the load.
+        permit: Permit,
+    },
+    /// Interest in joins and leaves, as far as this partition is concerned.
+    Watch {
+        /// Who.
+        sink: SinkId,
+        /// In what.
+        target: Target,
+        /// Who waits.
+        reply: oneshot::Sender<Result<(), BrokerError>>,
+        /// Its share of the load.
+        permit: Permit,
+    },
+    /// The end of that.
+    Unwatch {
+        /// Whose.
+        sink: SinkId,
+        /// In what.
+        target: Target,
+    },
+    /// The node withdraws from Redis: nothing is sent any more.
+    Withdraw {
+        /// Told when that is so.
+        done: oneshot::Sender<()>,
     },
 }
 

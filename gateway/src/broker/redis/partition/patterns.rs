@@ -28,6 +28,8 @@ pub struct PatternState {
     pub rescan: bool,
     /// That is under way.
     pub scanning: bool,
+    /// There are more channels than are listed: one that is not known may be older than `known_top`.
+    pub partial: bool,
 }
 
 /// A subscriber that waits for a scan.
@@ -99,9 +101,13 @@ impl Actor {
         if let Some(part) = outcome.as_ref().ok().filter(|_| !scan.cancelled) {
             self.activate(&scan, part);
         }
-        if !self.is_wanted(pattern) && self.patterns.remove(pattern).is_some() {
-            // The call may have been executed.
-            self.withdraw(&Target::Pattern(pattern.clone()));
+        if !self.is_wanted(pattern) {
+            if self.patterns.remove(pattern).is_some() {
+                // The call may have been executed.
+                self.withdraw(&Target::Pattern(pattern.clone()));
+            }
+            // Channels that were followed only for this one's sake.
+            self.forget_unused();
         }
         let _ = scan.reply.send(outcome);
     }
@@ -148,14 +154,14 @@ impl Actor {
 
     /// Lets the sink take part in deliveries from now on.
     fn activate(&mut self, scan: &PendingScan, part: &PatternPart) {
-        if let Some(state) = self.patterns.get_mut(&scan.pattern).filter(|state| state.known_top == 0) {
-            state.known_top = part.top;
-        }
         for (channel, position) in &part.positions {
             let known = self.interest.listeners(channel.as_str()).contains(scan.sink);
+            self.learn(channel, *position);
             let slot = self.slots.entry(channel.clone()).or_insert_with(|| Slot::new(None));
-            slot.learn_end(*position);
             slot.answered(scan.sink, *position, known);
+        }
+        if let Some(state) = self.patterns.get_mut(&scan.pattern).filter(|state| state.known_top == 0) {
+            (state.known_top, state.partial) = (part.top, part.truncated);
         }
         let target = Target::Pattern(scan.pattern.clone());
         self.interest.insert(&target, scan.sink);
@@ -212,24 +218,47 @@ impl Actor {
 
     /// Fills the channels that nobody told us of.
     fn take_births(&mut self, pattern: &Pattern, part: &PatternPart) {
-        let Some(state) = self.patterns.get_mut(pattern) else { return };
-        let known = std::mem::replace(&mut state.known_top, part.top);
         if part.truncated {
             tracing::warn!(%pattern, "too many channels: births may have gone unnoticed while the inbox was lost");
         }
         for (channel, position) in &part.positions {
-            let slot = self.slots.entry(channel.clone()).or_insert_with(|| Slot::new(None));
-            if slot.last.is_some() {
-                continue;
-            }
-            if position.epoch > known {
-                slot.last = Some(Position { epoch: known, offset: 0 });
-                slot.fill = Some(Fill::default());
-                self.start_fill(channel);
-            } else {
-                slot.learn_end(*position);
-            }
+            self.learn(channel, *position);
         }
+        if let Some(state) = self.patterns.get_mut(pattern) {
+            (state.known_top, state.partial) = (part.top, part.truncated);
+        }
+    }
+
+    /// Learns from a listing where a history ends. If nothing was delivered of it although it was born after somebody's
+    /// interest began, all of it is filled.
+    fn learn(&mut self, channel: &Channel, end: Position) {
+        let known = self.known_before(channel, end.epoch);
+        let slot = self.slots.entry(channel.clone()).or_insert_with(|| Slot::new(None));
+        match known {
+            Some(known) if slot.last.is_none() => {
+                slot.last = Some(Position { epoch: known, offset: 0 });
+                slot.fill.get_or_insert_with(Fill::default);
+                self.start_fill(channel);
+            }
+            _ => slot.learn_end(end),
+        }
+    }
+
+    /// Where to fill from, if the first publication that comes of a channel cannot be its first: its birth was missed.
+    pub(super) fn unseen_birth(&self, channel: &Channel, first: Position) -> Option<Position> {
+        if first.offset == 1 || self.slots.get(channel).is_some_and(|slot| slot.last.is_some()) {
+            return None;
+        }
+        self.known_before(channel, first.epoch).map(|epoch| Position { epoch, offset: 0 })
+    }
+
+    /// Of the patterns listened to that match, the oldest epoch up to which all channels were known, if a channel of
+    /// `epoch` was born after that.
+    fn known_before(&self, channel: &Channel, epoch: u64) -> Option<u64> {
+        let matching = self.patterns.iter().filter(|(pattern, state)| {
+            state.known_top > 0 && !state.partial && pattern.matches(channel.as_str())
+        });
+        matching.map(|(_, state)| state.known_top).min().filter(|known| epoch > *known)
     }
 
     pub(super) fn rescan_if_needed(&mut self) {

@@ -10,6 +10,7 @@ use super::{
         scripts,
     },
     actor::{Actor, Done},
+    slot::Slot,
 };
 use crate::{
     broker::BrokerError,
@@ -22,6 +23,9 @@ use crate::{
 const CHECK_TICKS: u64 = 5;
 /// A channel with a delivery within this time is not quiet.
 const QUIET: Duration = Duration::from_secs(5);
+/// As [`QUIET`], for a channel that recoveries are served of from memory: its history may be removed elsewhere, which only
+/// the next publication would tell.
+const QUIET_CACHED: Duration = Duration::from_secs(1);
 /// Channels, and interests, in one check.
 const BATCH: usize = 500;
 
@@ -39,21 +43,36 @@ impl Actor {
         for channel in stuck {
             self.start_fill(&channel);
         }
-        if self.ticks.is_multiple_of(CHECK_TICKS) && self.unchecked.is_empty() {
-            self.forget_silent();
-            let quiet = self.slots.iter().filter(|(_, slot)| slot.seen.elapsed() >= QUIET);
-            self.unchecked = quiet.map(|(channel, _)| channel.clone()).collect();
+        if self.unchecked.is_empty() {
+            let all = self.ticks.is_multiple_of(CHECK_TICKS);
+            if all {
+                self.forget_silent();
+            }
+            let due = |slot: &Slot| {
+                let quiet = slot.seen.elapsed();
+                all && quiet >= QUIET || slot.cache.is_some() && quiet >= QUIET_CACHED
+            };
+            let channels = self.slots.iter().filter(|(_, slot)| due(slot));
+            self.unchecked = channels.map(|(channel, _)| channel.clone()).collect();
         }
         self.check_next();
         self.rescan_if_needed();
+        self.audit_next();
+        self.look_again();
+        self.settle_members(self.ticks.is_multiple_of(CHECK_TICKS));
     }
 
     /// Something may be missing from the inbox, or Redis may have forgotten this node's interest.
     pub(super) fn resync(&mut self, reason: &'static str) {
         tracing::info!(partition = self.environment.partition, reason, "re-syncing with the histories");
         metrics::counter!(crate::telemetry::metrics::RESYNCS, "reason" => reason).increment(1);
+        self.doubts += 1;
         self.unchecked = self.slots.keys().cloned().collect();
-        self.slots.values_mut().for_each(|slot| slot.doubtful = true);
+        for slot in self.slots.values_mut() {
+            slot.doubtful = true;
+            // It may hold what is lost.
+            slot.cache = None;
+        }
         let exact =
             self.slots.iter().filter(|(_, slot)| slot.registered).map(|(channel, _)| format!("i:{channel}"));
         let patterns = self.patterns.keys().map(|pattern| format!("w:{}", pattern.literal_prefix()));
@@ -63,10 +82,14 @@ impl Actor {
         }
         self.check_next();
         self.rescan_if_needed();
+        self.audit.begin();
+        self.members.confirm_all();
+        self.send_changes();
+        self.rewatch();
     }
 
     /// Sends the next batch of the check, one at a time.
-    fn check_next(&mut self) {
+    pub(super) fn check_next(&mut self) {
         if self.checking || (self.unchecked.is_empty() && self.unconfirmed.is_empty()) {
             return;
         }
@@ -76,24 +99,30 @@ impl Actor {
         args.push(caller.node.to_string().into());
         args.push(interests.len().to_string().into());
         args.extend(interests.iter().map(|interest| interest.clone().into()));
-        let mut batch = Vec::new();
-        while batch.len() < BATCH {
+        let (mut batch, mut filling) = (Vec::new(), Vec::new());
+        // A history counts only from when the inbox gets what comes after it: interest goes first.
+        while batch.len() < BATCH && self.unconfirmed.is_empty() {
             let Some(channel) = self.unchecked.pop_front() else { break };
-            let slot = self.slots.get(&channel).filter(|slot| slot.fill.is_none());
-            if let Some(last) = slot.and_then(|slot| slot.last) {
-                args.push(bytes::Bytes::copy_from_slice(channel.as_str().as_bytes()));
-                args.push(id_of(last));
-                batch.push((channel, Some(last)));
+            match self.slots.get(&channel) {
+                // The back-fill may have been asked for before the doubt.
+                Some(slot) if slot.fill.is_some() => filling.extend(slot.doubtful.then_some(channel)),
+                Some(Slot { last: Some(last), .. }) => {
+                    args.push(bytes::Bytes::copy_from_slice(channel.as_str().as_bytes()));
+                    args.push(id_of(*last));
+                    batch.push((channel, Some(*last)));
+                }
+                _ => {}
             }
         }
+        self.unchecked.extend(filling);
         if batch.is_empty() && interests.is_empty() {
             return;
         }
         self.checking = true;
-        let call = caller.call(&scripts::CHECK, args);
+        let (call, doubts) = (caller.call(&scripts::CHECK, args), self.doubts);
         self.later(async move {
             let read = async { Ok::<_, BrokerError>(Differing::of(&call.await?.into_array()?)?) };
-            Done::Checked { batch, interests, outcome: read.await }
+            Done::Checked { batch, interests, doubts, outcome: read.await }
         });
     }
 
@@ -101,10 +130,13 @@ impl Actor {
         &mut self,
         batch: Vec<(Channel, Option<Position>)>,
         interests: Vec<String>,
+        doubts: u64,
         outcome: Result<Differing, BrokerError>,
     ) {
         self.checking = false;
         match outcome {
+            // Everything is to be asked again.
+            Ok(_) if doubts != self.doubts => self.check_next(),
             Ok(differing) => {
                 for (at, (channel, last)) in batch.iter().enumerate() {
                     let Some(slot) = self.slots.get_mut(channel) else { continue };
@@ -116,7 +148,15 @@ impl Actor {
                     let wanted =
                         differing.elsewhere.contains(&at) || slot.doubtful && differing.gone.contains(&at);
                     if wanted && slot.last == *last {
+                        // With the doubt came a confirmation.
+                        let unexpected = !slot.doubtful;
                         self.start_fill(channel);
+                        if unexpected {
+                            self.confirm_interest(channel);
+                        }
+                    } else if wanted && differing.gone.contains(&at) {
+                        // What moved it may have been in the inbox since before the loss.
+                        self.unchecked.push_back(channel.clone());
                     } else if slot.fill.is_none() {
                         slot.doubtful = false;
                     }
@@ -127,6 +167,21 @@ impl Actor {
                 tracing::debug!(%error, "histories could not be checked, trying again");
                 self.unconfirmed.extend(interests);
                 self.unchecked.extend(batch.into_iter().map(|(channel, _)| channel));
+            }
+        }
+    }
+
+    /// The inbox did not bring what is in the history: perhaps Redis does not know of this node's interest. A command that
+    /// was stuck in a lost connection may have come after those of its successor, and have withdrawn it.
+    fn confirm_interest(&mut self, channel: &Channel) {
+        let registered = self.slots.get(channel).is_some_and(|slot| slot.registered);
+        let exact = registered.then(|| format!("i:{channel}"));
+        let matching = self.patterns.keys().filter(|pattern| pattern.matches(channel.as_str()));
+        let patterns = matching.map(|pattern| format!("w:{}", pattern.literal_prefix()));
+        let interests: Vec<String> = exact.into_iter().chain(patterns).collect();
+        for interest in interests {
+            if !self.unconfirmed.contains(&interest) {
+                self.unconfirmed.push_back(interest);
             }
         }
     }
@@ -175,6 +230,16 @@ pub struct Differing {
 }
 
 impl Differing {
+    #[cfg(test)]
+    pub fn all_gone(count: usize) -> Self {
+        Self { gone: (0..count).collect(), ..Self::default() }
+    }
+
+    #[cfg(test)]
+    pub fn all_elsewhere(count: usize) -> Self {
+        Self { elsewhere: (0..count).collect(), ..Self::default() }
+    }
+
     /// Reads the answer of `scripts/check.lua`.
     fn of(items: &[Reply]) -> Result<Self, ReplyError> {
         let mut differing = Self::default();

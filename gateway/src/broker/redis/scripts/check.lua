@@ -4,12 +4,15 @@
 -- ARGV[3] node, ARGV[4] number of interests n, then those: `i:<channel>` or `w:<literal prefix>`
 -- then 2 for each channel: channel, ID of its last entry as the node knows it
 -- Result: { top, number of each channel whose history ends elsewhere, from 1; negative if there is none... }
+for at = 5, 4 + tonumber(ARGV[4]) do
+  redis.call('EXISTS', base .. ARGV[at], base .. 'n:' .. ARGV[3])
+end
 open_meta()
 local node, interests = ARGV[3], tonumber(ARGV[4])
+local held = interests > 0 and hold(node)
 for at = 5, 4 + interests do
-  if redis.call('SADD', base .. ARGV[at], node) == 1 then
-    redis.call('SADD', base .. 'n:' .. node, ARGV[at])
-  end
+  redis.call('SADD', base .. ARGV[at], node)
+  redis.call('SADD', held, ARGV[at])
 end
 local result, number = { top }, 0
 for at = 5 + interests, #ARGV, 2 do

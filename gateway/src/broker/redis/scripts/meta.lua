@@ -18,12 +18,17 @@ local function split(id)
 end
 
 -- Reads meta. Under another replid something may have been lost: whoever comes first raises floor and top, so that
--- no epoch of before is ever continued.
+-- no epoch of before is ever continued. A caller whose connection has outlived a change of the replid must not: it
+-- would take the partition back to the former one. It gets STALEID before anything is written, and connects anew.
 local function open_meta()
   local meta = redis.call('HMGET', KEYS[1], 'replid', 'floor', 'top', 'forgot')
   floor_epoch, top, forgot = tonumber(meta[2] or '0'), tonumber(meta[3] or '0'), meta[4] or ''
   raised = meta[1] ~= replid
   if raised then
+    -- Seldom, as INFO costs as much as a publish.
+    if meta[1] and meta[1] == string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)') then
+      error({ err = 'STALEID the replication id of this server is another than this connection was told' })
+    end
     top = math.max(now, top + 1)
     floor_epoch = top
     redis.call('HSET', KEYS[1], 'replid', replid, 'floor', num(top), 'top', num(top))

@@ -64,9 +64,16 @@ local function new_epoch()
   return num(top)
 end
 
-local function enlist(channel)
+-- A channel that is listed already had a history that is gone: `lost` is the epoch up to which, if nobody noticed.
+local function enlist(channel, lost)
   local chans = base .. 'chans'
-  if redis.call('ZSCORE', chans, channel) or redis.call('ZCARD', chans) < catalogue_max then
+  if redis.call('ZSCORE', chans, channel) then
+    local noted = redis.call('HGET', base .. 'gone', channel)
+    if not noted or string.sub(noted, 1, 1) == '+' then
+      noted = lost
+    end
+    redis.call('HSET', base .. 'gone', channel, '+' .. noted)
+  elseif redis.call('ZCARD', chans) < catalogue_max then
     redis.call('ZADD', chans, 0, channel)
     redis.call('HDEL', base .. 'gone', channel)
   else
@@ -75,11 +82,13 @@ local function enlist(channel)
 end
 
 -- The stream decides: its epoch if that may still be written, else a new one. The offset goes on if it lives.
-local function append_slowly(key, channel, blob, size, time)
+local function append_slowly(key, channel, blob, size, keep, time)
   local last = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
   if not last then
+    -- What has expired was written before the time that histories are kept.
+    local lost = num(math.max(0, math.min(top, now - tonumber(keep))))
     local id = redis.call('XADD', key, new_epoch() .. '-1', 't', time, 'b', blob)
-    enlist(channel)
+    enlist(channel, lost)
     return id
   end
   local epoch, offset = split(last[1])
@@ -106,7 +115,7 @@ local function append(key, channel, blob, epoch, size, keep, refresh, time)
     end
   end
   if type(id) ~= 'string' then
-    id = append_slowly(key, channel, blob, size, time)
+    id = append_slowly(key, channel, blob, size, keep, time)
     refresh = '1'
   end
   if refresh == '1' then
@@ -115,9 +124,10 @@ local function append(key, channel, blob, epoch, size, keep, refresh, time)
   return id
 end
 
--- A node without inbox is gone. Another failure here must not fail what is already stored: the node finds the hole.
+-- A node without inbox is gone. Another failure here must not fail what is already stored: the node finds the hole. What
+-- is not stored nobody would find: if no inbox takes it (out of memory, a replica), it fails.
 local function fan_out(channel, position, blob, time)
-  local gone
+  local gone, taken, refusal
   -- One field for what is short: each costs in the entry, in the reply of the reader, and there again to parse.
   local head = position .. ' ' .. time .. ' ' .. channel
   for _, node in ipairs(listeners[channel]) do
@@ -126,7 +136,14 @@ local function fan_out(channel, position, blob, time)
     if not id then
       gone = gone or {}
       gone[node] = true
+    elseif type(id) == 'table' then
+      refusal = id
+    else
+      taken = true
     end
+  end
+  if refusal and position == '' and not taken then
+    error(refusal)
   end
   if gone then
     local kept = {}

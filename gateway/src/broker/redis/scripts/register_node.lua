@@ -1,10 +1,17 @@
--- Makes a node's inbox if it is not there and gives the node a fresh consumer group at its cursor. Destroying the
--- former groups unblocks and fails whoever still reads with them.
+-- Takes a node's lease, makes its inbox if it is not there, and gives the node a fresh consumer group at its cursor.
+-- Destroying the former groups unblocks and fails whoever still reads with them.
 -- KEYS[1] inbox: stream; entry IDs are `<node>-<sequence>`, sequences start at 1
 -- ARGV[1] node, ARGV[2] generation of the group, ARGV[3] sequence read last, ARGV[4] ms to keep the inbox
--- Result: { 1 if entries after the cursor may be missing (made anew, or behind the cursor), else 0 }
+-- ARGV[5] base, ARGV[6] lease in ms
+-- Result: { 1 if entries after the cursor may be missing (made anew, or behind the cursor), or if something that the
+--   node holds was taken away; else 0 }
 local key, node, group, cursor = KEYS[1], ARGV[1], 'g' .. ARGV[2], ARGV[3]
-local at, fresh = node .. '-' .. cursor, 0
+local at = node .. '-' .. cursor
+local clock = redis.call('TIME')
+local expiry = clock[1] * 1000 + math.floor(clock[2] / 1000) + tonumber(ARGV[6])
+redis.call('EXISTS', key, ARGV[5] .. 'leases', ARGV[5] .. 'n:' .. node)
+redis.call('ZADD', ARGV[5] .. 'leases', string.format('%.0f', expiry), node)
+local fresh = redis.call('SADD', ARGV[5] .. 'n:' .. node, 'lease')
 if redis.call('EXISTS', key) == 0 then
   redis.call('XGROUP', 'CREATE', key, group, at, 'MKSTREAM', 'ENTRIESREAD', cursor)
   redis.call('XSETID', key, at, 'ENTRIESADDED', cursor, 'MAXDELETEDID', '0-0')

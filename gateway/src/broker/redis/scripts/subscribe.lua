@@ -4,10 +4,11 @@
 -- ARGV[3] node, ARGV[4] greatest number of entries
 -- ARGV[5] channel, history size ('0' none), ms to keep it, mode, at (see read_channel in history.lua)
 -- Result: { now, top, what read_channel answers (nothing without history) }
+redis.call('EXISTS', KEYS[1], base .. 'i:' .. ARGV[5], base .. 'n:' .. ARGV[3])
 open_meta()
 local node, limit, channel, size = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 redis.call('SADD', base .. 'i:' .. channel, node)
-redis.call('SADD', base .. 'n:' .. node, 'i:' .. channel)
+redis.call('SADD', hold(node), 'i:' .. channel)
 if size == '0' then
   return { now, num(top) }
 end

@@ -4,6 +4,9 @@
 -- Result: number of interests
 local base, node = ARGV[1], ARGV[2]
 for at = 3, #ARGV do
+  redis.call('EXISTS', base .. ARGV[at], base .. 'n:' .. node)
+end
+for at = 3, #ARGV do
   redis.call('SREM', base .. ARGV[at], node)
   redis.call('SREM', base .. 'n:' .. node, ARGV[at])
 end

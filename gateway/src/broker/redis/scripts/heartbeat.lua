@@ -1,0 +1,39 @@
+-- Renews a node's lease and, if nobody has done so just now, cleans up after one node whose lease has run out.
+-- KEYS and ARGV[1] to ARGV[3]: see presence.lua
+-- ARGV[4] lease, ARGV[5] shortest time between two runs of the reaper, ARGV[6] time without any run after which it was
+--   Redis that was away; all in ms
+-- ARGV[7] greatest number of things to clean up, ARGV[8] '1' to go on at once with what the call before left
+-- Result: { 1 if something that this node holds was taken away (or never was there), 1 if more is to be cleaned up,
+--   nodes ended, members removed, 1 if leases were extended }
+local lease, every, away, most = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
+-- Names of the catalogue in one run.
+local SWEPT = 20
+local leases = base .. 'leases'
+local function stamp(time)
+  return string.format('%.0f', time)
+end
+
+local fresh = redis.call('SADD', base .. 'n:' .. node, 'lease')
+redis.call('ZADD', leases, stamp(now + lease), node)
+local reaped = tonumber(redis.call('HGET', KEYS[1], 'reaped') or '')
+local since = reaped and now - reaped
+local at_work = since and since >= 0 and since <= away
+if at_work and since < every and ARGV[8] ~= '1' then
+  return { fresh, 0, 0, 0, 0 }
+end
+redis.call('HSET', KEYS[1], 'reaped', stamp(now))
+if not at_work then
+  -- Nobody could renew, or the clock is another one: everybody gets a new start.
+  local until_then = stamp(now + math.max(lease, 3000))
+  for _, other in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', '(' .. until_then)) do
+    redis.call('ZADD', leases, until_then, other)
+  end
+  return { fresh, 0, 0, 0, 1 }
+end
+local dead = redis.call('ZRANGEBYSCORE', leases, '-inf', stamp(now), 'LIMIT', 0, 2)
+if not dead[1] then
+  sweep(SWEPT)
+  return { fresh, 0, 0, 0, 0 }
+end
+local left, removed = clean(dead[1], most)
+return { fresh, (left > 0 or dead[2]) and 1 or 0, left == 0 and 1 or 0, removed, 0 }

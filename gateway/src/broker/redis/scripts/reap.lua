@@ -1,0 +1,35 @@
+-- Shared cleaning up after a node; follows presence.lua.
+
+-- Takes away at most `most` things that node `of` holds: its interests, and with a leave those of its members that no
+-- other node has taken over. With the last one go its lease and its inbox. Answers what is left, and members removed.
+local function clean(of, most)
+  local held = base .. 'n:' .. of
+  local items, removed = redis.call('SRANDMEMBER', held, most), 0
+  for _, item in ipairs(items) do
+    local channel = string.match(item, '^m%S+ (.*)$')
+    if channel then
+      touch(channel)
+    elseif item ~= 'lease' then
+      redis.call('EXISTS', base .. item)
+    end
+  end
+  -- Without the mark the node, should it still live, knows that something was taken away.
+  redis.call('SREM', held, 'lease')
+  for _, item in ipairs(items) do
+    local session, channel = string.match(item, '^m(%S+) (.*)$')
+    if not session then
+      if item ~= 'lease' then
+        redis.call('SREM', base .. item, of)
+      end
+    elseif remove_member(of, channel, session) then
+      removed = removed + 1
+    end
+    redis.call('SREM', held, item)
+  end
+  local left = redis.call('SCARD', held)
+  if left == 0 then
+    redis.call('ZREM', base .. 'leases', of)
+    redis.call('DEL', base .. 'in:' .. of)
+  end
+  return left, removed
+end
