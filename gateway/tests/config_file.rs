@@ -220,3 +220,45 @@ fn a_short_idle_timeout_shortens_the_pings() {
     let (config, _) = config::assemble("", "server: {heartbeat: {idle_timeout: 20s}}", &[]).unwrap();
     assert_eq!(config.limits.ping_interval, Duration::from_secs(10));
 }
+
+/// What is wrong with these keys of `broker.redis`: the keys, and the whole text.
+fn wrong_with(redis: &str) -> (Vec<String>, String) {
+    let error = config::assemble("test", &format!("broker: {{redis: {{{redis}}}}}"), &[]).unwrap_err();
+    (error.problems.iter().map(|problem| problem.key.clone()).collect(), error.to_string())
+}
+
+#[test]
+fn redis_may_be_named_by_a_url() {
+    let yaml = "broker: {type: redis, redis: {addr: 'rediss://al:s3cret@redis.example/4'}}";
+    let (config, _) = config::assemble("test", yaml, &[]).unwrap();
+    let BrokerConfig::Redis(redis) = &config.broker else { panic!("{:?}", config.broker) };
+    assert_eq!((redis.addrs[0].as_str(), redis.db, redis.tls.is_some()), ("redis.example:6379", 4, true));
+    assert_eq!(
+        (redis.username.as_deref(), redis.password.as_ref().unwrap().reveal()),
+        (Some("al"), "s3cret")
+    );
+    assert!(!format!("{config:?}").contains("s3cret"));
+}
+
+#[test]
+fn mistakes_about_redis_are_named_and_never_repeat_a_password() {
+    for (redis, key) in [
+        ("addr: 'redis://u:s3cret@h:x'", "addr"),
+        ("addr: 'u:s3cret@h:6379'", "addr"),
+        ("addr: 'redis://:s3cret@h', password: other", "password"),
+        ("addr: 'redis://h/2', db: 3", "db"),
+        ("tls: {ca_file: ca.pem}", "tls.ca_file"),
+        ("addr: 'rediss://h', tls: {enabled: false}", "tls.enabled"),
+        ("tls: {enabled: true, cert_file: c.pem}", "tls.key_file"),
+        ("tls: {enabled: true, server_name: 'a b'}", "tls.server_name"),
+        ("mode: sentinel, addrs: ['h:1']", "sentinel.master_name"),
+        ("sentinel: {master_name: m}", "sentinel.master_name"),
+        ("mode: sentinel, addr: 'redis://:s3cret@h:1', sentinel: {master_name: m}", "addr"),
+        ("mode: cluster, addrs: ['rediss://h:1', 'h:2']", "addrs"),
+        ("mode: twin", "mode"),
+    ] {
+        let (keys, text) = wrong_with(redis);
+        assert_eq!(keys, [format!("broker.redis.{key}")], "{redis}: {text}");
+        assert!(!text.contains("s3cret"), "{text}");
+    }
+}

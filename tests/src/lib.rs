@@ -8,6 +8,9 @@
 //!   [`cluster::Cluster`]: nodes on one, [`clustered::Clustered`]: nodes on a Cluster; and clients of the library for them.
 //! - [`swallowing_proxy::SwallowingProxy`]: the network between a node and Redis. [`audience`]: listeners and publishers
 //!   for the whole of a test. [`traffic`]: publishing and listening that goes on meanwhile.
+//! - [`certificates::Authority`]: certificates for TLS to Redis.
+//! - [`sentinel::Watched`]: a master with replicas under Sentinels.
+//! - [`failover::Audience`]: clients through a failover, and the judge of what they saw.
 //! - [`listening`]: what such clients receive. [`ledger::Ledger`]: what was acked against what was seen.
 //!
 //! ```ignore
@@ -23,9 +26,11 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "in a test harness the panic is the report")]
 
 pub mod audience;
+pub mod certificates;
 pub mod cluster;
 pub mod clustered;
 pub mod events;
+pub mod failover;
 pub mod gateway;
 pub mod ledger;
 pub mod listening;
@@ -34,6 +39,7 @@ pub mod raw;
 pub mod redis_cluster;
 pub mod redis_server;
 pub mod scrape;
+pub mod sentinel;
 pub mod swallowing_proxy;
 pub mod traffic;
 

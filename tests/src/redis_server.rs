@@ -16,6 +16,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::certificates::{Authority, Identity};
+
 /// How long a server may take to start.
 const START_DEADLINE: Duration = Duration::from_secs(20);
 /// Others may take the picked port before the server does.
@@ -26,6 +28,16 @@ const PORT_ATTEMPTS: usize = 10;
 pub struct RedisServerOptions {
     args: Vec<String>,
     password: Option<String>,
+    tls: Option<ServerTls>,
+    /// Lines of the configuration of a Sentinel.
+    sentinel: Option<Vec<String>>,
+}
+
+#[derive(Debug, Clone)]
+struct ServerTls {
+    ca_file: PathBuf,
+    identity: Identity,
+    auth_clients: bool,
 }
 
 impl RedisServerOptions {
@@ -43,6 +55,22 @@ impl RedisServerOptions {
         self.password = Some(password.to_owned());
         self
     }
+
+    /// Makes it a Sentinel with these lines in its configuration.
+    #[must_use]
+    pub fn sentinel(mut self, lines: impl IntoIterator<Item = String>) -> Self {
+        self.sentinel = Some(lines.into_iter().collect());
+        self
+    }
+
+    /// Speaks TLS on a port beside the plain one, as `identity`; if `auth_clients`, only with clients that `authority`
+    /// has signed.
+    #[must_use]
+    pub fn tls(mut self, authority: &Authority, identity: &Identity, auth_clients: bool) -> Self {
+        let (ca_file, identity) = (authority.ca_file(), identity.clone());
+        self.tls = Some(ServerTls { ca_file, identity, auth_clients });
+        self
+    }
 }
 
 /// A running (or killed) `redis-server`. Dropping it kills it and removes its directory.
@@ -50,6 +78,8 @@ impl RedisServerOptions {
 pub struct RedisServer {
     options: RedisServerOptions,
     port: u16,
+    /// 0 without TLS.
+    tls_port: u16,
     dir: PathBuf,
     process: Option<Process>,
 }
@@ -67,9 +97,10 @@ impl RedisServer {
     pub fn start(options: RedisServerOptions) -> Self {
         let dir = std::env::temp_dir().join(format!("streamgate-redis-{}", uuid::Uuid::new_v4()));
         fs::create_dir_all(&dir).expect("create the server's directory");
-        let mut server = Self { options, port: 0, dir, process: None };
+        let mut server = Self { options, port: 0, tls_port: 0, dir, process: None };
         for _ in 0..PORT_ATTEMPTS {
             server.port = free_port();
+            server.tls_port = server.options.tls.as_ref().map_or(0, |_| free_port());
             if server.spawn() {
                 return server;
             }
@@ -87,6 +118,13 @@ impl RedisServer {
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    /// Where it speaks TLS.
+    #[must_use]
+    pub fn tls_addr(&self) -> SocketAddr {
+        assert_ne!(self.tls_port, 0, "started without TLS");
+        (Ipv4Addr::LOCALHOST, self.tls_port).into()
     }
 
     /// Its directory, with its data if it keeps any.
@@ -186,14 +224,29 @@ impl RedisServer {
     /// Starts the process and waits for it; `false` if the port is taken.
     fn spawn(&mut self) -> bool {
         let mut command = Command::new("redis-server");
+        if let Some(lines) = &self.options.sentinel {
+            command.arg(self.sentinel_file(lines)).arg("--sentinel");
+        }
         command
             .args(["--bind", "127.0.0.1", "--port", &self.port.to_string()])
-            .args(["--save", "", "--appendonly", "no", "--logfile", "redis.log"])
+            .args(["--logfile", "redis.log"])
             .arg("--dir")
             .arg(&self.dir)
             .current_dir(&self.dir);
+        if self.options.sentinel.is_none() {
+            command.args(["--save", "", "--appendonly", "no"]);
+        }
         if let Some(password) = &self.options.password {
             command.args(["--requirepass", password]);
+        }
+        if let Some(tls) = &self.options.tls {
+            command
+                .args(["--tls-port", &self.tls_port.to_string()])
+                .arg("--tls-ca-cert-file")
+                .arg(&tls.ca_file);
+            command.arg("--tls-cert-file").arg(&tls.identity.cert_file);
+            command.arg("--tls-key-file").arg(&tls.identity.key_file);
+            command.args(["--tls-auth-clients", if tls.auth_clients { "yes" } else { "no" }]);
         }
         let server = command
             .args(&self.options.args)
@@ -205,6 +258,15 @@ impl RedisServer {
         let watcher = watcher_of(server.id(), &self.dir);
         self.process = Some(Process { server, watcher });
         self.wait_until_it_answers()
+    }
+
+    /// A Sentinel keeps what it learns in its file: written once, and anew if it has found its port taken.
+    fn sentinel_file(&self, lines: &[String]) -> PathBuf {
+        let file = self.dir.join(format!("sentinel-{}.conf", self.port));
+        if !file.exists() {
+            fs::write(&file, lines.join("\n") + "\n").expect("write the configuration");
+        }
+        file
     }
 
     fn wait_until_it_answers(&mut self) -> bool {

@@ -151,7 +151,8 @@ async fn a_caller_that_knows_a_former_replid_is_refused_before_anything_is_writt
     bench.position(one("a")).await;
     let before = bench.meta();
     let head = [BASE, "former"].map(Bytes::from);
-    let publish = ["1000", "1000", "0", "1", "1000", "60000", "0", "60000", "a", "blob", "", "1", ""].map(Bytes::from);
+    let publish =
+        ["1000", "1000", "0", "1", "1000", "60000", "0", "60000", "a", "blob", "", "1", ""].map(Bytes::from);
     let publish = head.iter().cloned().chain(publish).collect();
     let keys = vec![Bytes::from(format!("{BASE}meta"))];
     let outcome = bench.connection.call_script(&scripts::PUBLISH, keys, publish, DEADLINE).await;

@@ -1,10 +1,9 @@
 //! The `broker` section.
 
-use std::time::Duration;
-
 use super::{
     checks::Checks,
-    runtime::{BrokerConfig, MemoryConfig, Password, RedisConfig, RedisMode},
+    redis::redis,
+    runtime::{BrokerConfig, MemoryConfig},
     schema::{Broker, Redis},
     units::Size,
 };
@@ -21,7 +20,7 @@ pub(super) fn broker(checks: &mut Checks, keys: Broker) -> (ChannelPolicy, Broke
     let redis = redis(checks, redis_keys);
     let broker = match keys.r#type.as_deref() {
         None | Some("memory") => BrokerConfig::Memory(MemoryConfig { max_bytes }),
-        Some("redis") => BrokerConfig::Redis(redis),
+        Some("redis") => BrokerConfig::Redis(Box::new(redis)),
         Some(other) => {
             checks.wrong("broker.type", format!("`{other}` is unknown, allowed is memory or redis"));
             BrokerConfig::Memory(MemoryConfig { max_bytes })
@@ -75,101 +74,4 @@ fn ignored(checks: &mut Checks, keys: &Redis) {
             );
         }
     }
-}
-
-fn redis(checks: &mut Checks, keys: Redis) -> RedisConfig {
-    let key = |name: &str| format!("broker.redis.{name}");
-    let mode = mode(checks, keys.mode.as_deref());
-    let addrs = addrs(checks, mode, keys.addr, keys.addrs);
-    let key_prefix = keys.key_prefix.unwrap_or_else(|| "streamgate".to_owned());
-    if key_prefix.contains(['{', '}']) || key_prefix.contains(char::is_whitespace) || key_prefix.len() > 64 {
-        // Braces would move the hash tag and with it the keys of a partition into different slots.
-        checks.wrong(
-            &key("key_prefix"),
-            format!("`{key_prefix}` must have at most 64 bytes, no braces and no white space"),
-        );
-    }
-    let db = checks.number(&key("db"), keys.db, 0, 0..=255);
-    if mode == RedisMode::Cluster && db != 0 {
-        checks.wrong(&key("db"), format!("{db}, but a Cluster has only database 0"));
-    }
-    RedisConfig {
-        mode,
-        addrs,
-        username: keys.username.filter(|name| !name.is_empty()),
-        password: keys.password.filter(|word| !word.is_empty()).map(Password::new),
-        db,
-        key_prefix,
-        partitions: checks.number(&key("partitions"), keys.partitions, 16, 1..=256),
-        connect_timeout: checks.span(
-            &key("connect_timeout"),
-            keys.connect_timeout,
-            Duration::from_secs(5),
-            10..=60_000,
-        ),
-        command_timeout: checks.span(
-            &key("command_timeout"),
-            keys.command_timeout,
-            Duration::from_secs(2),
-            10..=60_000,
-        ),
-        inbox_max_length: checks.number(
-            &key("inbox_max_length"),
-            keys.inbox_max_length,
-            100_000,
-            1_000..=10_000_000,
-        ),
-        inbox_ttl: checks.span(
-            &key("inbox_ttl"),
-            keys.inbox_ttl,
-            Duration::from_secs(60),
-            60_000..=86_400_000,
-        ),
-    }
-}
-
-fn mode(checks: &mut Checks, mode: Option<&str>) -> RedisMode {
-    match mode {
-        None | Some("standalone") => RedisMode::Standalone,
-        Some("cluster") => RedisMode::Cluster,
-        Some(other) => {
-            let message = format!("`{other}` is unknown, allowed is standalone or cluster");
-            checks.wrong("broker.redis.mode", message);
-            RedisMode::Standalone
-        }
-    }
-}
-
-/// `addrs`, or `addr` as the only one.
-fn addrs(
-    checks: &mut Checks,
-    mode: RedisMode,
-    addr: Option<String>,
-    addrs: Option<Vec<String>>,
-) -> Vec<String> {
-    let addrs = addrs.filter(|addrs| !addrs.is_empty());
-    let (key, addrs) = match (addr, addrs) {
-        (Some(_), Some(addrs)) => {
-            checks.wrong("broker.redis.addrs", "either addr or addrs, not both");
-            ("addrs", addrs)
-        }
-        (None, Some(addrs)) => ("addrs", addrs),
-        (addr, None) => ("addr", vec![addr.unwrap_or_else(|| "127.0.0.1:6379".to_owned())]),
-    };
-    if mode == RedisMode::Standalone && addrs.len() > 1 {
-        let count = addrs.len();
-        checks.wrong("broker.redis.addrs", format!("{count} addresses, but mode standalone has one server"));
-    }
-    for addr in &addrs {
-        let host_and_port = addr.rsplit_once(':').is_some_and(|(host, port)| {
-            !host.is_empty()
-                && !host.contains(['/', '@', ','])
-                && !host.contains(char::is_whitespace)
-                && port.parse::<u16>().is_ok_and(|port| port > 0)
-        });
-        if !host_and_port {
-            checks.wrong(&format!("broker.redis.{key}"), format!("`{addr}` is not host:port"));
-        }
-    }
-    addrs
 }

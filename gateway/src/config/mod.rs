@@ -17,6 +17,7 @@ mod layer;
 mod listen;
 mod overrides;
 mod policies;
+mod redis;
 mod reload;
 mod runtime;
 mod schema;
@@ -34,7 +35,7 @@ pub use overrides::{ENV_PREFIX, ENV_RESERVED, Override, from_environment, proces
 pub use reload::Reload;
 pub use runtime::{
     Backend, BackendRoute, BrokerConfig, Config, DrainConfig, LogConfig, LogFormat, MemoryConfig, Password,
-    PolicyTable, RedisConfig, RedisMode, WebSocketConfig,
+    PolicyTable, RedisConfig, RedisMode, SentinelConfig, WebSocketConfig,
 };
 
 use layer::Layer as _;

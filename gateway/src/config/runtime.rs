@@ -5,6 +5,7 @@ use std::{fmt, time::Duration};
 use serde_yaml_ng::Value;
 
 use super::listen::ListenAddr;
+use crate::broker::redis::TlsOptions;
 use crate::policy::{ChannelPolicy, Limits, Policies, PolicyRule};
 
 /// Everything a node needs to know, checked. Made by [`load`](super::load); [`Config::default`] is what an empty
@@ -56,7 +57,7 @@ pub enum BrokerConfig {
     /// One node, in memory.
     Memory(MemoryConfig),
     /// Any number of nodes, on Redis Streams.
-    Redis(RedisConfig),
+    Redis(Box<RedisConfig>),
 }
 
 /// The memory broker (`broker.memory`).
@@ -71,13 +72,17 @@ pub struct MemoryConfig {
 pub struct RedisConfig {
     /// How Redis is set up.
     pub mode: RedisMode,
-    /// `host:port`; a host may be a name, it is resolved at each connect. One server, or nodes of a Cluster to ask
-    /// first. Never empty.
+    /// `host:port`; a host may be a name, it is resolved at each connect. One server, all the
+    /// Sentinels, or nodes of a Cluster to ask first. Never empty.
     pub addrs: Vec<String>,
+    /// What is needed at the Sentinels: present with [`RedisMode::Sentinel`] only.
+    pub sentinel: Option<SentinelConfig>,
     /// ACL user; none: the default user.
     pub username: Option<String>,
     /// Password of the user.
     pub password: Option<Password>,
+    /// How to speak TLS; none: plain TCP.
+    pub tls: Option<TlsOptions>,
     /// Logical database.
     pub db: u8,
     /// What every key starts with.
@@ -88,10 +93,21 @@ pub struct RedisConfig {
     pub connect_timeout: Duration,
     /// Longest that a command may take before its connection is given up.
     pub command_timeout: Duration,
-    /// Entries that an inbox keeps for a node that does not read, about.
+    /// Entries that an inbox keeps for a node that does not read, about; each partition has one.
     pub inbox_max_length: u64,
     /// How long an inbox outlives the last sign of its node.
     pub inbox_ttl: Duration,
+}
+
+/// The Sentinels (`broker.redis.sentinel`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SentinelConfig {
+    /// What they call the master.
+    pub master_name: String,
+    /// ACL user at the Sentinels; none: the default user.
+    pub username: Option<String>,
+    /// Its password.
+    pub password: Option<Password>,
 }
 
 /// How Redis is set up (`broker.redis.mode`).
@@ -99,6 +115,8 @@ pub struct RedisConfig {
 pub enum RedisMode {
     /// One server.
     Standalone,
+    /// One master that Sentinels watch over.
+    Sentinel,
     /// A Redis Cluster.
     Cluster,
 }

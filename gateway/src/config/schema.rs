@@ -82,8 +82,10 @@ section! {
         mode: String,
         addr: String,
         addrs: Vec<String>,
+        sentinel: Sentinel,
         username: String,
         password: String,
+        tls: Tls,
         db: u64,
         key_prefix: String,
         partitions: u64,
@@ -101,6 +103,22 @@ section! {
         write_timeout: Span,
         stream_approximate: bool,
         consumer_group: String,
+    }
+}
+
+section! {
+    /// `broker.redis.sentinel`
+    Sentinel { master_name: String, username: String, password: String, }
+}
+
+section! {
+    /// `broker.redis.tls`
+    Tls {
+        enabled: bool,
+        ca_file: String,
+        cert_file: String,
+        key_file: String,
+        server_name: String,
     }
 }
 

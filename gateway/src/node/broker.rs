@@ -7,7 +7,7 @@ use crate::{
     broker::{
         Broker,
         memory::{MemoryBroker, MemoryOptions},
-        redis::{InvalidAddress, RedisBroker, RedisOptions},
+        redis::{InvalidAddress, RedisBroker, RedisOptions, SentinelOptions},
     },
     config::{BrokerConfig, RedisConfig, RedisMode},
     policy::Policies,
@@ -36,14 +36,20 @@ fn options(config: &RedisConfig) -> Result<RedisOptions, StartError> {
     let invalid = |error: InvalidAddress| StartError::Broker(error.to_string());
     let servers = config.addrs.iter().map(|addr| addr.parse::<RedisOptions>().map_err(invalid));
     let servers: Vec<RedisOptions> = servers.collect::<Result<_, _>>()?;
-    let cluster = match config.mode {
-        RedisMode::Standalone => Vec::new(),
-        RedisMode::Cluster => servers.iter().map(RedisOptions::server).collect(),
-    };
+    let addresses = || servers.iter().map(RedisOptions::server).collect();
+    let cluster = if config.mode == RedisMode::Cluster { addresses() } else { Vec::new() };
+    let sentinel = config.sentinel.as_ref().map(|sentinel| SentinelOptions {
+        sentinels: addresses(),
+        master_name: sentinel.master_name.clone(),
+        username: sentinel.username.clone(),
+        password: sentinel.password.as_ref().map(|password| password.reveal().to_owned()),
+    });
     Ok(RedisOptions {
         cluster,
+        sentinel,
         username: config.username.clone(),
         password: config.password.as_ref().map(|password| password.reveal().to_owned()),
+        tls: config.tls.clone(),
         db: config.db,
         key_prefix: config.key_prefix.clone(),
         partitions: config.partitions,

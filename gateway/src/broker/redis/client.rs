@@ -22,7 +22,7 @@ use fred::{
     interfaces::{ClientLike, EventInterface},
     types::{
         ClusterHash, ConnectHandle, CustomCommand, KeyspaceEvent, Message, Resp3Frame, RespVersion, Value,
-        config::{Config, ConnectionConfig, Server, ServerConfig, TcpConfig},
+        config::{Config, ConnectionConfig, Server, ServerConfig, TcpConfig, TlsConfig},
     },
 };
 use futures_util::FutureExt;
@@ -47,7 +47,7 @@ pub(super) struct Wire(Caller);
 impl Wire {
     /// Opens the socket, authenticates, selects the database. Safe to cancel.
     pub(super) async fn open(options: &RedisOptions, address: &Address) -> Result<Self, ConnectError> {
-        let client = client_for(options, address);
+        let client = client_for(options, address, tls_of(options, address).await?);
         let swallowed = (client.message_rx(), client.keyspace_event_rx());
         let wire = Self(Caller(Arc::new(Shared {
             client: client.clone(),
@@ -68,13 +68,7 @@ impl Wire {
         };
         match outcome {
             Ok(()) => Ok(wire),
-            Err(error) => {
-                let (address, reason) = (address.to_string(), error.details().to_owned());
-                Err(match error.kind() {
-                    ErrorKind::Auth => ConnectError::Denied { address, reason },
-                    _ => ConnectError::Unreachable { address, reason },
-                })
-            }
+            Err(error) => Err(refusal(options, address, &error)),
         }
     }
 
@@ -258,10 +252,38 @@ fn record(name: CommandName, blocks: bool, since: Instant, outcome: &Result<Repl
     }
 }
 
+/// What TLS needs, read anew from its files.
+async fn tls_of(options: &RedisOptions, address: &Address) -> Result<Option<TlsConfig>, ConnectError> {
+    let Some(tls) = options.tls.clone() else { return Ok(None) };
+    let read = tokio::task::spawn_blocking(move || tls.client_config()).await;
+    match read.unwrap_or_else(|error| Err(error.to_string())) {
+        Ok(config) => Ok(Some(TlsConfig::from(config))),
+        Err(reason) => Err(ConnectError::Untrusted { address: address.to_string(), reason }),
+    }
+}
+
+/// What a failed attempt means.
+fn refusal(options: &RedisOptions, address: &Address, error: &Error) -> ConnectError {
+    let (address, details) = (address.to_string(), error.details());
+    let (kind, reason) = (error.kind(), details.to_owned());
+    match options.tls.as_ref().and_then(|tls| tls.refusal(details)) {
+        Some(reason) => ConnectError::Untrusted { address, reason },
+        None if *kind == ErrorKind::Tls => ConnectError::Untrusted { address, reason },
+        None if *kind == ErrorKind::Auth => ConnectError::Denied { address, reason },
+        None => ConnectError::Unreachable { address, reason },
+    }
+}
+
 /// A client that connects once and never retries, redirects or reconnects.
-fn client_for(options: &RedisOptions, address: &Address) -> Client {
+fn client_for(options: &RedisOptions, address: &Address, tls: Option<TlsConfig>) -> Client {
+    let name = options.tls.as_ref().and_then(|tls| tls.server_name.clone());
+    let server = match name {
+        Some(name) => Server::new_with_tls(address.host.as_str(), address.port, Some(name)),
+        None => Server::new(address.host.as_str(), address.port),
+    };
     let config = Config {
-        server: ServerConfig::Centralized { server: Server::new(address.host.as_str(), address.port) },
+        server: ServerConfig::Centralized { server },
+        tls,
         fail_fast: true,
         version: RespVersion::RESP2,
         username: options.username.clone(),

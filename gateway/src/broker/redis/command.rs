@@ -69,6 +69,9 @@ commands! {
     SCard = "SCARD",
     /// `SCRIPT LOAD`: bulk string.
     Script = "SCRIPT",
+    /// `SENTINEL MASTER`: the array starts with the word `name`. `SENTINEL GET-MASTER-ADDR-BY-NAME`: the array starts
+    /// with a host, but has two elements, and what is taken for pub/sub has three or four. No other subcommand.
+    Sentinel = "SENTINEL",
     /// Status or bulk string.
     Set = "SET",
     /// Integer.

@@ -74,6 +74,22 @@ pub enum ConnectError {
         /// Why.
         reason: String,
     },
+    /// TLS: a file of ours, the certificate of the server, or ours in its eyes.
+    #[error("no trusted connection to Redis at {address}: {reason}")]
+    Untrusted {
+        /// `host:port`.
+        address: String,
+        /// Why.
+        reason: String,
+    },
+    /// No Sentinel tells where the master is.
+    #[error("no Sentinel knows where the master `{name}` is: {reason}")]
+    NoMaster {
+        /// The name of the master.
+        name: String,
+        /// What became of each Sentinel.
+        reason: String,
+    },
     /// The server is a replica.
     #[error("Redis at {address} is not a master (role {role})")]
     NotMaster {

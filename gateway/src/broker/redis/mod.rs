@@ -41,8 +41,10 @@ mod replay_cache;
 mod reply;
 mod script;
 pub mod scripts;
+mod sentinel;
 mod sinks;
 mod supervision;
+mod tls;
 mod topology;
 
 pub use boot::BootReport;
@@ -57,3 +59,5 @@ pub use node::RedisBroker;
 pub use options::{InvalidAddress, RedisOptions};
 pub use reply::{RedisError, Reply, ReplyError};
 pub use script::Script;
+pub use sentinel::SentinelOptions;
+pub use tls::TlsOptions;

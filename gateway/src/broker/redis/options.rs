@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
-use super::locate::Address;
+use super::{locate::Address, sentinel::SentinelOptions, tls::TlsOptions};
 
 /// Settings of the Redis broker, checked. `Debug` and `Display` never show the password.
 #[derive(Clone, PartialEq, Eq)]
@@ -14,10 +14,14 @@ pub struct RedisOptions {
     /// Nodes of a Redis Cluster to ask first where everything is, instead of `host` and `port`. Default none: no
     /// Cluster.
     pub cluster: Vec<Address>,
+    /// The Sentinels that know where the master is, instead of `host` and `port`. Default none: no Sentinel.
+    pub sentinel: Option<SentinelOptions>,
     /// ACL user; `None` is the server's default user.
     pub username: Option<String>,
     /// Password of that user.
     pub password: Option<String>,
+    /// How to speak TLS; `None` is plain TCP.
+    pub tls: Option<TlsOptions>,
     /// Database number, 0 to 255. Default 0; always 0 in a Cluster.
     pub db: u8,
     /// Every key starts with this. Default `streamgate`.
@@ -46,8 +50,10 @@ impl Default for RedisOptions {
             host: "127.0.0.1".to_owned(),
             port: 6379,
             cluster: Vec::new(),
+            sentinel: None,
             username: None,
             password: None,
+            tls: None,
             db: 0,
             key_prefix: "streamgate".to_owned(),
             partitions: 16,
@@ -69,20 +75,27 @@ impl RedisOptions {
         Address::new(self.host.clone(), self.port)
     }
 
-    /// Where Redis is, for logs and errors: no credentials. In a Cluster the nodes that are asked first.
+    /// Where Redis is, for logs and errors: no credentials. In a Cluster the nodes that are asked first,
+    /// with Sentinel the name of the master and the Sentinels.
     #[must_use]
     pub fn address(&self) -> String {
-        if self.cluster.is_empty() {
-            return self.server().to_string();
+        match &self.sentinel {
+            Some(sentinel) => format!("{}@{}", sentinel.master_name, joined(&sentinel.sentinels)),
+            None if self.cluster.is_empty() => self.server().to_string(),
+            None => joined(&self.cluster),
         }
-        let nodes: Vec<String> = self.cluster.iter().map(Address::to_string).collect();
-        nodes.join(",")
     }
+}
+
+fn joined(addresses: &[Address]) -> String {
+    let addresses: Vec<String> = addresses.iter().map(Address::to_string).collect();
+    addresses.join(",")
 }
 
 impl fmt::Display for RedisOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "redis://{}/{}", self.address(), self.db)
+        let scheme = if self.tls.is_some() { "rediss" } else { "redis" };
+        write!(f, "{scheme}://{}/{}", self.address(), self.db)
     }
 }
 
@@ -92,6 +105,7 @@ impl fmt::Debug for RedisOptions {
             .field("address", &self.address())
             .field("username", &self.username)
             .field("password", &self.password.as_ref().map(|_| "***"))
+            .field("tls", &self.tls)
             .field("db", &self.db)
             .field("key_prefix", &self.key_prefix)
             .field("partitions", &self.partitions)
@@ -106,9 +120,9 @@ impl fmt::Debug for RedisOptions {
 /// An address that cannot be read. The text never repeats the input: it may hold a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidAddress {
-    /// Another scheme than `redis://`.
+    /// Another scheme than `redis://` or `rediss://`.
     #[error(
-        "the scheme `{0}://` is not supported: write redis://[user:password@]host[:port][/db] or host:port"
+        "the scheme `{0}://` is not supported: write redis[s]://[user:password@]host[:port][/db] or host:port"
     )]
     Scheme(String),
     /// No host.
@@ -132,16 +146,21 @@ impl FromStr for RedisOptions {
     type Err = InvalidAddress;
 
     /// Reads `redis://[user[:password]@]host[:port][/db]` or plain `host[:port]`; everything else is the default.
+    /// `rediss://` is TLS, by the authorities of the system.
     /// User and password are percent-decoded. `redis://:password@host` is the default user's password.
     fn from_str(text: &str) -> Result<Self, InvalidAddress> {
+        let mut options = Self::default();
         let rest = match text.split_once("://") {
             Some(("redis", rest)) => rest,
+            Some(("rediss", rest)) => {
+                options.tls = Some(TlsOptions::default());
+                rest
+            }
             Some((scheme, _)) if scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+') => {
                 return Err(InvalidAddress::Scheme(scheme.to_owned()));
             }
             _ => text,
         };
-        let mut options = Self::default();
         let rest = match rest.rsplit_once('@') {
             Some((credentials, rest)) => {
                 (options.username, options.password) = credentials_of(credentials)?;
@@ -226,6 +245,12 @@ mod tests {
         assert_eq!((all.username.as_deref(), all.password.as_deref()), (Some("al@ice"), Some("s:e/cret")));
         let only_password = parsed("redis://:pw@h");
         assert_eq!((only_password.username, only_password.password.as_deref()), (None, Some("pw")));
+        let tls = parsed("rediss://:pw@h:7003/1");
+        assert_eq!(
+            (tls.tls.clone(), tls.to_string()),
+            (Some(TlsOptions::default()), "rediss://h:7003/1".into())
+        );
+        assert_eq!((only_password.tls, tls.password.as_deref()), (None, Some("pw")));
         assert_eq!(parsed("h:7001").address(), "h:7001");
         assert_eq!(parsed("h").address(), "h:6379");
         assert_eq!(parsed("redis://[::1]:7002").address(), "[::1]:7002");
@@ -235,7 +260,7 @@ mod tests {
     #[test]
     fn what_cannot_be_read_is_named_without_repeating_it() {
         for (text, error) in [
-            ("rediss://h", InvalidAddress::Scheme("rediss".into())),
+            ("redises://h", InvalidAddress::Scheme("redises".into())),
             ("redis://", InvalidAddress::NoHost),
             ("redis://:pw@:6379", InvalidAddress::NoHost),
             ("h:0", InvalidAddress::Port),

@@ -14,6 +14,7 @@ use super::{
     locate::{Fixed, Locate},
     options::RedisOptions,
     scripts,
+    sentinel::Sentinels,
 };
 
 /// The links of a node. Dropping it closes them.
@@ -45,9 +46,12 @@ impl Topology {
         }
     }
 
-    /// One server for all partitions.
+    /// One server for all partitions; with Sentinel whichever is the master.
     fn standalone(options: &Arc<RedisOptions>, keys: &Keys) -> Self {
-        let server: Arc<dyn Locate> = Arc::new(Fixed(options.server()));
+        let server: Arc<dyn Locate> = match &options.sentinel {
+            Some(sentinel) => Arc::new(Sentinels::start(sentinel, options)),
+            None => Arc::new(Fixed(options.server())),
+        };
         let start = |name| Arc::new(Link::start(name, server.clone(), options.clone(), scripts::all()));
         let (commands, reader) = (start("commands"), start("reader"));
         Self {

@@ -1,0 +1,285 @@
+//! The ways into a shared and protected Redis: ACL users, passwords, prefixes, databases; and what a node may take there.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use streamgate::broker::BrokerStatus;
+use streamgate_client::{PublishOptions, SubscribeOptions};
+use streamgate_e2e::{
+    DEADLINE, cluster,
+    events::{extended, history, live, recover, recover_pattern, text},
+    gateway::TestNode,
+    listening,
+    process::GatewayProcess,
+    raw::{RawClient, Via},
+    redis_server::{RedisServer, RedisServerOptions},
+    scrape, within,
+};
+use streamgate_proto::v1::Connect;
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The rule of `docs/operations.md`, as the words of `ACL SETUSER`.
+fn documented_rule() -> Vec<String> {
+    let docs = fs::read_to_string(repository().join("docs/operations.md")).expect("the documentation");
+    let start = docs.find("ACL SETUSER streamgate").expect("the rule");
+    let rule = docs[start..].split("```").next().expect("a block");
+    let rule = rule.replace("\\\n", " ").replace("PASSWORD", "pw");
+    rule.split_whitespace().map(str::to_owned).collect()
+}
+
+fn server_with_documented_user() -> RedisServer {
+    let redis = RedisServer::start(RedisServerOptions::default().args(&[
+        "--stream-node-max-bytes",
+        "512",
+        "--acllog-max-len",
+        "1000",
+    ]));
+    let rule = documented_rule();
+    let rule: Vec<&str> = rule.iter().map(String::as_str).collect();
+    assert_eq!(redis.cli(&rule), "OK");
+    redis
+}
+
+async fn node(redis: &RedisServer, keys: &str) -> TestNode {
+    TestNode::start(&yaml(redis, keys)).await
+}
+
+fn yaml(redis: &RedisServer, keys: &str) -> String {
+    format!("broker: {{type: redis, redis: {{addr: '{}', {keys}}}}}", redis.addr())
+}
+
+/// Everything that clients can do, on two nodes.
+async fn use_everything(one: &TestNode, other: &TestNode) {
+    let mut alice = RawClient::connect(one.addrs(), Via::WsProto).await;
+    let mut bob = RawClient::connect(other.addrs(), Via::WsJson).await;
+    bob.subscribe([live("room.blue"), live("hall.*")]).await;
+    let first = alice.publish("room.blue", text("1", "one")).await;
+    alice.publish("hall.a", text("2", "two")).await;
+    assert_eq!(bob.texts(2).await, ["one", "two"]);
+
+    let mut late = RawClient::connect(other.addrs(), Via::WsProto).await;
+    alice.publish("room.blue", text("3", "three")).await;
+    let cursor = first.position.clone().expect("a position");
+    late.subscribe([recover("room.blue", cursor.clone())]).await;
+    assert_eq!(late.recovered().await.0.len(), 1);
+    late.subscribe([recover_pattern("room.*", [("room.blue", cursor)])]).await;
+    late.recovered().await;
+    assert!(alice.history(history("room.blue", 10)).await.messages.len() >= 2);
+    bob.unsubscribe("hall.*").await;
+
+    let client = cluster::connect(&[one.addrs()], Via::Grpc).await;
+    let publish =
+        |payload| client.publish("room.blue", text(payload, payload), PublishOptions::with_key("k"));
+    let (once, again) = (publish("four").await.expect("acked"), publish("five").await.expect("acked"));
+    assert!(again.duplicate && once.position == again.position, "{again:?}");
+
+    let token = alice.connected.resume_token.clone();
+    alice.subscribe_to("room.red").await;
+    alice.close().await;
+    let connect = Connect { resume_token: token, ..extended([]) };
+    let alice = RawClient::connect_as(other.addrs(), Via::WsProto, connect).await;
+    assert!(alice.connected.resumed);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_documented_user_may_do_all_that_a_node_does() {
+    let redis = server_with_documented_user();
+    let keys = "username: streamgate, password: pw";
+    let (one, other) = (node(&redis, keys).await, node(&redis, keys).await);
+    one.addrs().ready().await;
+    other.addrs().ready().await;
+    use_everything(&one, &other).await;
+    // Renewals, checks of quiet channels and all else that happens by itself, and coming back.
+    let mut status = one.node().broker_status();
+    redis.cli(&["CLIENT", "KILL", "USER", "streamgate"]);
+    within("away", status.wait_for(|status| matches!(status, BrokerStatus::Away(_)))).await.expect("runs");
+    within("back", status.wait_for(|status| *status == BrokerStatus::Ready)).await.expect("runs");
+    use_everything(&one, &other).await;
+    one.shutdown().await;
+    other.shutdown().await;
+    assert_eq!(redis.cli(&["ACL", "LOG"]), "", "nothing was denied");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_documented_user_may_do_nothing_else() {
+    let redis = server_with_documented_user();
+    redis.cli(&["SET", "other:key", "v"]);
+    let as_user = |args: &[&str]| {
+        redis.cli(&[&["--user", "streamgate", "--pass", "pw", "--no-auth-warning"], args].concat())
+    };
+    for args in [
+        &["GET", "other:key"][..],
+        &["KEYS", "*"],
+        &["FLUSHALL"],
+        &["CONFIG", "SET", "maxmemory", "1"],
+        &["ACL", "WHOAMI"],
+        &["SUBSCRIBE", "streamgate:x"],
+        &["PUBLISH", "streamgate:x", "m"],
+        &["SCRIPT", "FLUSH"],
+        &["SHUTDOWN"],
+    ] {
+        let answer = as_user(args);
+        assert!(answer.contains("NOPERM"), "{args:?}: {answer}");
+    }
+}
+
+/// Commands in the scripts and in what the broker sends, as ACL rules have them.
+fn used_commands() -> BTreeSet<String> {
+    let dir = repository().join("gateway/src/broker/redis");
+    let (mut sources, mut scripts) = (String::new(), String::new());
+    let mut dirs = vec![dir];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            let read = || fs::read_to_string(&path).expect("a file");
+            match path.extension().and_then(|end| end.to_str()) {
+                Some("rs") => sources += read().split("#[cfg(test)]").next().unwrap_or_default(),
+                Some("lua") => scripts += &read(),
+                _ if path.is_dir() => dirs.push(path),
+                _ => {}
+            }
+        }
+    }
+    let word = |text: &str| text.chars().take_while(char::is_ascii_alphanumeric).collect::<String>();
+    let sent = sources.split("CommandName::").skip(1).map(word);
+    let scripted = scripts.split("call('").skip(1);
+    let subcommand = |text: &str| {
+        let name = word(text);
+        let rest = text[name.len()..].strip_prefix("', '");
+        match (name.as_str(), rest) {
+            ("XGROUP" | "XINFO", Some(rest)) => format!("{name}|{}", word(rest)),
+            _ => name,
+        }
+    };
+    let used: BTreeSet<String> =
+        sent.chain(scripted.map(subcommand)).map(|name| name.to_lowercase()).collect();
+    // The list itself, and what is for Sentinels and for a Cluster.
+    let elsewhere = ["all", "sentinel", "cluster"];
+    let used = used.into_iter().filter(|name| !elsewhere.contains(&name.as_str()));
+    // The Redis crate asks for it on every new connection.
+    let used = used.chain(["client|id".to_owned()]);
+    used.map(|name| match name.as_str() {
+        "script" => "script|load".to_owned(),
+        "config" => "config|get".to_owned(),
+        _ => name,
+    })
+    .collect()
+}
+
+#[test]
+fn the_documented_rule_has_exactly_the_commands_that_are_used() {
+    let rule = documented_rule();
+    let documented: BTreeSet<String> =
+        rule.iter().filter_map(|word| word.strip_prefix('+')).map(str::to_owned).collect();
+    assert_eq!(documented, used_commands());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_password_is_said_without_repeating_it() {
+    let redis = server_with_documented_user();
+    for keys in ["username: streamgate, password: s3cret", "username: nobody, password: s3cret", ""] {
+        redis.cli(&["ACL", "SETUSER", "default", "resetpass", ">other"]);
+        let node = node(&redis, keys).await;
+        let mut status = node.node().broker_status();
+        let denied = |status: &BrokerStatus| match status {
+            BrokerStatus::Starting(why) | BrokerStatus::Refused(why) => why.contains("denies access"),
+            _ => false,
+        };
+        let told = tokio::time::timeout(DEADLINE, status.wait_for(denied)).await.is_ok();
+        assert!(told, "{:?}", *node.node().broker_status().borrow());
+        let answer = scrape::get(node.addrs().admin, "/health/ready?verbose").await;
+        assert!(answer.status == 503 && answer.body.contains("denies access"), "{}", answer.body);
+        assert!(!answer.body.contains("s3cret"), "{}", answer.body);
+        redis.cli(&["-a", "other", "--no-auth-warning", "ACL", "SETUSER", "default", "nopass"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_that_changes_costs_no_client() {
+    let redis = server_with_documented_user();
+    let node = node(&redis, "username: streamgate, password: pw").await;
+    node.addrs().ready().await;
+    let mut alice = RawClient::connect(node.addrs(), Via::WsProto).await;
+    alice.subscribe_to("room.blue").await;
+    redis.cli(&["ACL", "SETUSER", "streamgate", "resetpass", ">changed"]);
+    redis.cli(&["CLIENT", "KILL", "USER", "streamgate"]);
+    let mut status = node.node().broker_status();
+    let denied =
+        |status: &BrokerStatus| matches!(status, BrokerStatus::Away(why) if why.contains("denies access"));
+    within("the node is denied access", status.wait_for(denied)).await.expect("runs");
+    assert_eq!(scrape::get(node.addrs().admin, "/health/ready").await.status, 200);
+    alice.quiet().await;
+    redis.cli(&["ACL", "SETUSER", "streamgate", "resetpass", ">pw"]);
+    within("back", status.wait_for(|status| *status == BrokerStatus::Ready)).await.expect("runs");
+    alice.publish("room.blue", text("1", "again")).await;
+    assert_eq!(alice.texts(1).await, ["again"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deployments_on_one_server_do_not_see_each_other() {
+    let redis = cluster::redis();
+    // Of one database, of another one, and of one that is named by a URL.
+    let mut nodes = Vec::new();
+    for keys in ["key_prefix: one", "key_prefix: two, partitions: 8", "key_prefix: one, db: 3"] {
+        nodes.push(node(&redis, keys).await);
+    }
+    let url = format!("broker: {{type: redis, redis: {{addr: 'redis://{}/5'}}}}", redis.addr());
+    nodes.push(TestNode::start(&url).await);
+    let mut clients = Vec::new();
+    for node in &nodes {
+        node.addrs().ready().await;
+        let client = cluster::connect(&[node.addrs()], Via::WsProto).await;
+        let subscription = client.subscribe("room.*").await.expect("subscribes");
+        clients.push((client, subscription));
+    }
+    for (number, (client, subscription)) in clients.iter_mut().enumerate() {
+        let payload = format!("of {number}");
+        let ack = client.publish("room.blue", text("e", &payload), PublishOptions::with_key("same")).await;
+        assert!(!ack.as_ref().expect("acked").duplicate && ack.expect("acked").offset == 1);
+        let message = listening::message(subscription).await;
+        assert_eq!(streamgate_e2e::ledger::payload_of(&message.event), payload);
+    }
+    for (client, subscription) in &mut clients {
+        listening::assert_quiet(client, subscription).await;
+        let recovered = client.subscribe(SubscribeOptions::new("room.blue")).await.expect("subscribes");
+        assert_eq!(recovered.target(), "room.blue");
+    }
+    assert_eq!(redis.info("keyspace").len(), 3, "databases 0, 3 and 5");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn inboxes_are_as_long_and_live_as_long_as_configured() {
+    let redis = cluster::redis();
+    let keys = "partitions: 1, inbox_max_length: 1000, inbox_ttl: 10m";
+    let stuck = GatewayProcess::start(&yaml(&redis, keys)).await;
+    stuck.addrs().ready().await;
+    let mut listener = RawClient::connect(stuck.addrs(), Via::WsProto).await;
+    listener.subscribe_to("room.blue").await;
+    let node = node(&redis, keys).await;
+    node.addrs().ready().await;
+    let inboxes = redis.cli(&["--scan", "--pattern", "*:in:*"]);
+    let inboxes: Vec<&str> = inboxes.lines().collect();
+    assert_eq!(inboxes.len(), 2);
+    for inbox in &inboxes {
+        let ttl: u64 = redis.cli(&["TTL", inbox]).parse().expect("seconds");
+        assert!((500..=600).contains(&ttl), "{ttl} s");
+    }
+    stuck.pause();
+    let client = cluster::connect(&[node.addrs()], Via::WsProto).await;
+    let publish =
+        |n: usize| client.publish("room.blue", text(&n.to_string(), "x"), PublishOptions::default());
+    let acks: Vec<_> = (0..3_000).map(publish).collect();
+    for ack in acks {
+        within("an ack", ack).await.expect("acked");
+    }
+    let longest = inboxes.iter().map(|inbox| redis.cli(&["XLEN", inbox]).parse::<u64>().expect("a length"));
+    // Whole nodes of the stream are trimmed: of 512 bytes, a few entries each.
+    let longest = longest.max().expect("an inbox");
+    assert!((900..=1_100).contains(&longest), "{longest} entries");
+}
