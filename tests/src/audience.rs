@@ -2,7 +2,7 @@
 //!
 //! [`Audience`] keeps everything that its listeners are told, and knows whether one of them ever lost its connection.
 //! [`Publishing`] publishes one event after the other; each is sent again under its own idempotency key until it is
-//! stored. Both end in a [`Ledger`].
+//! stored. Both end in a [`History`](crate::history::History).
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -16,7 +16,7 @@ use tokio::{
 use crate::{
     cluster, events,
     gateway::Addrs,
-    ledger::{Ledger, payload_of},
+    history::{Recorder, payload_of},
     raw::Via,
     within,
 };
@@ -185,16 +185,20 @@ impl Audience {
     pub fn assert_sound(&self, acked: &[Acked], unanswered: &[String]) {
         let channels: BTreeSet<&str> = acked.iter().map(|acked| acked.channel.as_str()).collect();
         for channel in channels {
-            let mut ledger = Ledger::default();
-            unanswered.iter().for_each(|payload| ledger.unanswered(payload));
+            let recorder = Recorder::default();
+            let listeners = || self.0.iter().filter(|listener| listener.listens_to(channel));
+            listeners().for_each(|listener| recorder.listens(&listener.name, channel));
+            for payload in unanswered {
+                recorder.publishing(payload, channel, payload);
+                recorder.history().left_open(payload);
+            }
             for acked in acked.iter().filter(|acked| acked.channel == channel) {
-                ledger.acked(channel, &acked.ack, &acked.payload);
+                recorder.stored(channel, &acked.ack, &acked.payload);
             }
-            for listener in self.0.iter().filter(|listener| listener.listens_to(channel)) {
-                ledger.listens(&listener.name);
-                listener.messages(channel).iter().for_each(|message| ledger.saw(&listener.name, message));
+            for listener in listeners() {
+                listener.messages(channel).iter().for_each(|message| recorder.saw(&listener.name, message));
             }
-            ledger.assert_sound();
+            recorder.assert_sound();
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What clients see of a failover, and the judge of it.
 //!
-//! Unlike [`Ledger`](crate::ledger::Ledger) the judge knows that acknowledged publications may be lost, if that is announced:
+//! Like [`History`](crate::history::History) the judge knows that acknowledged publications may be lost, if that is announced:
 //! a gap with `EPOCH_RESET`. Everything else holds as ever: what is delivered is in order and without holes, nothing
 //! comes twice, and no position ever carries two payloads.
 
@@ -14,7 +14,7 @@ use streamgate_client::{Client, Event, GapReason, Position, PublishOptions, Stat
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::{events::text, gateway::Addrs, ledger::payload_of, raw::Via, sentinel::FAILOVER};
+use crate::{events::text, gateway::Addrs, history::payload_of, raw::Via, sentinel::FAILOVER};
 
 /// Epoch and offset.
 type Place = (u64, u64);

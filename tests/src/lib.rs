@@ -11,7 +11,8 @@
 //! - [`certificates::Authority`]: certificates for TLS to Redis.
 //! - [`sentinel::Watched`]: a master with replicas under Sentinels.
 //! - [`failover::Audience`]: clients through a failover, and the judge of what they saw.
-//! - [`listening`]: what such clients receive. [`ledger::Ledger`]: what was acked against what was seen.
+//! - [`listening`]: what such clients receive. [`history::History`]: what was acked against what was seen.
+//! - [`faults`]: a random schedule of faults, and the load that it disturbs.
 //!
 //! ```ignore
 //! let node = TestNode::start("limits: {publishes_per_second: 10}").await;
@@ -31,8 +32,10 @@ pub mod cluster;
 pub mod clustered;
 pub mod events;
 pub mod failover;
+
+pub mod faults;
 pub mod gateway;
-pub mod ledger;
+pub mod history;
 pub mod listening;
 pub mod process;
 pub mod raw;

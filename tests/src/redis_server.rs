@@ -156,6 +156,28 @@ impl RedisServer {
         assert!(self.spawn(), "port {} was taken by somebody else", self.port);
     }
 
+    /// Cuts about so many bytes off the end of the append-only file of a server that was killed, as a loss of power does to
+    /// what was not synced.
+    ///
+    /// What is left ends with a whole transaction. Redis 7.0 leaves one that is cut in two in its file when it starts, does
+    /// not apply it then, and applies it at the start after that: it would bring back what was lost.
+    ///
+    /// # Panics
+    /// The server runs, or has no such file.
+    pub fn lose_end_of_file(&self, bytes: u64) {
+        const END: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
+        assert!(self.process.is_none(), "the server runs");
+        let files = fs::read_dir(self.dir.join("appendonlydir")).expect("an append-only file");
+        let paths = files.map(|file| file.expect("read the directory").path());
+        let newest = paths.filter(|path| path.to_string_lossy().ends_with(".incr.aof")).max();
+        let path = newest.expect("an incremental file");
+        let mut text = fs::read(&path).expect("read the append-only file");
+        text.truncate(text.len().saturating_sub(usize::try_from(bytes).unwrap_or(usize::MAX)));
+        let whole = text.windows(END.len()).rposition(|window| window == END).map_or(0, |at| at + END.len());
+        text.truncate(whole);
+        fs::write(&path, text).expect("cut the append-only file");
+    }
+
     /// Stops it from running (SIGSTOP): its connections stay open and nothing answers.
     pub fn pause(&self) {
         self.signal("-STOP");

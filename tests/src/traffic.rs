@@ -13,7 +13,7 @@ use tokio::{
     time::MissedTickBehavior,
 };
 
-use crate::{events, ledger::Ledger, within};
+use crate::{events, history::Recorder, within};
 
 /// Longer than anything that these suites do to a server.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -188,16 +188,16 @@ impl Listener {
 /// # Panics
 /// With what is wrong.
 pub async fn assert_all_heard(acked: &[Acked], listeners: &[Listener]) {
-    let mut ledger = Ledger::default();
+    let recorder = Recorder::default();
+    listeners.iter().for_each(|listener| recorder.listens(&listener.name, "**"));
     for Acked { channel, payload, ack, .. } in acked {
-        ledger.acked(channel, ack, payload);
+        recorder.stored(channel, ack, payload);
     }
     for listener in listeners {
         listener.heard(acked.len()).await;
-        ledger.listens(&listener.name);
-        listener.messages().iter().for_each(|message| ledger.saw(&listener.name, message));
+        listener.messages().iter().for_each(|message| recorder.saw(&listener.name, message));
     }
-    ledger.assert_sound();
+    recorder.assert_sound();
     for listener in listeners {
         assert_eq!(listener.gaps(), [], "{}", listener.name);
         listener.assert_undisturbed();

@@ -7,7 +7,7 @@ use streamgate_client::{Client, GapReason, PublishOptions};
 use streamgate_e2e::{
     clustered::{self, Clustered},
     events,
-    ledger::payload_of,
+    history::payload_of,
     raw::Via,
     redis_cluster::RedisCluster,
     scrape,

@@ -13,7 +13,7 @@ use streamgate_e2e::{
     cluster,
     events::{frame, publish as request, text},
     gateway::{Addrs, TestNode},
-    ledger::{Ledger, payload_of},
+    history::{Recorder, payload_of},
     process::GatewayProcess,
     raw::{self, RawClient, Via},
     redis_server::RedisServer,
@@ -186,10 +186,13 @@ async fn two_thousand_clients_leave_evenly_come_back_elsewhere_and_lose_nothing(
     // Presence: the snapshot of every channel is to be compared here with the subscribers of that channel.
 
     stop.send_replace(true);
-    let mut ledgers = vec![Ledger::default(); CHANNELS];
+    let recorder = Recorder::default();
+    for subscriber in subscribers.iter().filter(|subscriber| subscriber.extended) {
+        recorder.listens(&subscriber.name, &channel_name(subscriber.channel));
+    }
     for acks in join_all(publishers).await {
         for (channel, payload, ack) in acks.unwrap() {
-            ledgers[channel].acked(&channel_name(channel), &ack, &payload);
+            recorder.stored(&channel_name(channel), &ack, &payload);
         }
     }
     for channel in 0..CHANNELS {
@@ -199,14 +202,11 @@ async fn two_thousand_clients_leave_evenly_come_back_elsewhere_and_lose_nothing(
     for subscriber in subscribers {
         let seen = timeout(PATIENCE, subscriber.seen).await.unwrap_or_else(|_| panic!("{}", subscriber.name));
         if subscriber.extended {
-            let ledger = &mut ledgers[subscriber.channel];
-            ledger.listens(&subscriber.name);
-            seen.unwrap().iter().for_each(|message| ledger.saw(&subscriber.name, message));
+            seen.unwrap().iter().for_each(|message| recorder.saw(&subscriber.name, message));
         }
     }
-    let acked: usize = ledgers.iter().map(Ledger::acknowledgements).sum();
-    println!("{acked} acknowledged publications, gone in {took:?}");
-    ledgers.iter().for_each(Ledger::assert_sound);
+    println!("{} acknowledged publications, gone in {took:?}", recorder.history().acknowledged());
+    recorder.assert_sound();
     assert_even(start, &left);
 }
 

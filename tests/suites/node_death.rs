@@ -9,7 +9,7 @@ use futures_util::{StreamExt as _, stream::FuturesOrdered};
 use streamgate_client::{Client, Event, PublishAck, PublishOptions, Subscription};
 use streamgate_e2e::{
     cluster, events,
-    ledger::{Ledger, payload_of},
+    history::{Recorder, payload_of},
     raw::Via,
     within,
 };
@@ -44,6 +44,7 @@ async fn publish_steadily(client: Client) -> Vec<(String, PublishAck)> {
 /// What a subscriber saw, and the longest time without a message.
 struct Sightings {
     name: String,
+    target: &'static str,
     messages: Vec<streamgate_client::Message>,
     replayed: usize,
     silence: Duration,
@@ -52,11 +53,12 @@ struct Sightings {
 /// Takes messages until the last one; `progress` gets their number.
 fn watch_all(
     name: String,
+    target: &'static str,
     mut subscription: Subscription,
     progress: Arc<watch::Sender<usize>>,
 ) -> JoinHandle<Sightings> {
     tokio::spawn(async move {
-        let mut seen = Sightings { name, messages: Vec::new(), replayed: 0, silence: Duration::ZERO };
+        let mut seen = Sightings { name, target, messages: Vec::new(), replayed: 0, silence: Duration::ZERO };
         let mut last: Option<Instant> = None;
         loop {
             match within("the next event", subscription.next()).await.expect("the subscription goes on") {
@@ -90,12 +92,12 @@ async fn subscribers_of_a_killed_node_see_every_acked_publication_once_and_in_or
         for target in ["room.storm", "room.*"] {
             let client = cluster::connect(&both, via).await;
             let subscription = client.subscribe(target).await.unwrap();
-            watchers.push(watch_all(format!("{via:?} {target}"), subscription, progress.clone()));
+            watchers.push(watch_all(format!("{via:?} {target}"), target, subscription, progress.clone()));
         }
     }
     let neighbour = cluster::connect(&both[1..], Via::WsProto).await;
     let subscription = neighbour.subscribe("room.storm").await.unwrap();
-    watchers.push(watch_all("on the other node".to_owned(), subscription, progress.clone()));
+    watchers.push(watch_all("on the other node".to_owned(), "room.storm", subscription, progress.clone()));
 
     let start = Instant::now();
     let publisher = cluster::connect(&both[1..], Via::Grpc).await;
@@ -104,18 +106,22 @@ async fn subscribers_of_a_killed_node_see_every_acked_publication_once_and_in_or
     within("enough messages", progress.wait_for(|seen| *seen >= BEFORE)).await.unwrap();
     dying.kill9();
 
-    let mut ledger = Ledger::default();
-    for (payload, ack) in publishing.await.unwrap() {
-        ledger.acked("room.storm", &ack, &payload);
-    }
+    let acked = publishing.await.unwrap();
     let rate = IN_ALL as f64 / start.elapsed().as_secs_f64();
     println!("kill -9 of a node under {rate:.0} publishes/s:");
+    let recorder = Recorder::default();
+    let mut sightings = Vec::new();
     for watcher in watchers {
         let seen = watcher.await.unwrap();
+        recorder.listens(&seen.name, seen.target);
+        sightings.push(seen);
+    }
+    acked.iter().for_each(|(payload, ack)| recorder.stored("room.storm", ack, payload));
+    for seen in sightings {
         println!("  {}: silent for {:?}, {} replayed", seen.name, seen.silence, seen.replayed);
-        seen.messages.iter().for_each(|message| ledger.saw(&seen.name, message));
+        seen.messages.iter().for_each(|message| recorder.saw(&seen.name, message));
         let stayed = seen.name.starts_with("on");
         assert_eq!(seen.replayed > 0, !stayed, "{} came back and recovered", seen.name);
     }
-    ledger.assert_sound();
+    recorder.assert_sound();
 }

@@ -7,7 +7,7 @@ use streamgate_client::PublishOptions;
 use streamgate_e2e::{
     cluster::Cluster,
     events,
-    ledger::{Ledger, payload_of},
+    history::{Recorder, payload_of},
     listening::messages,
     raw::Via,
 };
@@ -43,21 +43,22 @@ async fn twenty_publishers_on_two_nodes_make_one_order_for_all() {
     });
     let acked = join_all(publishing).await;
 
-    let mut ledger = Ledger::default();
+    let recorder = Recorder::default();
+    listeners.iter().for_each(|(name, _)| recorder.listens(name, "room.order"));
     for acks in &acked {
         let offsets: Vec<u64> = acks.iter().map(|(_, ack)| ack.offset).collect();
         assert!(offsets.is_sorted(), "one publisher's publishes keep their order: {offsets:?}");
         for (payload, ack) in acks {
-            ledger.acked("room.order", ack, payload);
+            recorder.stored("room.order", ack, payload);
         }
     }
     for (name, subscription) in &mut listeners {
         for message in messages(subscription, PUBLISHERS * EACH).await {
-            ledger.saw(name, &message);
+            recorder.saw(name, &message);
         }
     }
-    ledger.assert_sound();
-    assert_eq!(ledger.acknowledgements(), PUBLISHERS * EACH);
+    recorder.assert_sound();
+    assert_eq!(recorder.history().acknowledged(), PUBLISHERS * EACH);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -71,16 +72,17 @@ async fn many_channels_keep_their_order_under_one_pattern() {
             publisher.publish(channel.clone(), events::text(&payload, &payload), PublishOptions::default());
         async move { (channel, payload, ack.await.unwrap()) }
     });
-    let mut ledger = Ledger::default();
+    let recorder = Recorder::default();
+    recorder.listens("pattern", "many.*");
     for (channel, payload, ack) in join_all(acks).await {
-        ledger.acked(&channel, &ack, &payload);
+        recorder.stored(&channel, &ack, &payload);
     }
     let mut last: HashMap<String, usize> = HashMap::new();
     for message in messages(&mut all, 600).await {
         let number: usize = payload_of(&message.event).parse().unwrap();
         let before = last.insert(message.channel.clone(), number);
         assert!(before.is_none_or(|before| before < number), "as sent");
-        ledger.saw("pattern", &message);
+        recorder.saw("pattern", &message);
     }
-    ledger.assert_sound();
+    recorder.assert_sound();
 }

@@ -8,7 +8,7 @@ use streamgate_client::{
 use streamgate_e2e::{
     audience::{Acked, Audience, Listener, Publishing, publish},
     cluster, events,
-    ledger::payload_of,
+    history::payload_of,
     listening::{Recovery, recovery},
     process::GatewayProcess,
     raw::Via,

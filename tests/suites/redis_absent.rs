@@ -6,7 +6,7 @@ use streamgate_client::{Client, Event, PublishOptions, Status};
 use streamgate_e2e::{
     cluster, events,
     gateway::on_redis,
-    ledger::Ledger,
+    history::Recorder,
     listening::{event, message},
     process::GatewayProcess,
     raw::{RawClient, Via},
@@ -105,10 +105,11 @@ async fn outage(mut redis: RedisServer, away: impl Fn(&mut RedisServer), back: i
     }
     let publisher = cluster::connect(&[one], Via::WsProto).await;
     let mut probe = RawClient::connect(one, Via::WsJson).await;
-    let mut ledger = Ledger::default();
+    let recorder = Recorder::default();
+    subscriptions.iter().for_each(|(via, ..)| recorder.listens(&format!("{via:?}"), "room"));
     for number in 0..20 {
         let text = format!("before {number}");
-        ledger.acked("room", &publish(&publisher, &text).await, &text);
+        recorder.stored("room", &publish(&publisher, &text).await, &text);
     }
 
     away(&mut redis);
@@ -127,22 +128,23 @@ async fn outage(mut redis: RedisServer, away: impl Fn(&mut RedisServer), back: i
     publish_until(&mut probe, Result::is_ok).await;
     let resumed = start.elapsed();
 
-    ledger.acked("room", &within("the retried publish", retried).await.unwrap(), "during");
+    recorder.stored("room", &within("the retried publish", retried).await.unwrap(), "during");
     for number in 0..20 {
         let text = format!("after {number}");
-        ledger.acked("room", &publish(&publisher, &text).await, &text);
+        recorder.stored("room", &publish(&publisher, &text).await, &text);
     }
     println!(
         "Redis away for 3 s: first refusal after {refused:?}, publishing again {resumed:?} after it is back"
     );
     for (via, status, session, subscription) in &mut subscriptions {
-        for _ in 0..ledger.acknowledgements() {
-            ledger.saw(&format!("{via:?}"), &message(subscription).await);
+        let acknowledged = recorder.history().acknowledged();
+        for _ in 0..acknowledged {
+            recorder.saw(&format!("{via:?}"), &message(subscription).await);
         }
         let now = status.borrow().clone();
         assert!(matches!(&now, Status::Connected { session_id, .. } if session_id == session), "{now:?}");
     }
-    ledger.assert_sound();
+    recorder.assert_sound();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -243,7 +243,7 @@ async fn deployments_on_one_server_do_not_see_each_other() {
         let ack = client.publish("room.blue", text("e", &payload), PublishOptions::with_key("same")).await;
         assert!(!ack.as_ref().expect("acked").duplicate && ack.expect("acked").offset == 1);
         let message = listening::message(subscription).await;
-        assert_eq!(streamgate_e2e::ledger::payload_of(&message.event), payload);
+        assert_eq!(streamgate_e2e::history::payload_of(&message.event), payload);
     }
     for (client, subscription) in &mut clients {
         listening::assert_quiet(client, subscription).await;

@@ -14,7 +14,7 @@ use streamgate_e2e::{
     cluster::Cluster,
     events,
     gateway::{TestNode, on_redis},
-    ledger::Ledger,
+    history::Recorder,
     listening::{Recovery, event, message, recovery},
     raw::Via,
     redis_server::RedisServer,
@@ -240,18 +240,19 @@ async fn a_node_that_starts_after_a_flush_takes_no_living_nodes_place() {
     })
     .await;
 
-    let mut ledger = Ledger::default();
+    let recorder = Recorder::default();
+    listeners.iter().for_each(|(node, _)| recorder.listens(&format!("on node {node}"), "room"));
     for number in 0..30 {
         let text = number.to_string();
         let publisher = cluster.client(number % 3, Via::WsJson).await;
-        ledger.acked("room", &publish(&publisher, "room", &text).await, &text);
+        recorder.stored("room", &publish(&publisher, "room", &text).await, &text);
     }
     for (node, subscription) in &mut listeners {
         for _ in 0..30 {
-            ledger.saw(&format!("on node {node}"), &message(subscription).await);
+            recorder.saw(&format!("on node {node}"), &message(subscription).await);
         }
     }
-    ledger.assert_sound();
+    recorder.assert_sound();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,0 +1,308 @@
+//! Rules about what one subscriber saw: everything, once, in order, unaltered, or told that it is missing.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+use super::{
+    canon::Canon,
+    log::{History, Place, Seen, Subscriber},
+    violation::{Rule, Violation},
+};
+
+/// Events of the same channel shown before and after a violation.
+const NEIGHBOURS: usize = 4;
+
+/// What a stretch of continuity knows of one channel.
+#[derive(Default)]
+struct Course {
+    /// Where the next publication must go on.
+    last: Option<Place>,
+    /// Or there: a gap was told that ends before what was seen. It tells of a loss that this subscriber had not had yet, or
+    /// had noticed on its way here already.
+    back: Option<Place>,
+    /// The highest position seen.
+    highest: Option<Place>,
+    /// Of this stretch.
+    first: Option<Place>,
+    seen: HashSet<Place>,
+    /// What may be missing, from exclusive, up to and including: a gap was told.
+    told: Vec<(Option<Place>, Place)>,
+    /// Holes in a replay whose recovery has not ended yet.
+    pending: Vec<Pending>,
+    /// A gap without position was told: whatever comes next, it goes on from there.
+    loose: bool,
+}
+
+/// A hole in a replay: its recovery may still tell it.
+struct Pending {
+    /// The event behind the hole.
+    index: usize,
+    from: Place,
+    to: Place,
+    /// It goes on in a history that began anew: that alone is no hole.
+    born_again: bool,
+}
+
+struct Walk<'a> {
+    history: &'a History,
+    canon: &'a Canon<'a>,
+    name: &'a str,
+    subscriber: &'a Subscriber,
+    /// When the present stretch began; `None` between two.
+    since: Option<Duration>,
+    courses: HashMap<&'a str, Course>,
+    violations: &'a mut Vec<Violation>,
+}
+
+pub(super) fn check_subscriber(
+    history: &History,
+    canon: &Canon<'_>,
+    name: &str,
+    subscriber: &Subscriber,
+    violations: &mut Vec<Violation>,
+) {
+    let courses = HashMap::new();
+    let mut walk = Walk { history, canon, name, subscriber, since: None, courses, violations };
+    for (index, seen) in subscriber.seen.iter().enumerate() {
+        walk.step(index, seen);
+    }
+    walk.end_stretch();
+    walk.find_missing();
+}
+
+impl<'a> Walk<'a> {
+    fn step(&mut self, index: usize, seen: &'a Seen) {
+        match seen {
+            Seen::Subscribed { at } => {
+                self.end_stretch();
+                self.courses.clear();
+                self.since = Some(*at);
+            }
+            Seen::Publication { channel, place, id, digest, replay, .. } => {
+                self.published_so(index, channel, *place, id, *digest);
+                self.continues(index, channel, *place, *replay);
+            }
+            Seen::Gap { channel, place, reason, at } => {
+                self.founded(index, Some(channel), reason, *at);
+                let course = self.courses.entry(channel).or_default();
+                course.pending_told();
+                course.jump(*place);
+            }
+            Seen::Recovered { place, gap, at } => {
+                if let Some(reason) = gap {
+                    let target = &self.subscriber.target;
+                    self.founded(index, (!target.contains('*')).then_some(target), reason, *at);
+                }
+                self.recovered(*place, gap.is_some());
+            }
+            Seen::Unsubscribed => {
+                self.end_stretch();
+                self.courses.clear();
+                self.since = None;
+            }
+            Seen::Ended { error } => {
+                let target = &self.subscriber.target;
+                self.report(Rule::Ended, target, None, index, format!("{target} ended: {error}"));
+            }
+        }
+    }
+
+    /// It is what somebody published there.
+    fn published_so(&mut self, index: usize, channel: &str, place: Place, id: &str, digest: u64) {
+        let Some(publish) = self.history.publishes.get(id) else {
+            return self.report(
+                Rule::Foreign,
+                channel,
+                Some(place),
+                index,
+                format!("{id} was never published"),
+            );
+        };
+        if publish.acks.is_empty() && !publish.open && publish.refused {
+            let what = format!("{id} was refused, and is seen all the same");
+            self.report(Rule::Foreign, channel, Some(place), index, what);
+        }
+        if publish.channel != channel || publish.digest != digest {
+            let what = format!("{id} was published to {} with other data", publish.channel);
+            self.report(Rule::Altered, channel, Some(place), index, what);
+        }
+    }
+
+    fn continues(&mut self, index: usize, channel: &'a str, place: Place, replay: bool) {
+        let removed = self.history.cuts.get(channel).is_some_and(|cut| cut.removed.is_some());
+        let course = self.courses.entry(channel).or_default();
+        if !course.seen.insert(place) {
+            return self.report(Rule::Twice, channel, Some(place), index, "seen before".to_owned());
+        }
+        if let Some(highest) = course.highest.filter(|highest| *highest > place) {
+            let what = format!("comes after {highest}");
+            return self.report(Rule::OutOfOrder, channel, Some(place), index, what);
+        }
+        course.highest = Some(place);
+        course.first.get_or_insert(place);
+        let loose = std::mem::take(&mut course.loose);
+        let Some(last) = course.last.replace(place) else { return };
+        let back = course.back.take();
+        if [Some(last), back]
+            .into_iter()
+            .flatten()
+            .any(|before| before.offset.checked_add(1) == Some(place.offset))
+        {
+            return;
+        }
+        let born_again = removed && place.offset == 1 && place.epoch > last.epoch;
+        if loose {
+            course.told.push((Some(last), place));
+        } else if replay {
+            course.pending.push(Pending { index, from: last, to: place, born_again });
+        } else if !born_again {
+            let what = format!("nothing was seen, and no gap told, between {last} and this");
+            self.report(Rule::Hole, channel, Some(place), index, what);
+        }
+    }
+
+    /// Nobody may cry wolf.
+    fn founded(&mut self, index: usize, channel: Option<&str>, reason: &str, at: Duration) {
+        let past = |time: Option<Duration>| time.is_some_and(|time| time <= at);
+        let mut cuts =
+            self.history.cuts.iter().filter(|(name, _)| channel.is_none_or(|channel| channel == *name));
+        let cut = cuts.any(|(_, cut)| past(cut.removed) || (reason != "EPOCH_RESET" && past(cut.trimmed)));
+        let lost = self.history.restarts.iter().any(|restart| *restart <= at);
+        let much = self.history.truncation && reason == "TRUNCATED";
+        if !(cut || lost || much) {
+            let channel = channel.unwrap_or(&self.subscriber.target).to_owned();
+            let what = format!("{reason} was told, and nothing can have been lost");
+            self.report(Rule::UnfoundedGap, &channel, None, index, what);
+        }
+    }
+
+    fn recovered(&mut self, place: Option<Place>, gap: bool) {
+        if !gap {
+            return self.holes_not_told();
+        }
+        let exact = !self.subscriber.target.contains('*');
+        if exact {
+            let course = self.courses.entry(&self.subscriber.target).or_default();
+            course.pending_told();
+            course.jump(place);
+            return;
+        }
+        // Each channel's gap was told by itself, before its replay.
+        self.courses.values_mut().for_each(Course::pending_told);
+    }
+
+    /// A recovery ended, or the stretch, and nothing was said of its holes.
+    fn holes_not_told(&mut self) {
+        let pending: Vec<_> = self
+            .courses
+            .iter_mut()
+            .flat_map(|(channel, course)| course.pending.drain(..).map(|hole| (*channel, hole)))
+            .collect();
+        for (channel, Pending { index, from, to, .. }) in
+            pending.into_iter().filter(|(_, hole)| !hole.born_again)
+        {
+            let what = format!("the replay has nothing between {from} and this, and its end told no gap");
+            self.report(Rule::Hole, channel, Some(to), index, what);
+        }
+    }
+
+    fn end_stretch(&mut self) {
+        self.holes_not_told();
+    }
+
+    /// Whoever is still there in the end has everything that was acknowledged since it came.
+    fn find_missing(&mut self) {
+        let Some(since) = self.since else { return };
+        let target = self.subscriber.target.as_str();
+        let canon = self.canon;
+        let mut missing = Vec::new();
+        let nothing = Course::default();
+        for (name, channel) in canon.channels().filter(|(name, _)| streamgate_client::matches(target, name)) {
+            let course = self.courses.get(name).unwrap_or(&nothing);
+            for (place, ids) in &channel.at {
+                let Some((id, publish)) =
+                    ids.iter().find_map(|id| Some((*id, self.history.publishes.get(*id)?)))
+                else {
+                    continue;
+                };
+                let owed = publish.sent_at >= since || course.first.is_some_and(|first| first < *place);
+                let acked = publish.acks.iter().any(|ack| ack.place == *place);
+                if acked && owed && !course.has(*place) && !self.may_be_lost(name, *place, publish.sent_at) {
+                    missing.push((
+                        name,
+                        *place,
+                        format!("{id}, sent at {:.3?}, was acked and is not seen", publish.sent_at),
+                    ));
+                }
+            }
+        }
+        for (channel, place, what) in missing {
+            let index = self.index_of_place(channel, place);
+            self.report(Rule::Missing, channel, Some(place), index, what);
+        }
+    }
+
+    /// A declared restart lost it before this subscriber saw it.
+    fn may_be_lost(&self, channel: &str, place: Place, sent_at: Duration) -> bool {
+        self.history.restarts.iter().any(|restart| sent_at <= *restart)
+            && self.canon.is_superseded(channel, place)
+    }
+
+    /// Where among the events it should be.
+    fn index_of_place(&self, channel: &str, wanted: Place) -> usize {
+        let behind = |seen: &Seen| matches!(seen, Seen::Publication { channel: c, place, .. } if **c == *channel && *place > wanted);
+        self.subscriber.seen.iter().position(behind).unwrap_or(self.subscriber.seen.len())
+    }
+
+    fn report(&mut self, rule: Rule, channel: &str, place: Option<Place>, index: usize, what: String) {
+        self.violations.push(Violation {
+            rule,
+            channel: channel.to_owned(),
+            subscriber: Some(self.name.to_owned()),
+            place,
+            what,
+            around: neighbours(&self.subscriber.seen, index, channel),
+        });
+    }
+}
+
+impl Course {
+    fn pending_told(&mut self) {
+        self.told.extend(self.pending.drain(..).map(|hole| (Some(hole.from), hole.to)));
+    }
+
+    /// Everything up to `place` may be missing.
+    fn jump(&mut self, place: Option<Place>) {
+        match place {
+            Some(place) if self.last.is_some_and(|last| place < last) => self.back = Some(place),
+            Some(place) => {
+                self.told.push((self.last, place));
+                self.last = Some(place);
+            }
+            None => self.loose = true,
+        }
+    }
+
+    /// It was seen, or told to be missing.
+    fn has(&self, place: Place) -> bool {
+        let told = |(from, to): &(Option<Place>, Place)| from.is_none_or(|from| from < place) && place <= *to;
+        self.seen.contains(&place) || self.told.iter().any(told)
+    }
+}
+
+/// What was seen of `channel`, or of all, around the event `index`.
+fn neighbours(seen: &[Seen], index: usize, channel: &str) -> Vec<String> {
+    let of_channel = |seen: &&Seen| match seen {
+        Seen::Publication { channel: c, .. } | Seen::Gap { channel: c, .. } => **c == *channel,
+        _ => true,
+    };
+    let (before, after) = seen.split_at(index.min(seen.len()));
+    let mut lines: Vec<String> =
+        before.iter().rev().filter(of_channel).take(NEIGHBOURS).map(ToString::to_string).collect();
+    lines.reverse();
+    let after = after.iter().filter(of_channel).take(NEIGHBOURS);
+    lines.extend(after.enumerate().map(|(at, seen)| format!("{}{seen}", if at == 0 { "-> " } else { "" })));
+    lines
+}
