@@ -57,7 +57,7 @@ async fn a_master_that_was_demoted_and_promoted_with_all_its_data_goes_on_unnoti
     for number in 0..20 {
         acked.push(publish(&clients[number % 2], "room.a", &format!("in turn {number}")).await);
     }
-    let epochs: Vec<&str> = acked.iter().map(|acked| epoch(acked)).collect();
+    let epochs: Vec<&str> = acked.iter().map(epoch).collect();
     let changes = epochs.windows(2).filter(|two| two[0] != two[1]).count();
     assert!(changes <= 1, "{epochs:?}");
     stage.close(acked, &[]).await;

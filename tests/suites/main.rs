@@ -4,15 +4,19 @@
 
 mod bad_input;
 mod bad_input_transport;
+mod births;
 mod cli;
 mod cluster_boot;
 mod cluster_conformance;
 mod cluster_failover;
 mod cluster_moves;
+mod cluster_presence;
 mod drain;
 mod epochs;
+mod ghost_reader;
 mod grpc_stream;
 mod idempotency;
+mod inbox_limits;
 mod limits;
 mod node_death;
 mod operations;
@@ -22,6 +26,8 @@ mod outage_loss;
 mod outage_stage;
 mod outage_stop;
 mod patterns;
+mod presence_leases;
+mod presence_scripts;
 mod recover_storm;
 mod redis_absent;
 mod redis_broker;

@@ -17,7 +17,7 @@ use streamgate_e2e::{
 use streamgate_proto::v1::{PublishOptions, outbound_message::Envelope as Out};
 
 /// Longest that a publish may take to fail: `command_timeout` and then some, as the machine may be busy.
-const FAILS_WITHIN: Duration = Duration::from_secs(8);
+pub const FAILS_WITHIN: Duration = Duration::from_secs(8);
 
 const TARGETS: [&str; 2] = ["room.a", "room.*"];
 

@@ -265,7 +265,7 @@ async fn a_channel_in_a_full_catalogue_stays_listed_when_it_is_born_again() {
     let mut args = bench.head();
     args.extend(["1000", "1", "a", "blob", "", "10", "60000", "0", "", "60000"].map(str::to_owned));
     bench.call(&scripts::PUBLISH, args).await;
-    assert_eq!(bench.cli(&["HGET", "gone", "a"]).trim(), "");
+    assert!(bench.cli(&["HGET", "gone", "a"]).starts_with('+'), "the loss before this history is known");
     assert!(!bench.meta().contains_key("forgot"));
 }
 

@@ -148,7 +148,8 @@ pub trait Broker: Send + Sync + 'static {
     ) -> BoxFuture<'static, Result<PresencePage, BrokerError>>;
 
     /// Has `sink` told of every join and leave of a channel, or of all channels that a pattern matches (once or again: it
-    /// is a set, not a count). Only channels whose policy announces them have any.
+    /// is a set, not a count). Only channels whose policy announces them have any. What happens after the answer is told;
+    /// after an error, [`Broker::unwatch`] ends what part of it may be in place.
     fn watch(&self, sink: SinkId, target: Target) -> BoxFuture<'static, Result<(), BrokerError>>;
 
     /// Ends that. What is under way may still arrive.

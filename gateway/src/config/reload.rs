@@ -41,6 +41,7 @@ impl Config {
                 ("allow_anonymous", old.allow_anonymous != new.allow_anonymous),
                 ("shards", old.shards != new.shards),
                 ("log.format", old.log.format != new.log.format),
+                ("presence.lease", old.lease != new.lease),
                 ("drain.duration", old.drain.duration != new.drain.duration),
                 ("drain.delay", old.drain.delay != new.drain.delay),
                 ("proxy", old.backends != new.backends),

@@ -31,6 +31,8 @@ pub struct Config {
     pub rpc_timeout: Duration,
     /// What is logged, and how.
     pub log: LogConfig,
+    /// How long members and interest of a node outlive its last sign of life (`presence.lease`).
+    pub lease: Duration,
     /// How a node that shuts down sends its clients away.
     pub drain: DrainConfig,
     /// Backends of the user (`proxy`). Kept; nothing calls them yet.

@@ -18,6 +18,7 @@ section! {
         allow_anonymous: bool,
         shards: u64,
         log: Log,
+        presence: Presence,
         drain: Drain,
         proxy: Vec<Proxy>,
     }
@@ -138,6 +139,11 @@ section! {
 section! {
     /// `log`
     Log { level: String, format: String, }
+}
+
+section! {
+    /// `presence`
+    Presence { lease: Span, }
 }
 
 section! {

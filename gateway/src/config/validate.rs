@@ -39,6 +39,12 @@ pub(super) fn validate(root: Root) -> Result<(Config, Vec<Problem>), ConfigError
             1..=3_600_000,
         ),
         log: log(&mut checks, root.log.unwrap_or_default()),
+        lease: checks.span(
+            "presence.lease",
+            root.presence.unwrap_or_default().lease,
+            Duration::from_secs(10),
+            1_000..=600_000,
+        ),
         drain: drain(&mut checks, root.drain.unwrap_or_default()),
         backends: backends(&mut checks, root.proxy.unwrap_or_default()),
     };

@@ -1,6 +1,6 @@
 //! The broker that the configuration names.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::StartError;
 use crate::{
@@ -14,14 +14,19 @@ use crate::{
 };
 
 /// Makes the configured broker. That of Redis starts whether or not Redis is there: its status tells.
-pub(super) fn make(config: &BrokerConfig, policies: &Policies) -> Result<Arc<dyn Broker>, StartError> {
+pub(super) fn make(
+    config: &BrokerConfig,
+    lease: Duration,
+    policies: &Policies,
+) -> Result<Arc<dyn Broker>, StartError> {
     match config {
         BrokerConfig::Memory(memory) => {
             let options = MemoryOptions { max_bytes: memory.max_bytes, ..MemoryOptions::default() };
             Ok(Arc::new(MemoryBroker::new(policies.clone(), options)))
         }
         BrokerConfig::Redis(redis) => {
-            let broker = RedisBroker::start(options(redis)?, policies.clone());
+            let options = RedisOptions { lease, ..options(redis)? };
+            let broker = RedisBroker::start(options, policies.clone());
             Ok(Arc::new(broker.map_err(|error| StartError::Broker(error.to_string()))?))
         }
     }

@@ -88,7 +88,7 @@ impl NodeBuilder {
         let admin_listener = listen("server.http.addr", &config.admin)?;
         let broker = match self.broker {
             Some(broker) => broker,
-            None => broker::make(&config.broker, &settings.policies)?,
+            None => broker::make(&config.broker, config.lease, &settings.policies)?,
         };
         let origins = OriginPolicy::new(&config.websocket.allowed_origins);
         let shard_config = ShardConfig {

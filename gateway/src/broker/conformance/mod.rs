@@ -81,6 +81,7 @@ pub const CASES: &[(&str, CaseFn)] = cases! {
         an_expired_history_is_reported_and_its_successor_is_a_new_epoch,
         a_history_that_expired_after_an_empty_cursor_is_reported,
         a_removed_history_is_reported_and_its_successor_is_a_new_epoch,
+        a_history_that_was_born_and_removed_unseen_is_reported_to_a_cursor_from_before,
         removing_what_does_not_exist_is_no_error,
         unknown_epochs_are_reset_and_replay_everything,
         an_offset_past_the_end_is_reset;

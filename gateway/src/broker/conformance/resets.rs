@@ -101,3 +101,22 @@ pub(super) async fn an_offset_past_the_end_is_reset(cx: Context) {
         );
     }
 }
+
+pub(super) async fn a_history_that_was_born_and_removed_unseen_is_reported_to_a_cursor_from_before(
+    cx: Context,
+) {
+    let channel = cx.channel("keep", "a");
+    let cursor = cx.end(0, &channel).await;
+    cx.publish(0, &channel, "lost").await;
+    cx.node(0).remove_history(channel.clone()).await.unwrap();
+    // Nobody looks at the channel before it is born again.
+    cx.publish(1, &channel, "kept").await;
+    assert_eq!(cx.listener(1).recover(&channel, cursor).await, (vec![1], Some(GapReason::Expired)));
+    // Who came in between has missed nothing.
+    let empty = cx.channel("keep", "b");
+    cx.publish(0, &empty, "lost").await;
+    cx.node(0).remove_history(empty.clone()).await.unwrap();
+    let cursor = cx.end(1, &empty).await;
+    cx.publish(1, &empty, "kept").await;
+    assert_eq!(cx.listener(0).recover(&empty, cursor).await, (vec![1], None));
+}

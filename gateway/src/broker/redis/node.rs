@@ -1,5 +1,7 @@
 //! [`RedisBroker`]: the node's side of the broker, put together.
 
+mod presence;
+
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -231,43 +233,6 @@ impl RedisBroker {
             }
             SubscribeTo::Pattern { pattern, start } => self.enqueue_pattern(sink, &pattern, start),
         }
-    }
-
-    fn enqueue_join(
-        &self,
-        channel: Channel,
-        member: Member,
-        owner: Owner,
-    ) -> Result<oneshot::Receiver<Result<(), BrokerError>>, BrokerError> {
-        let partition = self.partition_of(channel.as_str())?;
-        let (reply, answer) = oneshot::channel();
-        partition.send(Request::Join { channel, member, owner, reply })?;
-        Ok(answer)
-    }
-
-    fn enqueue_query(
-        &self,
-        channel: Channel,
-        limit: usize,
-    ) -> Result<oneshot::Receiver<Result<PresencePage, BrokerError>>, BrokerError> {
-        self.must_have_started()?;
-        let partition = self.partition_of(channel.as_str())?;
-        let permit = partition.admit(channel.as_str().len())?;
-        let (reply, answer) = oneshot::channel();
-        partition.send(Request::Members { channel, limit, reply, permit })?;
-        Ok(answer)
-    }
-
-    fn enqueue_watch(&self, sink: SinkId, target: &Target) -> Result<Answer<()>, BrokerError> {
-        self.must_have_started()?;
-        let mut answers = Vec::new();
-        for partition in self.partitions_of(target) {
-            let permit = partition.admit(target.as_str().len())?;
-            let (reply, answer) = oneshot::channel();
-            partition.send(Request::Watch { sink, target: target.clone(), reply, permit })?;
-            answers.push(answered(answer));
-        }
-        Ok(async move { join_all(answers).await.into_iter().collect() }.boxed())
     }
 
     /// A pattern may match channels of every partition: each gets its part of the work, in the order of calls.

@@ -72,7 +72,7 @@ pub struct Range {
     pub now_ms: u64,
     /// Where it starts and ends; `None`: there is no history.
     pub ends: Option<Ends>,
-    /// Epoch up to which former histories may have been lost, if there is none now.
+    /// Epoch up to which former histories may have been lost.
     pub lost_epoch: Option<u64>,
     /// Last offset of the cursor's epoch, for [`Part::After`].
     pub end_of_cursor_epoch: Option<u64>,
@@ -189,7 +189,7 @@ impl Range {
                 first,
                 last,
                 end_of_cursor_epoch: self.end_of_cursor_epoch,
-                lost_epoch: None,
+                lost_epoch: self.lost_epoch,
             },
         };
         classify(cursor, self.top, state).gap.or_else(|| {

@@ -235,8 +235,9 @@ impl Reader {
         format!("g{}", self.generation).into()
     }
 
+    /// An inbox is kept for longer than the lease: the reaper removes it.
     fn keep_ms(&self) -> Bytes {
-        self.times.keep.as_millis().to_string().into()
+        self.times.keep.max(self.times.lease * 2).as_millis().to_string().into()
     }
 
     async fn register(&mut self, connection: &Connection) -> Result<(), Left> {
@@ -260,15 +261,20 @@ impl Reader {
                 self.times.deadline,
             ));
         }
-        for (inbox, call) in self.inboxes.iter_mut().zip(calls) {
+        // Whatever breaks off: an inbox may have been made anew without an answer that says so.
+        let unanswered = (self.generation > 1).then_some("a registration was not answered");
+        let told: Vec<_> = self.inboxes.iter().map(|inbox| inbox.missed).collect();
+        self.inboxes.iter_mut().for_each(|inbox| inbox.missed = inbox.missed.or(unanswered));
+        for ((inbox, call), told) in self.inboxes.iter_mut().zip(calls).zip(told) {
             let items = call.await?.into_array().map_err(BrokerError::from)?;
             let fresh = items.first().is_some_and(|fresh| fresh.as_int() == Ok(1));
             // At the very first registration nobody listens yet.
-            if fresh && self.generation > 1 {
-                inbox.missed = Some("the inbox was gone");
-            } else if restarted && self.generation > 1 {
-                inbox.missed = Some("Redis restarted");
-            }
+            let reason = match (fresh, restarted) {
+                (true, _) => Some("the inbox was gone"),
+                (false, true) => Some("Redis restarted"),
+                (false, false) => None,
+            };
+            inbox.missed = told.or(reason.filter(|_| self.generation > 1));
         }
         // Kept until told: a registration that breaks off half-way is followed by another.
         for inbox in &mut self.inboxes {

@@ -100,7 +100,11 @@ impl ReplayCache {
     /// The former history is gone: one that was born again starts at offset 1.
     fn begin_again(&mut self, first: Position) {
         self.entries.clear();
-        (self.bytes, self.start, self.lost_epoch) = (0, None, None);
+        // Who has never seen anything of it missed all of it.
+        if self.end.offset > 0 {
+            self.lost_epoch = Some(self.end.epoch);
+        }
+        (self.bytes, self.start) = (0, None);
         (self.raw, self.whole) = (Some(first), first.offset == 1);
     }
 

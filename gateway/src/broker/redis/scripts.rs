@@ -45,8 +45,10 @@ scripts! {
     MEMBERS = "members" ["clock", "lease", "members"];
     /// A page of the channels that have members.
     MEMBER_CHANNELS = "member_channels" ["clock", "lease", "member_channels"];
+    /// A page of what a node holds.
+    HELD = "held" ["clock", "held"];
     /// Renews the lease and reaps.
-    HEARTBEAT = "heartbeat" ["presence", "reap", "heartbeat"];
+    HEARTBEAT = "heartbeat" ["presence", "reap", "sweep", "heartbeat"];
     /// Keeps a session's record.
     SAVE_SESSION = "save_session" ["save_session"];
     /// Layout of the deployment and node incarnation.

@@ -29,11 +29,13 @@ use super::{
         sinks::Sinks,
         topology,
     },
-    FromReader, PatternPart, Request, lease,
+    FromReader, PatternPart, Request,
+    audit::Audit,
+    lease,
     members::{Change, Members, Outcome},
     patterns::{PatternState, PendingScan},
     slot::Slot,
-    watch::Watching,
+    watching::Watching,
 };
 use crate::{
     broker::{BrokerError, PresencePage, interest::Interest},
@@ -121,6 +123,11 @@ pub(super) enum Done {
         number: u64,
         outcome: Result<PresencePage, BrokerError>,
     },
+    Withdrawn {
+        names: Vec<String>,
+        outcome: Result<(), BrokerError>,
+    },
+    Audited(Result<super::audit::Page, BrokerError>),
     Beaten(Result<lease::Beat, BrokerError>),
     /// Nothing follows from it.
     Ignored,
@@ -155,6 +162,7 @@ pub struct Actor {
     pub(super) ticks: u64,
     pub(super) members: Members,
     pub(super) watching: Watching,
+    pub(super) audit: Audit,
     /// A heartbeat is under way.
     pub(super) beating: bool,
     /// The node withdraws from Redis.
@@ -183,6 +191,7 @@ impl Actor {
             ticks: 0,
             members: Members::default(),
             watching: Watching::default(),
+            audit: Audit::default(),
             beating: false,
             withdrawn: false,
         }
@@ -286,6 +295,8 @@ impl Actor {
             Done::ListedMembers { channel, number, outcome } => {
                 self.finish_listed_members(&channel, number, outcome);
             }
+            Done::Withdrawn { names, outcome } => self.finish_withdrawal(&names, outcome),
+            Done::Audited(outcome) => self.finish_audit(outcome),
             Done::Beaten(outcome) => self.finish_beat(outcome),
             Done::Ignored => {}
         }

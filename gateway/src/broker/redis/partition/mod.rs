@@ -13,8 +13,11 @@
 //! - Whatever Redis forgets or takes away (members, interest, the lease), a re-sync tells it again.
 
 mod actor;
+mod audit;
 mod catalogue;
 mod deliver;
+#[cfg(test)]
+mod doubt_tests;
 mod known;
 mod lease;
 mod load;
@@ -27,6 +30,7 @@ mod resync;
 mod slot;
 mod subscribe;
 mod watch;
+mod watching;
 
 use tokio::sync::{mpsc, oneshot};
 

@@ -101,9 +101,11 @@ impl Actor {
         if let Some(part) = outcome.as_ref().ok().filter(|_| !scan.cancelled) {
             self.activate(&scan, part);
         }
-        if !self.is_wanted(pattern) && self.patterns.remove(pattern).is_some() {
-            // The call may have been executed.
-            self.withdraw(&Target::Pattern(pattern.clone()));
+        if !self.is_wanted(pattern) {
+            if self.patterns.remove(pattern).is_some() {
+                // The call may have been executed.
+                self.withdraw(&Target::Pattern(pattern.clone()));
+            }
             // Channels that were followed only for this one's sake.
             self.forget_unused();
         }

@@ -23,6 +23,9 @@ use crate::{
 const CHECK_TICKS: u64 = 5;
 /// A channel with a delivery within this time is not quiet.
 const QUIET: Duration = Duration::from_secs(5);
+/// As [`QUIET`], for a channel that recoveries are served of from memory: its history may be removed elsewhere, which only
+/// the next publication would tell.
+const QUIET_CACHED: Duration = Duration::from_secs(1);
 /// Channels, and interests, in one check.
 const BATCH: usize = 500;
 
@@ -40,13 +43,21 @@ impl Actor {
         for channel in stuck {
             self.start_fill(&channel);
         }
-        if self.ticks.is_multiple_of(CHECK_TICKS) && self.unchecked.is_empty() {
-            self.forget_silent();
-            let quiet = self.slots.iter().filter(|(_, slot)| slot.seen.elapsed() >= QUIET);
-            self.unchecked = quiet.map(|(channel, _)| channel.clone()).collect();
+        if self.unchecked.is_empty() {
+            let all = self.ticks.is_multiple_of(CHECK_TICKS);
+            if all {
+                self.forget_silent();
+            }
+            let due = |slot: &Slot| {
+                let quiet = slot.seen.elapsed();
+                all && quiet >= QUIET || slot.cache.is_some() && quiet >= QUIET_CACHED
+            };
+            let channels = self.slots.iter().filter(|(_, slot)| due(slot));
+            self.unchecked = channels.map(|(channel, _)| channel.clone()).collect();
         }
         self.check_next();
         self.rescan_if_needed();
+        self.audit_next();
         self.look_again();
         self.settle_members(self.ticks.is_multiple_of(CHECK_TICKS));
     }
@@ -71,13 +82,14 @@ impl Actor {
         }
         self.check_next();
         self.rescan_if_needed();
+        self.audit.begin();
         self.members.confirm_all();
         self.send_changes();
         self.rewatch();
     }
 
     /// Sends the next batch of the check, one at a time.
-    fn check_next(&mut self) {
+    pub(super) fn check_next(&mut self) {
         if self.checking || (self.unchecked.is_empty() && self.unconfirmed.is_empty()) {
             return;
         }
@@ -218,6 +230,16 @@ pub struct Differing {
 }
 
 impl Differing {
+    #[cfg(test)]
+    pub fn all_gone(count: usize) -> Self {
+        Self { gone: (0..count).collect(), ..Self::default() }
+    }
+
+    #[cfg(test)]
+    pub fn all_elsewhere(count: usize) -> Self {
+        Self { elsewhere: (0..count).collect(), ..Self::default() }
+    }
+
     /// Reads the answer of `scripts/check.lua`.
     fn of(items: &[Reply]) -> Result<Self, ReplyError> {
         let mut differing = Self::default();

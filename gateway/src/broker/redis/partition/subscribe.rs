@@ -276,18 +276,19 @@ impl Actor {
         self.withdraw_names(vec![name]);
     }
 
-    /// Withdraws `i:<channel>`, `w:<prefix>`. If Redis cannot be told, what comes for nobody will say so again.
+    /// Withdraws `i:<channel>`, `w:<prefix>`, `pi:<channel>`, `pw:<prefix>`. If Redis cannot be told now, an audit finds
+    /// them.
     pub(super) fn withdraw_names(&mut self, names: Vec<String>) {
-        let Ok(caller) = self.caller() else { return };
+        let Ok(caller) = self.caller() else {
+            self.audit.due = true;
+            return;
+        };
         let mut args = vec![caller.keys.base(caller.partition), caller.node.to_string().into()];
-        args.extend(names.into_iter().map(bytes::Bytes::from));
+        args.extend(names.iter().cloned().map(bytes::Bytes::from));
         let call = caller.call(&scripts::UNSUBSCRIBE, args);
-        self.later(async move {
-            if let Err(error) = call.await {
-                tracing::warn!(%error, "interest could not be withdrawn");
-            }
-            Done::Ignored
-        });
+        self.later(
+            async move { Done::Withdrawn { names, outcome: call.await.map(drop).map_err(Into::into) } },
+        );
     }
 
     pub(super) fn forget_if_unused(&mut self, channel: &Channel) {

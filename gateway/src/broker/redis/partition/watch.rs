@@ -4,156 +4,23 @@
 //! answer is told. A channel under a pattern that is not in the table has no members. After a re-sync everything is
 //! listed again and the difference is told.
 
-use std::{
-    collections::{HashMap, HashSet, VecDeque},
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::HashSet, sync::Arc, time::Instant};
 
 use tokio::sync::oneshot;
 
 use super::{
     Permit,
     actor::{Actor, Done},
-    known::Known,
     member_calls::{list_channels, list_members},
+    watching::{UnderWay, Watcher},
 };
 use crate::{
-    broker::{
-        BrokerError, Delivery, Member, PresenceAction, PresenceEvent, PresencePage, SinkId,
-        interest::Interest,
-    },
+    broker::{BrokerError, Delivery, Member, PresenceAction, PresenceEvent, PresencePage, SinkId},
     channel::{Channel, Pattern, Target},
 };
 
 /// Listings of channels under way at once.
 const AT_ONCE: usize = 4;
-
-/// See the module.
-#[derive(Debug, Default)]
-pub(super) struct Watching {
-    /// Those who were answered.
-    interest: Interest,
-    waiting: Vec<Watcher>,
-    known: HashMap<Channel, Known>,
-    patterns: HashMap<Pattern, Listing>,
-    /// Channels to be listed, and the same as a set.
-    queue: VecDeque<Channel>,
-    queued: HashSet<Channel>,
-    listing: HashMap<Channel, UnderWay>,
-    /// Channels whose listing failed.
-    failed: Vec<Channel>,
-    /// When to look for absent members once more.
-    second: HashMap<Channel, Instant>,
-    count: u64,
-}
-
-#[derive(Debug)]
-struct Watcher {
-    sink: SinkId,
-    target: Target,
-    reply: oneshot::Sender<Result<(), BrokerError>>,
-    _permit: Permit,
-}
-
-/// A listing of a channel's members.
-#[derive(Debug, Clone, Copy)]
-struct UnderWay {
-    /// The answer to another one is of no use.
-    number: u64,
-    /// A second look.
-    second: bool,
-    /// It registered the interest in the channel, which was not withdrawn since.
-    registers: bool,
-}
-
-/// What is known of the channels under a pattern.
-#[derive(Debug, Default)]
-struct Listing {
-    /// Number of the call under way, if any.
-    under_way: Option<u64>,
-    /// They must be listed (again).
-    wanted: bool,
-    /// The channels are known.
-    names: bool,
-    /// Those whose members are not known so far.
-    pending: HashSet<Channel>,
-}
-
-impl Watching {
-    fn wants(&self, target: &Target) -> bool {
-        !self.interest.of(target).is_empty() || self.waiting.iter().any(|watcher| watcher.target == *target)
-    }
-
-    fn wants_exactly(&self, channel: &Channel) -> bool {
-        self.wants(&Target::Channel(channel.clone()))
-    }
-
-    /// Whether an interest of this node, `pi:<channel>` or `pw:<prefix>`, has somebody behind it.
-    pub(super) fn wants_interest(&self, name: &str) -> bool {
-        if let Some(channel) = name.strip_prefix("pi:") {
-            return Channel::parse(channel).is_ok_and(|channel| self.wants_exactly(&channel));
-        }
-        let prefix = name.strip_prefix("pw:");
-        prefix.is_some_and(|prefix| self.patterns.keys().any(|pattern| pattern.literal_prefix() == prefix))
-    }
-
-    fn enqueue(&mut self, channel: Channel) {
-        if self.queued.insert(channel.clone()) {
-            self.queue.push_back(channel);
-        }
-    }
-
-    fn take_next(&mut self) -> Option<Channel> {
-        let channel = self.queue.pop_front()?;
-        self.queued.remove(&channel);
-        Some(channel)
-    }
-
-    /// Whether somebody watches the channel, or waits to.
-    fn concerns(&self, channel: &Channel) -> bool {
-        !self.interest.listeners(channel.as_str()).is_empty()
-            || self.wants_exactly(channel)
-            || self.patterns.keys().any(|pattern| pattern.matches(channel.as_str()))
-    }
-
-    /// Forgets a channel that nobody watches, or that is empty and only under patterns.
-    fn forget_if_unused(&mut self, channel: &Channel) {
-        let empty = self.known.get(channel).is_none_or(Known::is_empty);
-        let used = if empty { self.wants_exactly(channel) } else { self.concerns(channel) };
-        if !used {
-            self.known.remove(channel);
-            self.listing.remove(channel);
-            self.second.remove(channel);
-        }
-    }
-
-    fn fail(&mut self, failed: impl Fn(&Target) -> bool, error: &BrokerError) -> Vec<Target> {
-        let mut targets = Vec::new();
-        for watcher in self.waiting.extract_if(.., |watcher| failed(&watcher.target)) {
-            // Who does not wait any more needs no answer.
-            let _ = watcher.reply.send(Err(error.clone()));
-            targets.push(watcher.target);
-        }
-        targets
-    }
-
-    fn answer(&mut self, target: &Target) {
-        for watcher in self.waiting.extract_if(.., |watcher| watcher.target == *target) {
-            self.interest.insert(target, watcher.sink);
-            let _ = watcher.reply.send(Ok(()));
-        }
-    }
-
-    fn answer_complete_patterns(&mut self) {
-        let complete =
-            self.patterns.iter().filter(|(_, listing)| listing.names && listing.pending.is_empty());
-        let complete: Vec<Pattern> = complete.map(|(pattern, _)| pattern.clone()).collect();
-        for pattern in complete {
-            self.answer(&Target::Pattern(pattern));
-        }
-    }
-}
 
 impl Actor {
     pub(super) fn watch(

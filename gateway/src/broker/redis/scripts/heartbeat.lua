@@ -6,11 +6,20 @@
 -- Result: { 1 if something that this node holds was taken away (or never was there), 1 if more is to be cleaned up,
 --   nodes ended, members removed, 1 if leases were extended }
 local lease, every, away, most = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
+-- Names of the catalogue in one run.
+local SWEPT = 20
 local leases = base .. 'leases'
 local function stamp(time)
   return string.format('%.0f', time)
 end
 
+-- While a slot migrates a node whose `n:` has gone ahead cannot renew. Then nobody may: who did would keep the reaper at
+-- work, and take that node for dead as soon as the slot has arrived.
+local touched = { KEYS[1], leases, base .. 'n:' .. node }
+for _, other in ipairs(redis.call('ZRANGE', leases, 0, 1000)) do
+  touched[#touched + 1] = base .. 'n:' .. other
+end
+redis.call('EXISTS', unpack(touched))
 local fresh = redis.call('SADD', base .. 'n:' .. node, 'lease')
 redis.call('ZADD', leases, stamp(now + lease), node)
 local reaped = tonumber(redis.call('HGET', KEYS[1], 'reaped') or '')
@@ -30,6 +39,7 @@ if not at_work then
 end
 local dead = redis.call('ZRANGEBYSCORE', leases, '-inf', stamp(now), 'LIMIT', 0, 2)
 if not dead[1] then
+  sweep(SWEPT)
   return { fresh, 0, 0, 0, 0 }
 end
 local left, removed = clean(dead[1], most)

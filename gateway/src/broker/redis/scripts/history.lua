@@ -76,10 +76,11 @@ local function view(key, size, ttl)
   return { raw = raw, first = seek_time(key, first, last, oldest), last = last }
 end
 
--- Epoch up to which histories of `channel`, which has none now, may have been lost; '' if it never had one.
+-- Epoch up to which histories of `channel`, which has none now, may have been lost; '' if it never had one. `gone` holds
+-- it, after a `+` if that was before the latest history.
 local function lost_epoch(channel)
   local lost = redis.call('HGET', base .. 'gone', channel)
-  if lost then
+  if lost and string.sub(lost, 1, 1) ~= '+' then
     return lost
   end
   if redis.call('ZSCORE', base .. 'chans', channel) then
@@ -87,6 +88,16 @@ local function lost_epoch(channel)
     return num(top)
   end
   return forgot
+end
+
+-- The same for a channel that has a history, whose first entry is `first`.
+local function lost_before(channel, first)
+  local lost = redis.call('HGET', base .. 'gone', channel)
+  if lost then
+    return string.match(lost, '%d+') or ''
+  end
+  local epoch = split(first)
+  return forgot ~= '' and tonumber(epoch) > tonumber(forgot) and forgot or ''
 end
 
 -- Reads at most `limit` entries of a channel. mode and at:
@@ -131,5 +142,5 @@ local function read_channel(channel, size, ttl, mode, at, limit)
   elseif mode ~= 'none' then
     entries = redis.call('XRANGE', key, from, '+', 'COUNT', limit)
   end
-  return { '', seen.raw[1], seen.first[1], seen.last[1], cursor_end, entries }
+  return { lost_before(channel, seen.raw[1]), seen.raw[1], seen.first[1], seen.last[1], cursor_end, entries }
 end

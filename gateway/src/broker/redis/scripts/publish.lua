@@ -64,9 +64,16 @@ local function new_epoch()
   return num(top)
 end
 
-local function enlist(channel)
+-- A channel that is listed already had a history that is gone: `lost` is the epoch up to which, if nobody noticed.
+local function enlist(channel, lost)
   local chans = base .. 'chans'
-  if redis.call('ZSCORE', chans, channel) or redis.call('ZCARD', chans) < catalogue_max then
+  if redis.call('ZSCORE', chans, channel) then
+    local noted = redis.call('HGET', base .. 'gone', channel)
+    if not noted or string.sub(noted, 1, 1) == '+' then
+      noted = lost
+    end
+    redis.call('HSET', base .. 'gone', channel, '+' .. noted)
+  elseif redis.call('ZCARD', chans) < catalogue_max then
     redis.call('ZADD', chans, 0, channel)
     redis.call('HDEL', base .. 'gone', channel)
   else
@@ -75,11 +82,13 @@ local function enlist(channel)
 end
 
 -- The stream decides: its epoch if that may still be written, else a new one. The offset goes on if it lives.
-local function append_slowly(key, channel, blob, size, time)
+local function append_slowly(key, channel, blob, size, keep, time)
   local last = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
   if not last then
+    -- What has expired was written before the time that histories are kept.
+    local lost = num(math.max(0, math.min(top, now - tonumber(keep))))
     local id = redis.call('XADD', key, new_epoch() .. '-1', 't', time, 'b', blob)
-    enlist(channel)
+    enlist(channel, lost)
     return id
   end
   local epoch, offset = split(last[1])
@@ -106,7 +115,7 @@ local function append(key, channel, blob, epoch, size, keep, refresh, time)
     end
   end
   if type(id) ~= 'string' then
-    id = append_slowly(key, channel, blob, size, time)
+    id = append_slowly(key, channel, blob, size, keep, time)
     refresh = '1'
   end
   if refresh == '1' then

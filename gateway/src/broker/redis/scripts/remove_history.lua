@@ -1,5 +1,10 @@
--- Removes a channel's history; the catalogue keeps the name, so that old cursors learn of it.
--- KEYS[1] meta (unused, names the slot)
+-- Removes a channel's history; the catalogue keeps the name and notes the loss, so that old cursors learn of it.
+-- KEYS[1] meta
 -- ARGV[1] base, ARGV[2] channel
 -- Result: 1 if there was one, else 0
-return redis.call('DEL', ARGV[1] .. 'h:' .. ARGV[2])
+local base, channel = ARGV[1], ARGV[2]
+if redis.call('DEL', base .. 'h:' .. channel) == 0 then
+  return 0
+end
+redis.call('HSET', base .. 'gone', channel, redis.call('HGET', KEYS[1], 'top') or '0')
+return 1

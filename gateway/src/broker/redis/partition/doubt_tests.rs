@@ -1,0 +1,146 @@
+//! When a doubt is settled: only by answers to questions that were asked after it arose. Without a server: what is asked
+//! waits, what is answered is made up.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    super::{
+        keys::Keys,
+        link::Link,
+        options::RedisOptions,
+        range::{Part, Range},
+        replay_cache::ReplayCache,
+        sinks::Sinks,
+    },
+    Environment,
+    actor::Actor,
+    resync::Differing,
+    slot::{Cached, Fill, Slot},
+};
+use crate::{broker::From, channel::Channel, policy::Policies, position::Position};
+
+fn actor() -> Actor {
+    let options = RedisOptions { port: 1, ..RedisOptions::default() };
+    let keys = Keys::new("t", 1).unwrap();
+    Actor::new(Environment {
+        partition: 0,
+        link: Arc::new(Link::start("nowhere", Arc::new(options), vec![])),
+        keys: Arc::new(keys),
+        policies: Policies::default(),
+        sinks: Sinks::default(),
+        node: watch::channel(Some(1)).1,
+        deadline: Duration::from_secs(1),
+        inbox_max: 1,
+        catalogue_max: 1,
+        stop: CancellationToken::new(),
+    })
+}
+
+fn channel() -> Channel {
+    Channel::parse("a").unwrap()
+}
+
+const LAST: Position = Position { epoch: 5, offset: 3 };
+
+/// An actor that follows one channel and doubts it.
+fn doubting() -> Actor {
+    let mut actor = actor();
+    actor.slots.insert(channel(), Slot::new(Some(LAST)));
+    actor.resync("a reason");
+    assert!(actor.slots[&channel()].doubtful);
+    actor
+}
+
+fn nothing() -> Range {
+    Range {
+        top: 9,
+        now_ms: 0,
+        ends: None,
+        lost_epoch: None,
+        end_of_cursor_epoch: None,
+        entries: Vec::new(),
+        more: false,
+        hole: false,
+    }
+}
+
+fn cached() -> Cached {
+    let cache = ReplayCache::from_range(&nothing(), Part::From(From::Start)).unwrap();
+    Cached { cache, used: Instant::now(), now_ms: 0, read: Instant::now() }
+}
+
+#[tokio::test]
+async fn a_quiet_channel_that_is_served_from_memory_is_compared_with_every_tick() {
+    let mut actor = actor();
+    let quiet = Slot { seen: Instant::now() - Duration::from_secs(2), ..Slot::new(Some(LAST)) };
+    actor.slots.insert(Channel::parse("other").unwrap(), Slot::new(Some(LAST)));
+    actor.slots.insert(channel(), Slot { cache: Some(cached()), ..quiet });
+    actor.tick();
+    assert_eq!(actor.unchecked, [channel()]);
+    // Removed by another node.
+    actor.finish_check(vec![(channel(), Some(LAST))], Vec::new(), 0, Ok(Differing::all_gone(1)));
+    assert!(actor.slots[&channel()].cache.is_none());
+}
+
+#[tokio::test]
+async fn a_comparison_from_before_the_doubt_does_not_settle_it() {
+    let mut actor = doubting();
+    let batch = || vec![(channel(), Some(LAST))];
+    let doubts = actor.doubts;
+    actor.finish_check(batch(), Vec::new(), doubts - 1, Ok(Differing::default()));
+    assert!(actor.slots[&channel()].doubtful);
+    assert!(actor.unchecked.contains(&channel()), "it is asked again");
+    actor.finish_check(batch(), Vec::new(), doubts, Ok(Differing::default()));
+    assert!(!actor.slots[&channel()].doubtful);
+}
+
+#[tokio::test]
+async fn a_history_that_is_gone_is_asked_for_again_if_deliveries_moved_meanwhile() {
+    let mut actor = doubting();
+    actor.unchecked.clear();
+    let before = Position { offset: LAST.offset - 1, ..LAST };
+    let doubts = actor.doubts;
+    actor.finish_check(vec![(channel(), Some(before))], Vec::new(), doubts, Ok(Differing::all_gone(1)));
+    assert!(actor.slots[&channel()].doubtful && actor.unchecked.contains(&channel()));
+}
+
+#[tokio::test]
+async fn a_back_fill_from_before_the_doubt_does_not_settle_it() {
+    let mut actor = doubting();
+    let doubts = actor.doubts;
+    let fill = |actor: &mut Actor, doubts| {
+        actor.slots.get_mut(&channel()).unwrap().fill = Some(Fill::default());
+        actor.finish_fill(&channel(), actor.slots[&channel()].last.unwrap(), doubts, Ok(nothing()));
+    };
+    fill(&mut actor, doubts - 1);
+    assert!(actor.slots[&channel()].doubtful);
+    fill(&mut actor, doubts);
+    assert!(!actor.slots[&channel()].doubtful);
+}
+
+#[tokio::test]
+async fn what_was_missing_without_a_doubt_has_its_interest_told_again() {
+    let mut actor = actor();
+    actor.slots.insert(channel(), Slot { registered: true, ..Slot::new(Some(LAST)) });
+    let batch = vec![(channel(), Some(LAST))];
+    actor.finish_check(batch, Vec::new(), 0, Ok(Differing::all_elsewhere(1)));
+    assert_eq!(actor.unconfirmed, ["i:a"]);
+    assert!(actor.slots[&channel()].fill.is_some());
+}
+
+#[tokio::test]
+async fn a_re_sync_forgets_what_was_kept_for_recoveries_and_tells_interest_before_it_compares() {
+    let mut actor = doubting();
+    let slot = actor.slots.get_mut(&channel()).unwrap();
+    (slot.registered, slot.cache) = (true, Some(cached()));
+    actor.resync("another reason");
+    assert!(actor.slots[&channel()].cache.is_none());
+    assert_eq!(actor.unconfirmed, ["i:a"]);
+    assert_eq!(actor.doubts, 2);
+}
