@@ -2,7 +2,8 @@
 //! plain XADD and PUBLISH in the same run.
 //!
 //! It calls the gateway's own scripts on a server of its own. Everything runs in rounds, one row after the other, so
-//! that a disturbance of the machine falls on all rows alike.
+//! that a disturbance of the machine falls on all rows alike. What is printed of a row is the median of its rounds, for
+//! the ratio to plain XADD the median of the rounds' ratios.
 
 use std::time::Duration;
 
@@ -71,13 +72,15 @@ struct Calls {
     live: bool,
 }
 
-const ROWS: [(&str, Work); 9] = [
+const ROWS: [(&str, Work); 11] = [
     ("plain XADD with MAXLEN ~", Work::Xadd),
     ("plain PUBLISH, one subscriber", Work::Publish),
     ("publish script, 1 to a call", script(1, false, false)),
     ("publish script, 8 to a call", script(8, false, false)),
     ("publish script, 32 to a call", script(32, false, false)),
+    ("1 to a call, with idempotency keys", script(1, true, false)),
     ("8 to a call, with idempotency keys", script(8, true, false)),
+    ("32 to a call, with idempotency keys", script(32, true, false)),
     ("1 to a call, reader blocks on the inbox", script(1, false, true)),
     ("8 to a call, reader blocks on the inbox", script(8, false, true)),
     ("32 to a call, reader blocks on the inbox", script(32, false, true)),
@@ -87,13 +90,23 @@ const fn script(batch: usize, keyed: bool, live: bool) -> Work {
     Work::Script(Calls { batch, keyed, live })
 }
 
-/// CPU seconds of a row so far.
+/// CPU seconds of a row in a round, or microseconds for each publish.
 #[derive(Debug, Clone, Copy, Default)]
 struct Spent {
     writing: f64,
     /// Zero where it is not told apart.
     reading: f64,
 }
+
+impl Spent {
+    fn total(&self) -> f64 {
+        self.writing + self.reading
+    }
+}
+
+/// What is aimed at: publishes to a call, and greatest multiple of plain XADD, one interested node, reads included.
+const AIMS: [(&str, usize, f64); 2] =
+    [("8 publishes to a call", 8, 4.2), ("32 publishes to a call", 32, 3.6)];
 
 /// Measures and prints.
 ///
@@ -102,16 +115,16 @@ struct Spent {
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let size = (args.publishes / args.rounds.max(1)).next_multiple_of(32).max(32);
     let mut bench = Bench::start(args).await?;
-    let mut spent = [Spent::default(); ROWS.len()];
+    let mut spent = vec![Vec::new(); ROWS.len()];
     for round in 0..bench.args.rounds.max(1) {
         eprintln!("round {} of {}", round + 1, bench.args.rounds.max(1));
         for ((_, work), row) in ROWS.iter().zip(&mut spent) {
             let round = bench.row(*work, size).await?;
-            row.writing += round.writing;
-            row.reading += round.reading;
+            let micros = |seconds: f64| seconds * 1e6 / size as f64;
+            row.push(Spent { writing: micros(round.writing), reading: micros(round.reading) });
         }
     }
-    bench.print(&spent, size * bench.args.rounds.max(1));
+    bench.print(&spent, size);
     Ok(())
 }
 
@@ -180,19 +193,18 @@ impl Bench {
     fn call(&mut self, first: usize, batch: usize, keyed: bool) -> Vec<u8> {
         let base = String::from_utf8_lossy(&self.keys.base(0)).into_owned();
         let payload = String::from_utf8_lossy(&self.payload).into_owned();
-        let mut args = vec![base, self.replid.clone(), INBOX.to_owned(), "1000000".to_owned()];
+        let mut args = vec![base, self.replid.clone(), INBOX.to_owned()];
+        // No Cluster, one setting.
+        args.extend(["1000000", "0", "1", HISTORY, KEEP_MS, "0", WINDOW_MS].map(str::to_owned));
         for at in first..first + batch {
             let (channel, epoch) = &self.channels[at % self.channels.len()];
-            let refresh = if epoch.is_empty() { "1" } else { "0" };
             self.serial += 1;
             let record = if keyed {
                 idempotency_record("user", channel, &format!("key-{}", self.serial))
             } else {
                 String::new()
             };
-            args.extend([channel.clone(), payload.clone(), epoch.clone()]);
-            args.extend([HISTORY, KEEP_MS, refresh].map(str::to_owned));
-            args.extend([record, WINDOW_MS.to_owned()]);
+            args.extend([channel.clone(), payload.clone(), epoch.clone(), "1".to_owned(), record]);
         }
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         eval(&scripts::PUBLISH, &self.keys.key(0, "meta"), &args)
@@ -264,26 +276,54 @@ impl Bench {
         }
     }
 
-    fn print(&self, spent: &[Spent], publishes: usize) {
-        let micros = |seconds: f64| seconds * 1e6 / publishes as f64;
-        let total = |row: &Spent| micros(row.writing + row.reading);
-        let xadd = spent.first().map_or(f64::NAN, total);
+    /// Prints the rows; `spent` is microseconds, round by round.
+    fn print(&self, spent: &[Vec<Spent>], size: usize) {
         let version = self.server.info("server").get("redis_version").cloned().unwrap_or_default();
         println!(
-            "CPU of Redis {version} (main thread) for each of {publishes} publishes of {} B, {} channels, {} commands or \
-             calls sent at once, stream-node-max-bytes {}",
-            self.args.payload, self.args.channels, self.args.in_flight, self.args.node_bytes
+            "CPU of Redis {version} (main thread) for each publish of {} B, {} channels, {} commands or calls sent at \
+             once, stream-node-max-bytes {}; medians of {} rounds of {size} publishes",
+            self.args.payload,
+            self.args.channels,
+            self.args.in_flight,
+            self.args.node_bytes,
+            self.args.rounds.max(1)
         );
-        println!("{:<42} {:>8} {:>8} {:>16}", "", "us", "x XADD", "of it reading us");
-        for ((name, _), row) in ROWS.iter().zip(spent) {
-            let reading =
-                if row.reading > 0.0 { format!("{:.2}", micros(row.reading)) } else { String::new() };
-            println!("{name:<42} {:>8.2} {:>8.2} {reading:>16}", total(row), total(row) / xadd);
+        let columns = ("us", "x XADD", "script us", "reading us");
+        println!("{:<42} {:>8} {:>8} {:>10} {:>11}", "", columns.0, columns.1, columns.2, columns.3);
+        for ((name, work), rounds) in ROWS.iter().zip(spent) {
+            let us = median(rounds.iter().map(Spent::total));
+            let (mut writing, mut reading) = (String::new(), String::new());
+            if matches!(work, Work::Script(Calls { live: false, .. })) {
+                writing = format!("{:.2}", median(rounds.iter().map(|round| round.writing)));
+                reading = format!("{:.2}", median(rounds.iter().map(|round| round.reading)));
+            }
+            println!("{name:<42} {us:>8.2} {:>8.2} {writing:>10} {reading:>11}", ratio(spent, rounds));
+        }
+        for (name, batch, aim) in AIMS {
+            let row = ROWS.iter().zip(spent).find(|((_, work), _)| {
+                matches!(work, Work::Script(calls) if calls.batch == batch && !calls.keyed && !calls.live)
+            });
+            let got = row.map_or(f64::NAN, |(_, rounds)| ratio(spent, rounds));
+            let verdict = if got <= aim { "met" } else { "missed" };
+            println!("{name}: {got:.2} x plain XADD, aim at most {aim}: {verdict}");
         }
     }
 }
 
-/// Reads `size` entries as they come.
+/// Median over the rounds of a row's cost divided by that of plain XADD (the first row) in the same round.
+fn ratio(spent: &[Vec<Spent>], rounds: &[Spent]) -> f64 {
+    let xadd = spent.first().map_or(&[][..], Vec::as_slice);
+    median(rounds.iter().zip(xadd).map(|(round, xadd)| round.total() / xadd.total()))
+}
+
+/// The middle one; of an even number the higher of the two.
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// Reads `size` publications as they come.
 async fn read_live(reader: &mut Client, inbox: &[u8], size: u64) -> anyhow::Result<()> {
     let (mut trim, mut got) = (Trim::default(), 0);
     while got < size {
@@ -297,31 +337,35 @@ async fn read_live(reader: &mut Client, inbox: &[u8], size: u64) -> anyhow::Resu
 #[derive(Debug, Default)]
 struct Trim {
     consumed: u64,
-    last: String,
+    /// Sequence that was read last.
+    last: u64,
 }
 
 impl Trim {
-    /// Takes what a read answered; how many entries that were.
+    /// Takes what a read answered; how many publications that were.
     async fn after(&mut self, reader: &mut Client, inbox: &[u8], reply: &Value) -> anyhow::Result<u64> {
         let entries =
             reply.items().first().and_then(|stream| stream.items().get(1)).map_or(&[][..], Value::items);
-        if let Some(last) = entries.last().and_then(|entry| entry.items().first()) {
-            last.text().clone_into(&mut self.last);
+        let mut got = 0;
+        for entry in entries {
+            // A pair of fields for each publication; the entry has the sequence of its first one.
+            let publications = entry.items().get(1).map_or(0, |fields| fields.items().len() as u64 / 2);
+            let id = entry.items().first().map_or("", Value::text);
+            let sequence: u64 = id.split_once('-').map_or("", |(_, sequence)| sequence).parse()?;
+            self.last = sequence + publications - 1;
+            got += publications;
         }
-        self.consumed += entries.len() as u64;
+        self.consumed += got;
         if self.consumed >= TRIM {
             self.now(reader, inbox).await?;
         }
-        Ok(entries.len() as u64)
+        Ok(got)
     }
 
     async fn now(&mut self, reader: &mut Client, inbox: &[u8]) -> anyhow::Result<()> {
         self.consumed = 0;
-        if let Some((_, sequence)) = self.last.split_once('-') {
-            let request = eval(&scripts::RENEW_INBOX, inbox, &[NODE, sequence, KEEP_MS]);
-            reader.pipeline(&[request], 1).await?;
-        }
-        Ok(())
+        let request = eval(&scripts::RENEW_INBOX, inbox, &[NODE, &self.last.to_string(), KEEP_MS]);
+        reader.pipeline(&[request], 1).await.map(drop)
     }
 }
 

@@ -17,13 +17,13 @@ use streamgate_e2e::{
 use tokio::sync::watch;
 
 /// A client command that runs; killed when dropped.
-struct Running {
+pub(crate) struct Running {
     child: Child,
     lines: watch::Receiver<Vec<String>>,
 }
 
 impl Running {
-    fn start(args: &[&str]) -> Self {
+    pub(crate) fn start(args: &[&str]) -> Self {
         let mut command = Command::new(binary());
         for name in ["STREAMGATE_URL", "STREAMGATE_TOKEN", "STREAMGATE_CLIENT_ID"] {
             command.env_remove(name);
@@ -37,8 +37,13 @@ impl Running {
         Self { child, lines }
     }
 
+    /// What it printed so far, and later.
+    pub(crate) fn lines(&self) -> watch::Receiver<Vec<String>> {
+        self.lines.clone()
+    }
+
     /// Waits for so many lines; answers all there are.
-    async fn printed(&self, count: usize) -> Vec<String> {
+    pub(crate) async fn printed(&self, count: usize) -> Vec<String> {
         let mut lines = self.lines.clone();
         within("the lines", lines.wait_for(|lines| lines.len() >= count)).await.unwrap();
         self.lines.borrow().clone()
@@ -56,7 +61,7 @@ fn server(node: &GatewayProcess) -> String {
     cluster::url(node.addrs(), Via::WsJson)
 }
 
-fn succeeded(args: &[&str]) -> String {
+pub(crate) fn succeeded(args: &[&str]) -> String {
     let output = run(args);
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "streamgate {args:?}: {errors}");

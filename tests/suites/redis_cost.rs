@@ -39,10 +39,11 @@ async fn cost(
 
 fn publish(replid: &str, blob: &Bytes, epochs: &[String], first: usize, batch: usize) -> Command {
     let mut args: Vec<Bytes> = vec![BASE.into(), replid.to_owned().into(), "20000".into(), "1000000".into()];
+    args.extend(["0", "1", "1000", "900000", "0", "300000"].map(Bytes::from_static_str));
     for n in first..first + batch {
         let channel = n % CHANNELS;
         args.extend([format!("room.{channel}").into(), blob.clone(), epochs[channel].clone().into()]);
-        args.extend(["1000", "900000", "0", "", "300000"].map(Bytes::from_static_str));
+        args.extend(["1", ""].map(Bytes::from_static_str));
     }
     scripts::PUBLISH.call_command(vec![format!("{BASE}meta").into()], args)
 }

@@ -6,8 +6,8 @@ use streamgate_e2e::{
     raw::{Event, RawClient, Received, Via, WsOptions},
 };
 use streamgate_proto::v1::{
-    Ack, Connect, Extend, InboundMessage, Nack, PresenceQuery, PublishOptions, Queue, Refresh, RpcServe,
-    SubRefresh, Subscribe, Subscription, SurveyRequest, inbound_message::Envelope as In,
+    Ack, Connect, Extend, InboundMessage, Nack, PublishOptions, Queue, Refresh, RpcServe, SubRefresh,
+    Subscribe, Subscription, SurveyRequest, inbound_message::Envelope as In,
     outbound_message::Envelope as Out,
 };
 
@@ -248,9 +248,7 @@ async fn a_client_that_asks_is_answered() {
 async fn what_is_not_built_yet_answers_not_supported_and_the_connection_goes_on() {
     let node = TestNode::start("").await;
     let queue = Subscription { queue: Some(Queue { group: "g".into(), credit: 1 }), ..live("q") };
-    let presence = Subscription { presence: true, ..live("p") };
     let envelopes = [
-        In::PresenceQuery(PresenceQuery { channel: "a".into() }),
         In::RpcServe(RpcServe { methods: vec!["m".into()] }),
         In::RpcResult(Default::default()),
         In::Ack(Ack::default()),
@@ -259,7 +257,6 @@ async fn what_is_not_built_yet_answers_not_supported_and_the_connection_goes_on(
         In::Refresh(Refresh::default()),
         In::SurveyRequest(SurveyRequest::default()),
         In::Subscribe(Subscribe { subscriptions: vec![queue] }),
-        In::Subscribe(Subscribe { subscriptions: vec![presence] }),
     ];
     let options = [
         PublishOptions { ttl_ms: 1, ..PublishOptions::default() },

@@ -15,4 +15,7 @@ pub struct SessionRecord {
     /// Those of `subscriptions` that do not appear in presence.
     #[prost(string, repeated, tag = "4")]
     pub ephemeral: Vec<String>,
+    /// Those of `subscriptions` that are told of joins and leaves.
+    #[prost(string, repeated, tag = "5")]
+    pub watching: Vec<String>,
 }

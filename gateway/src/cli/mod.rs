@@ -9,6 +9,7 @@ pub mod config;
 mod connect;
 mod history;
 mod output;
+mod presence;
 mod publish;
 pub mod serve;
 mod serve_args;
@@ -21,6 +22,7 @@ use clap::{Parser, Subcommand};
 pub use connect::ConnectArgs;
 pub use history::HistoryArgs;
 pub use output::Format;
+pub use presence::PresenceArgs;
 pub use publish::PublishArgs;
 pub use serve_args::{Broker, LogFormat, LogLevel, ServeArgs};
 pub use subscribe::SubscribeArgs;
@@ -37,7 +39,8 @@ pub use subscribe::SubscribeArgs;
   streamgate serve --redis-addr 127.0.0.1:6379
   streamgate sub 'room.**'                    print what is published
   streamgate pub room.blue '{\"hello\":\"world\"}'
-  streamgate history room.blue --limit 10"
+  streamgate history room.blue --limit 10
+  streamgate presence room.blue --watch       who is there, who comes and goes"
 )]
 pub struct Cli {
     /// What to do; nothing means `serve`.
@@ -59,6 +62,8 @@ pub enum Command {
     Sub(SubscribeArgs),
     /// Print the history of a channel
     History(HistoryArgs),
+    /// Print who is on a channel
+    Presence(PresenceArgs),
     /// Check a configuration file, or print the default one
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -86,6 +91,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Some(Command::Config(ConfigCommand::Default)) => return config::default(),
         Some(Command::Pub(args)) => block_on(publish::run(args)),
         Some(Command::Sub(args)) => block_on(subscribe::run(args)),
+        Some(Command::Presence(args)) => block_on(presence::run(args)),
         Some(Command::History(args)) => block_on(history::run(args)),
     };
     match outcome {

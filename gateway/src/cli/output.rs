@@ -15,10 +15,10 @@ use tokio::io::{Interest, unix::AsyncFd};
 /// `-o`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// `channel epoch:offset data`
+    /// A line for people, as `channel epoch:offset data`
     #[default]
     Text,
-    /// An object a line; the event in the CloudEvents JSON format
+    /// An object a line; events in the CloudEvents JSON format
     Json,
 }
 
@@ -76,7 +76,8 @@ fn data(event: &CloudEvent) -> String {
     }
 }
 
-fn printable(text: &str) -> String {
+/// The text without anything that a terminal would act upon.
+pub(super) fn printable(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for character in text.chars() {
         if character.is_control() && character != '\t' {

@@ -145,7 +145,7 @@ fn note(event: &Event) {
 }
 
 /// Tells of reconnects.
-async fn tell_connection(mut status: tokio::sync::watch::Receiver<Status>) {
+pub(super) async fn tell_connection(mut status: tokio::sync::watch::Receiver<Status>) {
     // The first connection is what everybody expects.
     let mut away = !matches!(*status.borrow_and_update(), Status::Connected { .. });
     while status.changed().await.is_ok() {

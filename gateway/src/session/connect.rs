@@ -4,9 +4,13 @@ use std::collections::VecDeque;
 
 use streamgate_proto::v1::{Connect, Connected, Subscription, outbound_message as out};
 
-use super::{EXTENDED, Effect, Effects, Now, Phase, ReplyTo, ResumeToken, Session, SubscribeBatch, millis};
+use super::{
+    EXTENDED, Effect, Effects, Held, Now, Phase, ReplyTo, ResumeToken, Session, SubscribeBatch, millis,
+    subscribe::Plan,
+};
 use crate::{
     broker::{BrokerError, SessionRecord},
+    channel::Target,
     error::ClientError,
 };
 
@@ -32,6 +36,7 @@ impl Session {
     pub(super) fn connect(&mut self, now: Now, reply: ReplyTo, connect: Connect, fx: &mut Effects) {
         self.extended = connect.caps.iter().any(|cap| cap == EXTENDED);
         self.client_id = connect.client_id;
+        self.connected_unix_ms = now.unix_ms;
         let token = if self.extended { ResumeToken::parse(&connect.resume_token) } else { None };
         let connecting = Connecting { reply, subscriptions: connect.subscriptions, token, resumed: false };
         self.phase = Phase::Connecting(VecDeque::new());
@@ -67,9 +72,13 @@ impl Session {
             for channel in record.subscriptions {
                 if !connecting.subscriptions.iter().any(|given| given.channel == channel) {
                     let ephemeral = record.ephemeral.contains(&channel);
+                    // One that may be watched no longer must not make the whole connect fail.
+                    let presence = record.watching.contains(&channel)
+                        && Target::parse(&channel).is_ok_and(|target| self.unwatchable(&target).is_none());
                     connecting.subscriptions.push(Subscription {
                         channel,
                         ephemeral,
+                        presence,
                         ..Subscription::default()
                     });
                 }
@@ -83,7 +92,7 @@ impl Session {
 
     fn connect_subscriptions(&mut self, now: Now, mut connecting: Connecting, fx: &mut Effects) {
         let wanted = std::mem::take(&mut connecting.subscriptions);
-        let (items, known) = match self.plan(now, wanted, fx) {
+        let Plan { items, changes, known } = match self.plan(now, wanted, fx) {
             Some(Ok(plan)) => plan,
             Some(Err(error)) => return self.connect_failed(now, connecting.reply, &error, fx),
             None => return,
@@ -92,6 +101,7 @@ impl Session {
             reply: ReplyTo::default(),
             connecting: Some(Box::new(connecting)),
             items,
+            changes,
             known,
         };
         if batch.items.is_empty() {
@@ -153,11 +163,11 @@ impl Session {
             return;
         }
         self.saved_ms = now.mono_ms;
-        let names = |ephemeral: bool| {
+        let names = |wanted: &dyn Fn(&Held) -> bool| {
             let mut names: Vec<_> = self
                 .subscriptions
                 .iter()
-                .filter(|(_, held)| held.ephemeral || !ephemeral)
+                .filter(|(_, held)| wanted(held))
                 .map(|(target, _)| target.as_str().to_owned())
                 .collect();
             names.sort_unstable();
@@ -166,8 +176,9 @@ impl Session {
         let record = SessionRecord {
             secret_hash: token.secret_hash(),
             user_id: self.user_id.clone(),
-            subscriptions: names(false),
-            ephemeral: names(true),
+            subscriptions: names(&|_| true),
+            ephemeral: names(&|held| held.ephemeral),
+            watching: names(&|held| held.watch),
         };
         // Refreshed after half a window, and kept for half a window longer: whenever the connection breaks, the token
         // is good for the whole window.

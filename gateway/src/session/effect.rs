@@ -6,7 +6,7 @@ use streamgate_proto::{cloudevents::CloudEvent, v1::OutboundMessage};
 
 use crate::{
     broker::{HistoryQuery, PatternCursors, Publish, SessionRecord, Start, SubscribeTo},
-    channel::Target,
+    channel::{Channel, Target},
     error::CloseCode,
 };
 
@@ -58,6 +58,15 @@ pub enum Effect {
         reply: ReplyTo,
         /// What.
         query: HistoryQuery,
+    },
+    /// Ask who is on a channel, then [`super::Session::presence_done`].
+    Presence {
+        /// Goes back with the result.
+        reply: ReplyTo,
+        /// Whose members.
+        channel: Channel,
+        /// How many of them at most.
+        limit: usize,
     },
     /// Load the session of a resume token, then [`super::Session::session_loaded`].
     LoadSession {
@@ -125,6 +134,8 @@ pub struct SubscribeBatch {
     pub connecting: Option<Box<super::connect::Connecting>>,
     /// The new subscriptions, none twice.
     pub items: Vec<Item>,
+    /// Held already, with another part in presence from now on.
+    pub changes: Vec<Change>,
     /// Requested again while held: acknowledged as they are.
     pub(super) known: Vec<Target>,
 }
@@ -140,8 +151,29 @@ pub struct Item {
     pub wish: Wish,
     /// Not in presence.
     pub ephemeral: bool,
-    /// An open subscription to the same target ended for this one.
+    /// Makes its session a member of the channel.
+    pub member: bool,
+    /// Wants to be told of joins and leaves.
+    pub watch: bool,
+    /// The subscription to the same target that ends for this one. What the two have in common in presence goes on.
+    pub former: Option<u32>,
+    /// That one was open.
     pub(super) replaces: bool,
+}
+
+/// A new part in presence for a subscription that is open and goes on.
+#[derive(Debug)]
+pub struct Change {
+    /// The subscription.
+    pub slot: u32,
+    /// Channel or pattern.
+    pub target: Target,
+    /// Not in presence.
+    pub ephemeral: bool,
+    /// Makes its session a member of the channel.
+    pub member: bool,
+    /// Wants to be told of joins and leaves.
+    pub watch: bool,
 }
 
 /// Where a subscription is to start.

@@ -11,8 +11,9 @@ use crate::{
     position::Position,
 };
 
-/// Pages that one client may have read at the same time: each may hold much more than is sent of it.
-const READS_AT_A_TIME: u32 = 16;
+/// Pages, and lists of members, that one client may have read at the same time: each may hold much more than is sent
+/// of it.
+pub(super) const READS_AT_A_TIME: u32 = 16;
 
 impl Session {
     pub(super) fn history(&mut self, now: Now, reply: ReplyTo, request: HistoryRequest, fx: &mut Effects) {
@@ -31,7 +32,7 @@ impl Session {
             },
         };
         if self.reading >= READS_AT_A_TIME {
-            let text = format!("more than {READS_AT_A_TIME} history requests at a time");
+            let text = format!("more than {READS_AT_A_TIME} history and presence requests at a time");
             return self.fail(now, reply, &ClientError::new(ErrorCode::RateLimited, text), fx);
         }
         self.reading += 1;

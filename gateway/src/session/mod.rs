@@ -13,6 +13,9 @@ mod budget;
 mod connect;
 mod effect;
 mod history;
+mod presence;
+#[cfg(test)]
+mod presence_tests;
 mod publish;
 mod render;
 mod subscribe;
@@ -32,7 +35,8 @@ use streamgate_proto::{
 };
 
 pub use connect::Connecting;
-pub use effect::{Effect, Effects, Item, ReplyTo, RpcRequest, SubscribeBatch, Wish, subscribe_to};
+pub use effect::{Change, Effect, Effects, Item, ReplyTo, RpcRequest, SubscribeBatch, Wish, subscribe_to};
+pub use presence::{MOST_MEMBERS, presence_frame};
 pub use render::{Recovered, gap_frame, publication_frame, recover_complete_frame};
 pub use token::ResumeToken;
 
@@ -102,13 +106,15 @@ pub struct Session {
     next_slot: u32,
     errors_in_a_row: u32,
     started_ms: u64,
+    /// When connect came, for others to see.
+    connected_unix_ms: u64,
     heard_ms: u64,
     pinged_ms: u64,
     saved_ms: u64,
     saves: Bucket,
     /// The subscriptions changed more often than they are kept.
     unsaved: bool,
-    /// Pages of history that are being read.
+    /// Pages of history and lists of members that are being read.
     reading: u32,
     publishes: Bucket,
     channels: ChannelBudget,
@@ -119,6 +125,8 @@ pub struct Session {
 struct Held {
     slot: u32,
     ephemeral: bool,
+    /// Is told of joins and leaves.
+    watch: bool,
     /// The broker has answered.
     open: bool,
 }
@@ -139,6 +147,7 @@ impl Session {
             next_slot: 0,
             errors_in_a_row: 0,
             started_ms: now.mono_ms,
+            connected_unix_ms: now.unix_ms,
             heard_ms: now.mono_ms,
             pinged_ms: now.mono_ms,
             saved_ms: now.mono_ms,
@@ -309,7 +318,10 @@ impl Session {
             // Signs of life, and answers to surveys that nobody asked: dropped (PROTOCOL part B, "Survey").
             In::Pong(_) | In::SurveyResponse(_) => {}
             In::SurveyRequest(_) => self.not_supported(now, reply, "surveys are not offered", fx),
-            In::PresenceQuery(_) => self.not_supported(now, reply, "presence is not offered", fx),
+            In::PresenceQuery(query) if self.extended => self.presence_query(now, reply, &query, fx),
+            In::PresenceQuery(_) => {
+                self.not_supported(now, reply, "presence is offered to streamgate.v1 clients", fx)
+            }
             In::RpcServe(_) | In::RpcResult(_) => {
                 self.not_supported(now, reply, "serving RPCs is not offered", fx)
             }

@@ -125,7 +125,8 @@ pub fn recover_complete_frame(target: &Target, recovered: Recovered, now: Now) -
     )
 }
 
-fn fresh(now: Now, envelope: out::Envelope) -> OutboundMessage {
+/// A frame that answers nothing.
+pub(super) fn fresh(now: Now, envelope: out::Envelope) -> OutboundMessage {
     OutboundMessage {
         id: uuid::Uuid::new_v4().to_string(),
         time: now.unix_ms,

@@ -7,7 +7,7 @@ use streamgate_proto::v1::{
     start_from::Point,
 };
 
-use super::{Effect, Effects, Held, Item, Now, Phase, ReplyTo, Session, SubscribeBatch, Wish};
+use super::{Change, Effect, Effects, Held, Item, Now, Phase, ReplyTo, Session, SubscribeBatch, Wish};
 use crate::{
     broker::{BrokerError, From, PatternCursors, Start, Subscribed},
     channel::{Channel, Target},
@@ -15,8 +15,16 @@ use crate::{
     position::Position,
 };
 
-/// New subscriptions, and those that are held already.
-pub(super) type Plan = (Vec<Item>, Vec<Target>);
+/// What a batch asks for.
+#[derive(Default)]
+pub(super) struct Plan {
+    /// New subscriptions.
+    pub items: Vec<Item>,
+    /// Those that are held already, and change.
+    pub changes: Vec<Change>,
+    /// Those that are held already.
+    pub known: Vec<Target>,
+}
 
 impl Session {
     pub(super) fn subscribe(
@@ -26,13 +34,13 @@ impl Session {
         wanted: Vec<Subscription>,
         fx: &mut Effects,
     ) {
-        let (items, known) = match self.plan(now, wanted, fx) {
+        let Plan { items, changes, known } = match self.plan(now, wanted, fx) {
             Some(Ok(plan)) => plan,
             Some(Err(error)) => return self.fail(now, reply, &error, fx),
             None => return,
         };
-        let batch = SubscribeBatch { reply, connecting: None, items, known };
-        if batch.items.is_empty() {
+        let batch = SubscribeBatch { reply, connecting: None, items, changes, known };
+        if batch.items.is_empty() && batch.changes.is_empty() {
             self.subscribe_done(now, batch, &[], fx);
         } else {
             fx.push(Effect::Subscribe(Box::new(batch)));
@@ -47,7 +55,7 @@ impl Session {
         fx: &mut Effects,
     ) -> Option<Result<Plan, ClientError>> {
         let limits = self.settings.limits.load_full();
-        let (mut items, mut known): Plan = Default::default();
+        let mut plan = Plan::default();
         let mut seen = HashSet::new();
         // What a connect brings back is bounded by the number of subscriptions alone.
         let charged = !matches!(self.phase, Phase::Connecting(_));
@@ -59,33 +67,53 @@ impl Session {
             if !seen.insert(target.clone()) {
                 continue;
             }
-            if self.subscriptions.get(&target).is_some_and(|held| held.open) && wish == Wish::Live {
-                known.push(target);
+            let ephemeral = subscription.ephemeral;
+            let watch = self.extended && subscription.presence;
+            let member = self.is_membership(&target, ephemeral);
+            if let Some(held) = self.subscriptions.get(&target).filter(|held| held.open)
+                && wish == Wish::Live
+            {
+                if (held.ephemeral, held.watch) == (ephemeral, watch) {
+                    plan.known.push(target);
+                } else {
+                    plan.changes.push(Change { slot: held.slot, target, ephemeral, member, watch });
+                }
                 continue;
             }
             if charged && !self.channels.take(now.mono_ms, target.as_str(), limits.new_channels_per_minute) {
                 let text = format!("more than {} new channels in a minute", limits.new_channels_per_minute);
                 return Some(Err(ClientError::new(ErrorCode::RateLimited, text)));
             }
-            items.push(Item { slot: 0, target, wish, ephemeral: subscription.ephemeral, replaces: false });
+            let (former, replaces) = (None, false);
+            plan.items.push(Item { slot: 0, target, wish, ephemeral, member, watch, former, replaces });
         }
-        let fresh = items.iter().filter(|item| !self.subscriptions.contains_key(&item.target)).count();
+        let fresh = plan.items.iter().filter(|item| !self.subscriptions.contains_key(&item.target)).count();
         if self.subscriptions.len() + fresh > limits.subscriptions_per_client {
             let reason = format!("more than {} subscriptions", limits.subscriptions_per_client);
             self.close(CloseCode::ChannelLimit, &reason, fx);
             return None;
         }
-        for item in &mut items {
+        self.take_slots(&mut plan);
+        Some(Ok(plan))
+    }
+
+    /// Notes what a plan that is sound will make of the subscriptions.
+    fn take_slots(&mut self, plan: &mut Plan) {
+        for item in &mut plan.items {
             item.slot = self.next_slot;
             self.next_slot += 1;
-            let held = Held { slot: item.slot, ephemeral: item.ephemeral, open: false };
+            let held = Held { slot: item.slot, ephemeral: item.ephemeral, watch: item.watch, open: false };
             // Asked for again with a cursor: the old subscription ends, the new one replays.
             if let Some(former) = self.subscriptions.insert(item.target.clone(), held) {
-                item.replaces = former.open;
-                fx.push(Effect::Unsubscribe(vec![former.slot]));
+                (item.former, item.replaces) = (Some(former.slot), former.open);
             }
         }
-        Some(Ok((items, known)))
+        // At once, for the next request to compare with: if the batch fails, the connection ends.
+        for change in &plan.changes {
+            if let Some(held) = self.subscriptions.get_mut(&change.target) {
+                (held.ephemeral, held.watch) = (change.ephemeral, change.watch);
+            }
+        }
     }
 
     /// Checks one subscription: what it names and where it is to start.
@@ -97,8 +125,10 @@ impl Session {
         if wanted.queue.is_some() {
             return Err(ClientError::new(ErrorCode::NotSupported, "queue subscriptions are not offered"));
         }
-        if wanted.presence {
-            return Err(ClientError::new(ErrorCode::NotSupported, "presence is not offered"));
+        if wanted.presence
+            && let Some(error) = self.unwatchable(&target)
+        {
+            return Err(error);
         }
         let from = wanted.from.as_ref().and_then(|from| from.point.as_ref());
         let from = match from {
@@ -143,17 +173,22 @@ impl Session {
         }
         let mut acked: Vec<_> =
             batch.items.iter().zip(answers).map(|(item, answer)| Self::acked(item, answer)).collect();
-        acked.extend(batch.known.iter().map(|target| Subscription {
-            channel: target.as_str().to_owned(),
-            ephemeral: self.subscriptions.get(target).is_some_and(|held| held.ephemeral),
-            ..Subscription::default()
+        let held = batch.changes.iter().map(|change| &change.target).chain(&batch.known);
+        acked.extend(held.map(|target| {
+            let held = self.subscriptions.get(target);
+            Subscription {
+                channel: target.as_str().to_owned(),
+                ephemeral: held.is_some_and(|held| held.ephemeral),
+                presence: held.is_some_and(|held| held.watch),
+                ..Subscription::default()
+            }
         }));
         match batch.connecting {
             Some(connecting) => self.connected(now, *connecting, acked, fx),
             None => {
                 let ack = SubscribeAck { subscriptions: acked };
                 self.answer(now, batch.reply, out::Envelope::SubscribeAck(ack), fx);
-                if !batch.items.is_empty() {
+                if !batch.items.is_empty() || !batch.changes.is_empty() {
                     self.save(now, fx);
                 }
             }
@@ -177,8 +212,9 @@ impl Session {
             }
             None => self.fail(now, batch.reply, &error.into(), fx),
         }
-        // All or none: but what was replaced is gone. The client comes back and recovers it.
-        if batch.items.iter().any(|item| item.replaces) {
+        // All or none: but what was replaced is gone, and a change cannot be taken back. The client comes back and
+        // recovers it.
+        if batch.items.iter().any(|item| item.replaces) || !batch.changes.is_empty() {
             self.close(CloseCode::NotAvailable, "a subscription could not be renewed", fx);
         }
     }
@@ -220,6 +256,7 @@ impl Session {
         let mut acked = Subscription {
             channel: item.target.as_str().to_owned(),
             ephemeral: item.ephemeral,
+            presence: item.watch,
             ..Subscription::default()
         };
         if matches!(item.wish, Wish::Past(_)) {

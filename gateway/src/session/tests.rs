@@ -15,26 +15,29 @@ use crate::{
     position::Position,
 };
 
-struct Client {
-    session: Session,
-    now: Now,
+pub(super) struct Client {
+    pub session: Session,
+    pub now: Now,
 }
 
 impl Client {
-    fn new(limits: Limits) -> Self {
+    pub fn new(limits: Limits) -> Self {
+        Self::with(Settings::new(Policies::new(Vec::new(), ChannelPolicy::default()), limits))
+    }
+
+    pub fn with(settings: Settings) -> Self {
         let now = Now { mono_ms: 1_000, unix_ms: 1_767_225_600_000 };
-        let settings = Settings::new(Policies::new(Vec::new(), ChannelPolicy::default()), limits);
         Self { session: Session::new(settings, now), now }
     }
 
-    fn say(&mut self, id: &str, envelope: In) -> Effects {
+    pub fn say(&mut self, id: &str, envelope: In) -> Effects {
         let frame = InboundMessage { id: id.into(), envelope: Some(envelope), ..InboundMessage::default() };
         let mut fx = Effects::new();
         self.session.receive(self.now, frame, &mut fx);
         fx
     }
 
-    fn connected(extended: bool) -> Self {
+    pub fn connected(extended: bool) -> Self {
         let mut client = Self::new(Limits::default());
         client.say("1", In::Connect(connect(extended, &[])));
         assert!(client.session.is_open());
@@ -49,7 +52,7 @@ impl Client {
     }
 }
 
-fn connect(extended: bool, channels: &[&str]) -> Connect {
+pub(super) fn connect(extended: bool, channels: &[&str]) -> Connect {
     let caps = if extended { vec![EXTENDED.to_owned()] } else { Vec::new() };
     Connect {
         caps,
@@ -58,7 +61,7 @@ fn connect(extended: bool, channels: &[&str]) -> Connect {
     }
 }
 
-fn subscription(channel: &str) -> Subscription {
+pub(super) fn subscription(channel: &str) -> Subscription {
     Subscription { channel: channel.into(), ..Subscription::default() }
 }
 
@@ -76,24 +79,24 @@ fn event() -> CloudEvent {
     }
 }
 
-fn sent(fx: &Effects) -> Vec<&OutboundMessage> {
+pub(super) fn sent(fx: &Effects) -> Vec<&OutboundMessage> {
     fx.iter()
         .filter_map(|effect| if let Effect::Send(frame) = effect { Some(&**frame) } else { None })
         .collect()
 }
 
-fn closed(fx: &Effects) -> Option<CloseCode> {
+pub(super) fn closed(fx: &Effects) -> Option<CloseCode> {
     fx.iter().find_map(|effect| if let Effect::Close { code, .. } = effect { Some(*code) } else { None })
 }
 
-fn error_code(fx: &Effects) -> String {
+pub(super) fn error_code(fx: &Effects) -> String {
     match &sent(fx)[..] {
         [OutboundMessage { envelope: Some(out::Envelope::Error(error)), .. }] => error.code.clone(),
         other => panic!("one error is expected: {other:?}"),
     }
 }
 
-fn batch(fx: Effects) -> SubscribeBatch {
+pub(super) fn batch(fx: Effects) -> SubscribeBatch {
     fx.into_iter()
         .find_map(|effect| if let Effect::Subscribe(batch) = effect { Some(*batch) } else { None })
         .unwrap()

@@ -1,10 +1,13 @@
 //! One connection of the shard, and what its transport tells of it.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use ahash::AHashMap;
 use streamgate_proto::decode_inbound;
 
 use super::{ConnId, Shard, State};
 use crate::{
+    broker::Owner,
     error::CloseCode,
     session::{Effects, Now, Session},
     transport::Outlet,
@@ -16,9 +19,14 @@ const IN_FLIGHT: u32 = 1024;
 /// How long a client may leave a replay where it is before it counts as one that does not read.
 const STALLED_REPLAY_MS: u64 = 60_000;
 
+/// The last owner that was given out. One for the whole process: no two shards of a node may give out the same.
+static OWNERS: AtomicU64 = AtomicU64::new(0);
+
 /// A client's connection, from the transport's first frame until the transport is gone.
 pub(super) struct Connection {
     pub serial: u32,
+    /// Its name towards the broker: what tells this stay of a session from its others.
+    pub owner: Owner,
     pub session: Session,
     pub outlet: Box<dyn Outlet>,
     /// Keys of its subscriptions by the session's slot.
@@ -48,6 +56,7 @@ impl Shard {
         self.0.meters.connections[outlet.wire().index()].increment(1);
         let key = state.connections.insert(Connection {
             serial,
+            owner: Owner(OWNERS.fetch_add(1, Ordering::Relaxed)),
             session: Session::new(self.0.settings.clone(), now),
             outlet,
             slots: AHashMap::new(),

@@ -17,7 +17,7 @@ impl Shard {
         match delivery {
             Delivery::Publication(publication) => self.publication(state, now, publication),
             Delivery::Gap { channel, position, reason } => self.gap(state, now, channel, *position, *reason),
-            Delivery::Presence(_) => {}
+            Delivery::Presence(event) => self.presence(state, now, event),
         }
     }
 

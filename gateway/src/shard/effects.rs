@@ -56,6 +56,7 @@ impl Shard {
                         .with_session(id, |_, session, now, fx| session.history_done(now, reply, result, fx));
                 });
             }
+            Effect::Presence { reply, channel, limit } => self.ask_presence(state, id, reply, channel, limit),
             Effect::LoadSession { session, connecting } => {
                 let loaded = self.0.broker.load_session(&session);
                 self.operate(state, id, loaded, move |shard, result| {

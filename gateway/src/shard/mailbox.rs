@@ -1,8 +1,9 @@
 //! The way into a shard: what other threads hand to it.
 //!
 //! Deliveries are bounded in bytes. What does not fit is not lost: the channel is marked, and the shard reads the
-//! missing part from history ([`Mail::FellBehind`]). Only publications without a position, which promise nothing,
-//! are dropped, and counted.
+//! missing part from history ([`Mail::FellBehind`]). Joins and leaves have no history: whoever watches the channel is
+//! closed, to come back and ask anew ([`Mail::PresenceLost`]). Only publications without a position, which promise
+//! nothing, are dropped, and counted.
 
 use std::{
     collections::HashSet,
@@ -19,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
 use super::{ConnId, DrainProgress};
 use crate::{
-    broker::{Delivery, Publication, Sink},
+    broker::{Delivery, PresenceEvent, Publication, Sink},
     channel::Channel,
     error::CloseCode,
     position::Position,
@@ -47,6 +48,8 @@ pub enum Mail {
     Delivered(Delivery),
     /// Publications of the channel after the position did not fit into the mailbox.
     FellBehind(Channel, Position),
+    /// Joins and leaves of the channel did not fit into the mailbox.
+    PresenceLost(Channel),
     /// Send every client away, evenly over that time, and tell how far that is.
     Drain(Duration, watch::Sender<Option<DrainProgress>>),
     /// End, with whatever is still connected.
@@ -66,6 +69,9 @@ struct Shared {
     /// Whether `behind` may be non-empty; spares the lock while all is well.
     any_behind: AtomicBool,
     behind: Mutex<HashSet<Channel>>,
+    /// The same for joins and leaves.
+    any_lost: AtomicBool,
+    lost: Mutex<HashSet<Channel>>,
 }
 
 /// The shard's side.
@@ -106,20 +112,43 @@ impl Mailbox {
         self.shared.any_behind.load(Ordering::Acquire)
             && self.shared.behind.lock().unwrap_or_else(PoisonError::into_inner).contains(channel)
     }
+
+    /// Marks the channel of a join or leave that does not fit; only the first of a row sends mail.
+    fn lose(&self, event: &PresenceEvent) {
+        let mut lost = self.shared.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        if lost.insert(event.channel.clone()) {
+            self.shared.any_lost.store(true, Ordering::Release);
+            self.send(Mail::PresenceLost(event.channel.clone()));
+        }
+    }
+
+    fn is_lost(&self, channel: &Channel) -> bool {
+        self.shared.any_lost.load(Ordering::Acquire)
+            && self.shared.lost.lock().unwrap_or_else(PoisonError::into_inner).contains(channel)
+    }
 }
 
 impl Sink for Mailbox {
     fn deliver(&self, delivery: Delivery) {
-        if let Delivery::Publication(publication) = &delivery {
+        if is_bounded(&delivery) {
             let size = delivery.weight();
-            let queued = self.shared.queued_bytes.load(Ordering::Relaxed);
-            if queued + size > MAILBOX_BYTES || self.is_behind(&publication.channel) {
-                return self.fell_behind(publication);
+            let full = self.shared.queued_bytes.load(Ordering::Relaxed) + size > MAILBOX_BYTES;
+            match &delivery {
+                Delivery::Publication(publication) if full || self.is_behind(&publication.channel) => {
+                    return self.fell_behind(publication);
+                }
+                Delivery::Presence(event) if full || self.is_lost(&event.channel) => return self.lose(event),
+                _ => {}
             }
             self.shared.queued_bytes.fetch_add(size, Ordering::Relaxed);
         }
         self.send(Mail::Delivered(delivery));
     }
+}
+
+/// Whether a delivery counts for the bound. Gaps do not: they are few, and nothing could tell of one that is missing.
+fn is_bounded(delivery: &Delivery) -> bool {
+    !matches!(delivery, Delivery::Gap { .. })
 }
 
 impl Inbox {
@@ -129,7 +158,7 @@ impl Inbox {
         let received = self.queue.recv_many(batch, limit).await;
         for mail in &batch[batch.len() - received..] {
             match mail {
-                Mail::Delivered(delivery @ Delivery::Publication(_)) => {
+                Mail::Delivered(delivery) if is_bounded(delivery) => {
                     self.shared.queued_bytes.fetch_sub(delivery.weight(), Ordering::Relaxed);
                 }
                 Mail::FellBehind(channel, _) => {
@@ -137,9 +166,52 @@ impl Inbox {
                     behind.remove(channel);
                     self.shared.any_behind.store(!behind.is_empty(), Ordering::Release);
                 }
+                Mail::PresenceLost(channel) => {
+                    let mut lost = self.shared.lost.lock().unwrap_or_else(PoisonError::into_inner);
+                    lost.remove(channel);
+                    self.shared.any_lost.store(!lost.is_empty(), Ordering::Release);
+                }
                 _ => {}
             }
         }
         received > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::{Member, PresenceAction};
+
+    #[tokio::test]
+    async fn joins_and_leaves_that_do_not_fit_are_told_as_lost_once() {
+        let (mailbox, mut inbox) = mailbox();
+        let delivery = |name: &str| {
+            Delivery::Presence(Arc::new(PresenceEvent {
+                channel: Channel::parse(name).unwrap(),
+                action: PresenceAction::Join,
+                member: Arc::new(Member::default()),
+            }))
+        };
+        let fits = MAILBOX_BYTES / delivery("a").weight();
+        for _ in 0..fits + 10 {
+            mailbox.deliver(delivery("a"));
+        }
+        let mut batch = Vec::new();
+        assert!(inbox.receive(&mut batch, 1).await);
+        // There is room again, but what follows what is lost is worth nothing.
+        mailbox.deliver(delivery("a"));
+        mailbox.deliver(delivery("b"));
+        assert!(inbox.receive(&mut batch, usize::MAX).await);
+        assert!(batch[..fits].iter().all(|mail| matches!(mail, Mail::Delivered(_))));
+        let [Mail::PresenceLost(channel), Mail::Delivered(Delivery::Presence(other))] = &batch[fits..] else {
+            panic!("{} after {fits}", batch.len());
+        };
+        assert_eq!((channel.as_str(), other.channel.as_str()), ("a", "b"));
+        mailbox.deliver(delivery("a"));
+        batch.clear();
+        assert!(inbox.receive(&mut batch, 2).await);
+        assert!(matches!(&batch[..], [Mail::Delivered(Delivery::Presence(_))]));
+        assert_eq!(mailbox.shared.queued_bytes.load(Ordering::Relaxed), 0);
     }
 }

@@ -7,7 +7,8 @@
 //!
 //! Invariants: a live publication reaches each connection at most once, however many of its subscriptions match
 //! (replays come once for each subscription that asked); a subscription that is not live holds or re-reads what comes
-//! meanwhile, so nothing is skipped; a connection that cannot take a frame is closed with 3512 and harms nobody else.
+//! meanwhile, so nothing is skipped; a connection that cannot take a frame is closed with 3512 and harms nobody else;
+//! whoever was acknowledged as a watcher gets every join and leave from then on, or is closed.
 
 mod connection;
 mod deliver;
@@ -18,8 +19,10 @@ mod frames;
 pub mod index;
 mod mailbox;
 mod meters;
+mod presence;
 mod run;
 mod subscriptions;
+mod watchers;
 pub mod wheel;
 
 use std::{
@@ -47,6 +50,7 @@ use frames::ReplayFrames;
 use index::Index;
 use meters::Meters;
 use subscriptions::Subscription;
+use watchers::Watchers;
 use wheel::Wheel;
 
 /// Names a connection of a shard; never used again by another one.
@@ -79,6 +83,7 @@ struct State {
     connections: Slab<Connection>,
     subscriptions: Slab<Subscription>,
     index: Index,
+    watchers: Watchers,
     wheel: Wheel,
     /// Connections with something to flush.
     dirty: Vec<u32>,

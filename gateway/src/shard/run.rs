@@ -20,6 +20,7 @@ use super::{
     index::Index,
     mailbox::{Inbox, mailbox},
     meters::Meters,
+    watchers::Watchers,
     wheel::{TICK_MS, Wheel},
 };
 use crate::{broker::Broker, rpc::Handlers, session::Settings};
@@ -69,6 +70,7 @@ pub fn spawn(number: usize, config: ShardConfig) -> io::Result<ShardHandle> {
             connections: Slab::new(),
             subscriptions: Slab::new(),
             index: Index::default(),
+            watchers: Watchers::default(),
             wheel: Wheel::new(0),
             dirty: Vec::new(),
             replays: ReplayFrames::default(),
@@ -158,6 +160,7 @@ impl Shard {
                 Mail::FellBehind(channel, before) => {
                     self.fell_behind(&mut self.0.state.borrow_mut(), &channel, before);
                 }
+                Mail::PresenceLost(channel) => self.presence_lost(&mut self.0.state.borrow_mut(), &channel),
                 Mail::Accepted(stream, peer) => serve(self, stream, peer),
                 Mail::Open(outlet, reply) => {
                     let id = self.open(outlet);

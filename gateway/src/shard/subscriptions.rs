@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 
 use super::{
     ConnId, Shard, State,
@@ -10,6 +10,7 @@ use super::{
     flow::{Flow, Step},
     frames::{Frames, encode},
     index::{Index, Seat},
+    presence::PresenceCalls,
 };
 use crate::{
     broker::{BrokerError, PatternCursors, Publication, Start, Subscribe, Subscribed},
@@ -29,6 +30,8 @@ pub(super) struct Subscription {
     slot: u32,
     seat: Seat,
     pub flow: Flow,
+    /// Makes its session a member of the channel.
+    pub member: bool,
     /// Why there is no recovery, if it was asked for and refused.
     refused: Option<&'static str>,
 }
@@ -36,7 +39,12 @@ pub(super) struct Subscription {
 impl Subscription {
     /// Whether it listens to a pattern.
     pub fn is_pattern(&self, index: &Index) -> bool {
-        matches!(index.target(self.seat), Target::Pattern(_))
+        matches!(self.target(index), Target::Pattern(_))
+    }
+
+    /// What it listens to.
+    pub fn target<'a>(&self, index: &'a Index) -> &'a Target {
+        index.target(self.seat)
     }
 }
 
@@ -44,6 +52,7 @@ impl Shard {
     /// Opens a batch: interest first, so that from before the broker's answer nothing is missed.
     pub(super) fn subscribe(&self, state: &mut State, id: ConnId, batch: SubscribeBatch) {
         let mut requests = Vec::with_capacity(batch.items.len());
+        let mut calls = PresenceCalls::default();
         for item in &batch.items {
             let entry = state.subscriptions.vacant_entry();
             let key = entry.key() as u32;
@@ -52,13 +61,21 @@ impl Shard {
                 slot: item.slot,
                 seat: state.index.join(&item.target, key),
                 flow: Flow::opening(item.wish != Wish::Live),
+                member: false,
                 refused: if let Wish::Refused(why) = item.wish { Some(why) } else { None },
             });
             state.connections[id.key as usize].slots.insert(item.slot, key);
             requests.push(self.0.broker.subscribe(self.0.sink, Subscribe { to: item.request() }));
+            self.take_part(state, key, item, &mut calls);
+        }
+        for change in &batch.changes {
+            self.change_part(state, id.key, change, &mut calls);
         }
         self.0.meters.subscriptions.increment(batch.items.len() as f64);
-        let answered = async move { join_all(requests).await.into_iter().collect::<Result<Vec<_>, _>>() };
+        let answered = async move {
+            let (answers, part) = join(join_all(requests), calls.answered()).await;
+            part.and_then(|()| answers.into_iter().collect::<Result<Vec<_>, _>>())
+        };
         self.operate(state, id, answered, move |shard, result| shard.opened(id, batch, result));
     }
 
@@ -76,8 +93,17 @@ impl Shard {
             }
         };
         let opened: Vec<_> = batch.items.iter().map(|item| (item.slot, item.target.clone())).collect();
+        let changed: Vec<_> = batch.changes.iter().map(|change| change.slot).collect();
         self.with_session(id, |_, session, now, fx| session.subscribe_done(now, batch, &answers, fx));
         let state = &mut *self.0.state.borrow_mut();
+        // After the acknowledgement: a client that asks then who is there misses nothing.
+        for slot in opened.iter().map(|(slot, _)| *slot).chain(changed) {
+            if let Some(key) =
+                state.connection(id).and_then(|connection| connection.slots.get(&slot)).copied()
+            {
+                state.watchers.go_live(key);
+            }
+        }
         for ((slot, target), answer) in opened.into_iter().zip(answers) {
             // Unsubscribed or closed meanwhile, if there is none.
             let Some(key) = state.connection(id).and_then(|connection| connection.slots.get(&slot).copied())
@@ -246,7 +272,8 @@ impl Shard {
         }
     }
 
-    fn drop_subscription(&self, state: &mut State, key: u32) {
+    pub(super) fn drop_subscription(&self, state: &mut State, key: u32) {
+        self.part(state, key);
         let subscription = state.subscriptions.remove(key as usize);
         let left = state.index.leave(subscription.seat);
         if let Some((moved, seat)) = left.moved {

@@ -24,6 +24,7 @@ use crate::{
     event::Message,
     options::{HistoryOptions, PublishOptions, SubscribeOptions},
     position::Position,
+    presence::PresenceView,
     status::Status,
     subscription::Subscription,
 };
@@ -186,7 +187,7 @@ impl Client {
         }
     }
 
-    /// Who is on a channel.
+    /// Who is on a channel now; not all of them, if `truncated` says so.
     ///
     /// # Errors
     /// The server's refusal, or [`Error::Timeout`].
@@ -196,6 +197,30 @@ impl Client {
             Envelope::Presence(presence) => Ok(presence),
             other => Err(unexpected("presence", &other)),
         }
+    }
+
+    /// Subscribes a channel with a live view of who is on it; returns when that is known.
+    ///
+    /// ```no_run
+    /// # async fn example(client: streamgate_client::Client) -> Result<(), streamgate_client::Error> {
+    /// use streamgate_client::{Event, SubscribeOptions};
+    /// // Ephemeral: looks on, without being one of them.
+    /// let mut room = client.watch_presence(SubscribeOptions::new("room.blue").ephemeral()).await?;
+    /// println!("{} are there", room.members().len());
+    /// while let Some(event) = room.next().await {
+    ///     if let Event::Presence(change) = event {
+    ///         println!("{} {}, {} are there", change.member.client_id, change.joined, room.members().len());
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`subscribe`](Self::subscribe) and [`presence`](Self::presence); [`Error::Invalid`] for a pattern: it can be
+    /// subscribed with [`SubscribeOptions::presence`], which tells of joins and leaves, but has no list.
+    pub async fn watch_presence(&self, options: impl Into<SubscribeOptions>) -> Result<PresenceView, Error> {
+        PresenceView::open(self, options.into()).await
     }
 
     /// Asks the server for a sign of life; the time it took.

@@ -32,6 +32,7 @@
 //!   not possible, it says so with [`Event::Gap`] or [`Event::Recovered`]. To that end it recovers from its cursors after
 //!   every reconnect, at whichever node.
 //! - [`Client::publish`] retries with one idempotency key until a deadline. An error that leaves the outcome open says so.
+//! - A [`PresenceView`] knows exactly who is on a channel, also after it was away.
 //! - Nothing is dropped when a subscriber is slow: the client stops reading, and if the server then gives it up, it
 //!   recovers what it missed. See [`SubscribeOptions::capacity`].
 //!
@@ -49,6 +50,7 @@ mod error;
 mod event;
 mod options;
 mod position;
+mod presence;
 mod status;
 mod subscription;
 mod target;
@@ -62,6 +64,7 @@ pub use error::Error;
 pub use event::{Event, Gap, GapReason, Message, PresenceChange, Publisher, Recovered};
 pub use options::{DEFAULT_CAPACITY, HistoryOptions, PublishOptions, StartAt, SubscribeOptions};
 pub use position::{Cursors, Position, PositionError};
+pub use presence::PresenceView;
 pub use status::Status;
 pub use streamgate_proto as proto;
 pub use streamgate_proto::cloudevents::CloudEvent;

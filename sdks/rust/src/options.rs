@@ -99,7 +99,8 @@ impl SubscribeOptions {
         self
     }
 
-    /// Wants to be told who joins and leaves.
+    /// Wants to be told who joins and leaves, by [`Event::Presence`](crate::Event::Presence). For who is there, and for what
+    /// happens while the connection is away, see [`Client::watch_presence`](crate::Client::watch_presence).
     #[must_use]
     pub fn presence(mut self) -> Self {
         self.presence = true;

@@ -9,6 +9,7 @@ fn record(user: &str) -> SessionRecord {
         user_id: user.into(),
         subscriptions: vec!["a.b".into(), "a.**".into(), "message".into()],
         ephemeral: vec!["a.b".into()],
+        watching: vec!["a.**".into()],
     }
 }
 

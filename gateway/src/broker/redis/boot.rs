@@ -109,6 +109,7 @@ mod tests {
             version: ServerVersion::from_info(info),
             run_id: String::new(),
             clustered: false,
+            standalone: false,
             server_time_ms: 0,
         }
     }

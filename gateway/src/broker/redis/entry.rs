@@ -13,10 +13,10 @@ use crate::{
     position::Position,
 };
 
-/// One entry of an inbox.
+/// One publication of an inbox.
 #[derive(Debug, Clone)]
 pub struct InboxEntry {
-    /// Number of the entry in this inbox, without holes.
+    /// Number of the publication in this inbox, without holes.
     pub sequence: u64,
     /// What it brings; an error if its content is damaged.
     pub content: Result<InboxContent, BrokerError>,
@@ -72,32 +72,39 @@ pub fn history_entry(channel: &Channel, entry: &Reply) -> Result<Arc<Publication
     publication(channel.clone(), Some(position), field(fields, b"t")?.as_u64()?, field(fields, b"b")?)
 }
 
-/// Reads one entry of an inbox: `[id, [m, "<position> <time> <channel>", b, blob]]` is a publication, without position if
-/// nothing is before the first space; `[id, [p, "<j or l> <channel>", b, member]]` is a join or leave.
+/// Reads one entry of an inbox, `[id, [head, blob, head, blob...]]`. A head of `<position> <time> <channel>` is that of a
+/// publication (no position: nothing before the first space), `<j or l> <channel>` that of a join or leave. The first pair
+/// has the entry's sequence, the others follow it: so does the stream's last ID, though no entry has it
+/// (`scripts/publish.lua`).
 ///
 /// # Errors
-/// [`BrokerError::Damaged`] if not even its sequence can be read.
-pub fn inbox_entry(entry: &Reply) -> Result<InboxEntry, BrokerError> {
+/// [`BrokerError::Damaged`] if not even its sequence can be read, or how many publications it has.
+pub fn inbox_entries(entry: &Reply) -> Result<Vec<InboxEntry>, BrokerError> {
     let [id, fields] = pair(entry)?;
-    let sequence = position_of(id.as_bytes()?)?.offset;
-    let content = match fields.as_array()?.first() {
-        Some(Reply::Bulk(name)) if &name[..] == b"p" => inbox_presence(fields).map(InboxContent::Presence),
-        _ => inbox_publication(fields).map(InboxContent::Publication),
-    };
-    Ok(InboxEntry { sequence, content })
+    let first = position_of(id.as_bytes()?)?.offset;
+    let pairs = fields.as_array()?.chunks(2);
+    Ok(pairs
+        .zip(first..)
+        .map(|(pair, sequence)| InboxEntry { sequence, content: inbox_content(pair) })
+        .collect())
 }
 
-fn inbox_presence(fields: &Reply) -> Result<PresenceEvent, BrokerError> {
-    let head = field(fields, b"p")?.as_str()?;
-    let damaged = || BrokerError::Damaged(format!("{head:?} is not the head of a join or leave"));
-    let (action, channel) = head.split_once(' ').ok_or_else(damaged)?;
-    let action = match action {
-        "j" => PresenceAction::Join,
-        "l" => PresenceAction::Leave,
-        _ => return Err(damaged()),
+fn inbox_content(pair: &[Reply]) -> Result<InboxContent, BrokerError> {
+    let [head, blob] = pair else {
+        return Err(ReplyError::Length { expected: 2, got: pair.len() }.into());
     };
+    let head = head.as_str()?;
+    match head.split_once(' ') {
+        Some(("j", channel)) => inbox_presence(PresenceAction::Join, channel, blob),
+        Some(("l", channel)) => inbox_presence(PresenceAction::Leave, channel, blob),
+        _ => inbox_publication(head, blob).map(InboxContent::Publication),
+    }
+}
+
+fn inbox_presence(action: PresenceAction, channel: &str, blob: &Reply) -> Result<InboxContent, BrokerError> {
     let channel = Channel::parse(channel).map_err(|error| BrokerError::Damaged(error.to_string()))?;
-    Ok(PresenceEvent { channel, action, member: Arc::new(member(field(fields, b"b")?.as_bytes()?)?) })
+    let member = Arc::new(member(blob.as_bytes()?)?);
+    Ok(InboxContent::Presence(PresenceEvent { channel, action, member }))
 }
 
 /// Reads a member. Its strings are copied out of the read buffer by decoding.
@@ -115,14 +122,13 @@ pub fn held_member(value: &[u8]) -> Result<Member, BrokerError> {
     member(bytes.ok_or_else(|| BrokerError::Damaged("a member without holder".to_owned()))?)
 }
 
-fn inbox_publication(fields: &Reply) -> Result<Arc<Publication>, BrokerError> {
-    let head = field(fields, b"m")?.as_str()?;
-    let damaged = || BrokerError::Damaged(format!("{head:?} is not the head of an inbox entry"));
+fn inbox_publication(head: &str, blob: &Reply) -> Result<Arc<Publication>, BrokerError> {
+    let damaged = || BrokerError::Damaged(format!("{head:?} is not the head of a publication"));
     let (position, rest) = head.split_once(' ').ok_or_else(damaged)?;
     let (time, channel) = rest.split_once(' ').ok_or_else(damaged)?;
     let channel = Channel::parse(channel).map_err(|error| BrokerError::Damaged(error.to_string()))?;
     let position = if position.is_empty() { None } else { Some(position_of(position.as_bytes())?) };
-    publication(channel, position, time.parse().map_err(|_| damaged())?, field(fields, b"b")?)
+    publication(channel, position, time.parse().map_err(|_| damaged())?, blob)
 }
 
 fn publication(
@@ -160,27 +166,32 @@ mod tests {
     }
 
     #[test]
-    fn an_inbox_entry_is_read_and_a_damaged_one_keeps_its_sequence() {
-        let fields = |channel: &str| {
-            let head = format!("7-3 9 {channel}");
-            let fields = ["m", head.as_str(), "b", ""];
-            Reply::Array(vec![bulk("4-12"), Reply::Array(fields.iter().map(|text| bulk(text)).collect())])
-        };
-        let entry = inbox_entry(&fields("a.b")).unwrap();
-        let InboxContent::Publication(publication) = entry.content.unwrap() else { panic!() };
-        assert_eq!((entry.sequence, publication.channel.as_str(), publication.time_ms), (12, "a.b", 9));
+    fn publications_of_an_inbox_entry_count_on_from_its_sequence_and_a_damaged_one_keeps_its_own() {
+        let fields = ["7-3 9 a.b", "", "7-4 9 a..b", "", " 8 c", ""];
+        let fields = Reply::Array(fields.iter().map(|text| bulk(text)).collect());
+        let entries = inbox_entries(&Reply::Array(vec![bulk("4-12"), fields])).unwrap();
+        assert_eq!(entries.iter().map(|entry| entry.sequence).collect::<Vec<_>>(), [12, 13, 14]);
+        let publication = published(&entries[0]).unwrap();
+        assert_eq!((publication.channel.as_str(), publication.time_ms), ("a.b", 9));
         assert_eq!(publication.position, Some(Position { epoch: 7, offset: 3 }));
-        let damaged = inbox_entry(&fields("a..b")).unwrap();
-        assert_eq!(damaged.sequence, 12);
-        assert!(damaged.content.is_err());
+        assert!(entries[1].content.is_err());
+        assert_eq!(published(&entries[2]).unwrap().position, None);
+    }
+
+    fn published(entry: &InboxEntry) -> Option<&Publication> {
+        match entry.content.as_ref().ok()? {
+            InboxContent::Publication(publication) => Some(publication),
+            InboxContent::Presence(_) => None,
+        }
     }
 
     #[test]
     fn joins_and_leaves_are_told_apart_from_publications() {
         let member = Member { session_id: "s".into(), user_id: "u".into(), ..Member::default() };
         let entry = |head: &str| {
-            let fields = [bulk("p"), bulk(head), bulk("b"), Reply::Bulk(member.encode_to_vec().into())];
-            inbox_entry(&Reply::Array(vec![bulk("4-12"), Reply::Array(fields.into())])).unwrap().content
+            let fields = [bulk(head), Reply::Bulk(member.encode_to_vec().into())];
+            let entry = Reply::Array(vec![bulk("4-12"), Reply::Array(fields.into())]);
+            inbox_entries(&entry).unwrap().remove(0).content
         };
         let InboxContent::Presence(event) = entry("l a.b").unwrap() else { panic!() };
         assert_eq!((event.action, event.channel.as_str()), (PresenceAction::Leave, "a.b"));

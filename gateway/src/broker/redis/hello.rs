@@ -77,6 +77,8 @@ pub struct Hello {
     pub run_id: String,
     /// Whether it is a node of a Redis Cluster (`redis_mode`), as far as it tells.
     pub clustered: bool,
+    /// Whether it calls itself standalone; anything else may be a node of a Cluster.
+    pub standalone: bool,
     /// The server's clock in milliseconds since 1970 when it was asked; 0 if not told.
     pub server_time_ms: u64,
 }
@@ -90,12 +92,15 @@ impl Hello {
                 .map(str::to_owned)
                 .ok_or_else(|| format!("INFO replication has no {name}"))
         };
+        // Valkey calls it `server_mode`.
+        let mode = field(server, "redis_mode").or_else(|| field(server, "server_mode"));
         Ok(Self {
             replid: need("master_replid")?,
             role: need("role")?,
             version: ServerVersion::from_info(server),
             run_id: field(server, "run_id").unwrap_or_default().to_owned(),
-            clustered: field(server, "redis_mode") == Some("cluster"),
+            clustered: mode == Some("cluster"),
+            standalone: mode == Some("standalone"),
             server_time_ms,
         })
     }
@@ -145,6 +150,13 @@ mod tests {
         let server = "run_id:r1\r\nredis_version:7.0.1\r\nredis_mode:cluster\r\n";
         let hello = Hello::from_info(replication, server, 5).unwrap();
         assert!(hello.clustered);
+        let hello = Hello::from_info(replication, "run_id:r1\r\nredis_version:7.0.1\r\n", 5).unwrap();
+        assert!(!hello.standalone && !hello.clustered, "may be one");
+        for mode in ["redis_mode", "server_mode"] {
+            let standalone = format!("{mode}:standalone\r\nrun_id:r1\r\n");
+            let hello = Hello::from_info(replication, &standalone, 5).unwrap();
+            assert!(hello.standalone && !hello.clustered);
+        }
         assert_eq!(
             (hello.role.as_str(), hello.replid.as_str(), hello.run_id.as_str()),
             ("master", "abc", "r1")

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     command::{Command, CommandName},
     connection::Connection,
-    entry::{InboxEntry, inbox_entry},
+    entry::{InboxEntry, inbox_entries},
     error::CallError,
     keys::Keys,
     link::Link,
@@ -308,14 +308,15 @@ impl Reader {
         let Some(inbox) = self.inboxes.iter_mut().find(|inbox| inbox.key == key) else { return Ok(()) };
         let (mut taken, mut cursor): (Vec<InboxEntry>, u64) = (Vec::new(), inbox.cursor);
         for entry in entries.as_array().map_err(BrokerError::from)? {
-            let entry = inbox_entry(entry)?;
-            if entry.sequence != cursor + 1 {
-                // Told at its place: what comes after it is to be doubted, what came before is not.
-                inbox.take(std::mem::take(&mut taken), cursor).await?;
-                inbox.tell(FromReader::Missed("entries are missing from the inbox")).await?;
+            for entry in inbox_entries(entry)? {
+                if entry.sequence != cursor + 1 {
+                    // Told at its place: what comes after it is to be doubted, what came before is not.
+                    inbox.take(std::mem::take(&mut taken), cursor).await?;
+                    inbox.tell(FromReader::Missed("entries are missing from the inbox")).await?;
+                }
+                cursor = entry.sequence;
+                taken.push(entry);
             }
-            cursor = entry.sequence;
-            taken.push(entry);
         }
         inbox.take(taken, cursor).await
     }

@@ -20,17 +20,17 @@ macro_rules! scripts {
 
 scripts! {
     /// Many publishes of one partition.
-    PUBLISH = "publish" ["meta", "publish"];
+    PUBLISH = "publish" ["interest", "meta", "publish"];
     /// Interest in a channel, with what was missed.
     SUBSCRIBE = "subscribe" ["meta", "lease", "history", "subscribe"];
     /// Interest in a pattern, with the channels it matches.
-    SUBSCRIBE_PATTERN = "subscribe_pattern" ["meta", "lease", "subscribe_pattern"];
+    SUBSCRIBE_PATTERN = "subscribe_pattern" ["interest", "meta", "lease", "subscribe_pattern"];
     /// Withdraws interest.
-    UNSUBSCRIBE = "unsubscribe" ["unsubscribe"];
+    UNSUBSCRIBE = "unsubscribe" ["interest", "unsubscribe"];
     /// Ranges of histories.
     READ = "read" ["meta", "history", "read"];
     /// Which histories end elsewhere than the node thinks.
-    CHECK = "check" ["meta", "lease", "check"];
+    CHECK = "check" ["interest", "meta", "lease", "check"];
     /// Inbox and consumer group of a node.
     REGISTER_NODE = "register_node" ["register_node"];
     /// Keeps and trims an inbox.
@@ -38,7 +38,7 @@ scripts! {
     /// Removes a history.
     REMOVE_HISTORY = "remove_history" ["remove_history"];
     /// Withdraws all that a node holds.
-    LEAVE = "leave" ["presence", "reap", "leave"];
+    LEAVE = "leave" ["interest", "presence", "reap", "leave"];
     /// Joins and leaves.
     CHANGE_MEMBERS = "change_members" ["presence", "lease", "change_members"];
     /// A page of a channel's members.
@@ -48,7 +48,7 @@ scripts! {
     /// A page of what a node holds.
     HELD = "held" ["clock", "held"];
     /// Renews the lease and reaps.
-    HEARTBEAT = "heartbeat" ["presence", "reap", "sweep", "heartbeat"];
+    HEARTBEAT = "heartbeat" ["interest", "presence", "reap", "sweep", "heartbeat"];
     /// Keeps a session's record.
     SAVE_SESSION = "save_session" ["save_session"];
     /// Layout of the deployment and node incarnation.

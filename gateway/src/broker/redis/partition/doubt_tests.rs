@@ -13,6 +13,7 @@ use super::{
     super::{
         keys::Keys,
         link::Link,
+        locate::Fixed,
         options::RedisOptions,
         range::{Part, Range},
         replay_cache::ReplayCache,
@@ -30,11 +31,12 @@ fn actor() -> Actor {
     let keys = Keys::new("t", 1).unwrap();
     Actor::new(Environment {
         partition: 0,
-        link: Arc::new(Link::start("nowhere", Arc::new(options), vec![])),
+        link: Arc::new(Link::start("nowhere", Arc::new(Fixed(options.server())), Arc::new(options), vec![])),
         keys: Arc::new(keys),
         policies: Policies::default(),
         sinks: Sinks::default(),
         node: watch::channel(Some(1)).1,
+        lease: Duration::from_secs(10),
         deadline: Duration::from_secs(1),
         inbox_max: 1,
         catalogue_max: 1,

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use super::{
     super::{
         combiner::{Sent, wrong_server},
@@ -30,6 +32,7 @@ impl Actor {
         let mut args = caller.head();
         args.push(self.environment.inbox_max.to_string().into());
         args.push(self.environment.catalogue_max.to_string().into());
+        args.push(Bytes::from_static(if caller.connection.hello().standalone { b"0" } else { b"1" }));
         let sent = self.combiner.next_batch(&self.beliefs, &mut args);
         let (call, connection) = (caller.call(&scripts::PUBLISH, args), caller.connection);
         self.later(async move {

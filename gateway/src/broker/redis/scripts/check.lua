@@ -5,14 +5,15 @@
 -- then 2 for each channel: channel, ID of its last entry as the node knows it
 -- Result: { top, number of each channel whose history ends elsewhere, from 1; negative if there is none... }
 for at = 5, 4 + tonumber(ARGV[4]) do
-  redis.call('EXISTS', base .. ARGV[at], base .. 'n:' .. ARGV[3])
+  redis.call('EXISTS', base .. ARGV[at], base .. 'n:' .. ARGV[3], base .. 'prefixes')
 end
 open_meta()
 local node, interests = ARGV[3], tonumber(ARGV[4])
-local held = interests > 0 and hold(node)
+if interests > 0 then
+  hold(node)
+end
 for at = 5, 4 + interests do
-  redis.call('SADD', base .. ARGV[at], node)
-  redis.call('SADD', held, ARGV[at])
+  register(base, node, ARGV[at])
 end
 local result, number = { top }, 0
 for at = 5 + interests, #ARGV, 2 do

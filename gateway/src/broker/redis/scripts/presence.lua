@@ -40,7 +40,7 @@ end
 local function announce(channel, action, member)
   for _, watcher in ipairs(watchers[channel]) do
     local id = redis.pcall('XADD', base .. 'in:' .. watcher, 'NOMKSTREAM', 'MAXLEN', '~', inbox_max,
-      watcher .. '-*', 'p', action .. ' ' .. channel, 'b', member)
+      watcher .. '-*', action .. ' ' .. channel, member)
     if type(id) == 'table' and string.sub(id.err or '', 1, 3) == 'OOM' then
       error(id)
     end

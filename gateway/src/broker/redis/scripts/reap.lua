@@ -1,4 +1,4 @@
--- Shared cleaning up after a node; follows presence.lua.
+-- Shared cleaning up after a node; follows interest.lua and presence.lua.
 
 -- Takes away at most `most` things that node `of` holds: its interests, and with a leave those of its members that no
 -- other node has taken over. With the last one go its lease and its inbox. Answers what is left, and members removed.
@@ -10,7 +10,7 @@ local function clean(of, most)
     if channel then
       touch(channel)
     elseif item ~= 'lease' then
-      redis.call('EXISTS', base .. item)
+      redis.call('EXISTS', base .. item, base .. 'prefixes')
     end
   end
   -- Without the mark the node, should it still live, knows that something was taken away.
@@ -19,7 +19,7 @@ local function clean(of, most)
     local session, channel = string.match(item, '^m(%S+) (.*)$')
     if not session then
       if item ~= 'lease' then
-        redis.call('SREM', base .. item, of)
+        withdraw(base, of, item)
       end
     elseif remove_member(of, channel, session) then
       removed = removed + 1

@@ -4,12 +4,12 @@
 -- ARGV[3] node, ARGV[4] pattern, ARGV[5] its literal prefix
 -- ARGV[6] greatest number of channels in the answer, ARGV[7] greatest number of names to look at
 -- Result: { now, top, '1' if there are more, then name, first ID and last ID of each channel }
-redis.call('EXISTS', KEYS[1], base .. 'w:' .. ARGV[5], base .. 'n:' .. ARGV[3])
+redis.call('EXISTS', KEYS[1], base .. 'w:' .. ARGV[5], base .. 'n:' .. ARGV[3], base .. 'prefixes')
 open_meta()
 local node, pattern, prefix = ARGV[3], ARGV[4], ARGV[5]
 local most, look = tonumber(ARGV[6]), tonumber(ARGV[7])
-redis.call('SADD', base .. 'w:' .. prefix, node)
-redis.call('SADD', hold(node), 'w:' .. prefix)
+hold(node)
+register(base, node, 'w:' .. prefix)
 
 -- The pattern as a Lua pattern; a last `**` is tried apart, as zero or as more segments.
 local rest = string.sub(pattern, -2) == '**'

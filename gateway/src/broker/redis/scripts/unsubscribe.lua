@@ -4,10 +4,10 @@
 -- Result: number of interests
 local base, node = ARGV[1], ARGV[2]
 for at = 3, #ARGV do
-  redis.call('EXISTS', base .. ARGV[at], base .. 'n:' .. node)
+  redis.call('EXISTS', base .. ARGV[at], base .. 'n:' .. node, base .. 'prefixes')
 end
 for at = 3, #ARGV do
-  redis.call('SREM', base .. ARGV[at], node)
+  withdraw(base, node, ARGV[at])
   redis.call('SREM', base .. 'n:' .. node, ARGV[at])
 end
 return #ARGV - 2
