@@ -23,6 +23,9 @@ use super::{
     script::Script,
 };
 
+/// How long a server may keep silent while a connection is opened before it is asked again where the master is.
+const SILENCE: Duration = Duration::from_millis(500);
+
 /// What the link is doing. The texts are for operators and hold no credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkStatus {
@@ -211,11 +214,32 @@ impl Supervisor {
 
     async fn open(&self, generation: u64) -> Result<Connection, ConnectError> {
         let address = self.locate.locate().await?;
-        let opened = self.open_at(&address, generation).await;
+        let opened = tokio::select! {
+            opened = self.open_at(&address, generation) => opened,
+            // A server that is stopped takes connections and answers none. What was opened so far is closed.
+            () = self.elsewhere(&address) => Err(ConnectError::Unreachable {
+                address: address.to_string(),
+                reason: "the master is elsewhere now".to_owned(),
+            }),
+        };
         if opened.is_err() {
             self.locate.suspect(&address);
         }
         opened
+    }
+
+    /// Resolves when the master turns out to be elsewhere, while nothing is heard from `address`.
+    async fn elsewhere(&self, address: &Address) {
+        let doubting = async {
+            loop {
+                sleep(SILENCE).await;
+                self.locate.suspect(address);
+            }
+        };
+        tokio::select! {
+            () = self.locate.moved_from(address) => {}
+            () = doubting => {}
+        }
     }
 
     async fn open_at(&self, address: &Address, generation: u64) -> Result<Connection, ConnectError> {

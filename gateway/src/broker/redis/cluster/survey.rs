@@ -49,7 +49,10 @@ pub async fn ask_any(options: &RedisOptions, nodes: Vec<Address>) -> Result<Slot
                 Ok(View { slots, works: false }) => doubtful = Some(slots),
                 Err(error) => failure = error,
             },
-            () = sleep(STAGGER) => {}
+            // Who is left keeps silent: what it would say is not worth the wait, others look for a new master.
+            () = sleep(STAGGER) => if let Some(slots) = doubtful.take_if(|_| rest.as_slice().is_empty()) {
+                return Ok(slots);
+            },
         }
     }
 }

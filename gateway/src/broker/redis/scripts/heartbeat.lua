@@ -13,6 +13,13 @@ local function stamp(time)
   return string.format('%.0f', time)
 end
 
+-- While a slot migrates a node whose `n:` has gone ahead cannot renew. Then nobody may: who did would keep the reaper at
+-- work, and take that node for dead as soon as the slot has arrived.
+local touched = { KEYS[1], leases, base .. 'n:' .. node }
+for _, other in ipairs(redis.call('ZRANGE', leases, 0, 1000)) do
+  touched[#touched + 1] = base .. 'n:' .. other
+end
+redis.call('EXISTS', unpack(touched))
 local fresh = redis.call('SADD', base .. 'n:' .. node, 'lease')
 redis.call('ZADD', leases, stamp(now + lease), node)
 local reaped = tonumber(redis.call('HGET', KEYS[1], 'reaped') or '')

@@ -1,0 +1,159 @@
+//! Presence on a Redis Cluster: leases are kept in each partition, and a slot that moves ends none.
+
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use streamgate::{
+    broker::{
+        Broker, Delivery, Member, Owner, PresenceAction,
+        conformance::Recorder,
+        redis::{Address, CallError, Connection, RedisBroker, RedisOptions, Reply, keys::slot_of, scripts},
+    },
+    channel::{Channel, Target},
+    policy::Policies,
+};
+use streamgate_e2e::{
+    DEADLINE,
+    clustered::{channels, slot},
+    redis_cluster::{RedisCluster, blocking},
+};
+
+const LEASE: Duration = Duration::from_secs(3);
+
+async fn node(redis: &RedisCluster) -> RedisBroker {
+    let seeds = redis.servers().iter().map(|server| Address::new("127.0.0.1", server.addr().port()));
+    let options = RedisOptions { cluster: seeds.collect(), lease: LEASE, ..RedisOptions::default() };
+    let node = RedisBroker::start(options, Policies::default()).unwrap();
+    node.booted().await.unwrap();
+    node
+}
+
+fn member(session: usize) -> Member {
+    Member { session_id: session.to_string(), user_id: "u".to_owned(), ..Member::default() }
+}
+
+async fn join(node: &RedisBroker, channel: impl Fn(usize) -> String, members: std::ops::Range<usize>) {
+    let joins = members.map(|n| node.join(Channel::parse(&channel(n)).unwrap(), member(n), Owner(1)));
+    join_all(joins).await.into_iter().for_each(Result::unwrap);
+}
+
+async fn watch(node: &RedisBroker, target: &str) -> Arc<Recorder> {
+    let recorder = Arc::new(Recorder::default());
+    let sink = node.attach(recorder.clone());
+    node.watch(sink, Target::parse(target).unwrap()).await.unwrap();
+    recorder
+}
+
+/// Takes so many events of this kind, each of another session.
+async fn takes(watcher: &Recorder, action: PresenceAction, count: usize) {
+    let mut sessions = HashSet::new();
+    for _ in 0..count {
+        let Some(Delivery::Presence(event)) = watcher.next(DEADLINE).await else {
+            panic!("{} of {count}", sessions.len())
+        };
+        assert!(event.action == action && sessions.insert(event.member.session_id.clone()), "{event:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_hundred_members_of_a_killed_node_leave_exactly_once() {
+    let redis = blocking(|| RedisCluster::start(3)).await;
+    let (dying, second, third, fourth) = tokio::join!(node(&redis), node(&redis), node(&redis), node(&redis));
+    let watchers = [watch(&second, "room.**").await, watch(&third, "room.**").await];
+    join(&dying, |n| format!("room.{}", n % 40), 0..500).await;
+    for watcher in &watchers {
+        takes(watcher, PresenceAction::Join, 500).await;
+    }
+    // Without a word, as a crash does.
+    drop(dying);
+    let died = Instant::now();
+    for watcher in &watchers {
+        takes(watcher, PresenceAction::Leave, 500).await;
+    }
+    let took = died.elapsed();
+    println!("500 leaves in 16 partitions {took:?} after the node died, with a lease of {LEASE:?}");
+    assert!(took <= 2 * LEASE, "{took:?}");
+    for watcher in &watchers {
+        assert!(watcher.next(LEASE).await.is_none(), "none is told twice");
+    }
+    drop(fourth);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_leaves_while_a_slot_takes_longer_than_a_lease_to_move() {
+    let redis = blocking(|| RedisCluster::start(3)).await;
+    let (other, holders) = (node(&redis).await, [node(&redis).await, node(&redis).await, node(&redis).await]);
+    let name = channels(1, |slot| slot < 5_461).remove(0);
+    let slot = slot(&name);
+    let watcher = watch(&other, &name).await;
+    let mut held = Vec::new();
+    for (at, holder) in holders.iter().enumerate() {
+        join(holder, |_| name.clone(), at * 10..at * 10 + 10).await;
+        let keys = holder.keys();
+        let key = keys.key(keys.partition_of(&name), &format!("n:{}", holder.incarnation().unwrap()));
+        held.push(String::from_utf8(key.to_vec()).unwrap());
+    }
+    takes(&watcher, PresenceAction::Join, 30).await;
+
+    // What three nodes hold goes ahead of everything else: they cannot renew their leases there, the other one could.
+    let redis = blocking(move || {
+        redis.begin_move(slot..=slot, 0, 1);
+        let port = redis.server(1).addr().port().to_string();
+        for key in &held {
+            let migrate = ["MIGRATE", "127.0.0.1", &port, key, "0", "10000"];
+            assert_eq!(redis.server(0).cli(&migrate), "OK");
+        }
+        redis
+    })
+    .await;
+    tokio::time::sleep(3 * LEASE).await;
+    let redis = blocking(move || {
+        redis.move_keys(slot..=slot, 0, 1);
+        redis.end_move(slot..=slot, 0, 1);
+        redis.agreed();
+        redis
+    })
+    .await;
+    if let Some(told) = watcher.next(2 * LEASE).await {
+        panic!("{told:?}");
+    }
+    let page = other.presence(Channel::parse(&name).unwrap(), 100).await.unwrap();
+    assert_eq!((page.count, page.members.len()), (30, 30));
+    drop(redis);
+}
+
+/// A heartbeat of `node` in the partition whose keys start with `t:{x}:`, with a lease of 10 s.
+async fn beat(connection: &Connection, node: &'static str) -> Result<Reply, CallError> {
+    let args = ["t:{x}:", node, "1000", "10000", "0", "3000", "10", "0"].map(Bytes::from).to_vec();
+    connection.call_script(&scripts::HEARTBEAT, vec!["t:{x}:meta".into()], args, DEADLINE).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_at_work_reaping_while_one_node_cannot_renew_its_lease() {
+    let redis = blocking(|| RedisCluster::start(3)).await;
+    let slot = slot_of(b"t:{x}:meta");
+    let (from, to) = (redis.owner(slot), (redis.owner(slot) + 1) % 3);
+    let at = Address::new("127.0.0.1", redis.server(from).addr().port());
+    let connection = Connection::open(&RedisOptions::default(), &at, 1).await.unwrap();
+    for node in ["1", "2"] {
+        beat(&connection, node).await.unwrap();
+    }
+    redis.begin_move(slot..=slot, from, to);
+    let port = redis.server(to).addr().port().to_string();
+    let migrate = ["MIGRATE", "127.0.0.1", &port, "t:{x}:n:1", "0", "10000"];
+    assert_eq!(redis.server(from).cli(&migrate), "OK");
+
+    let reaped = || redis.server(from).cli(&["HGET", "t:{x}:meta", "reaped"]);
+    let before = reaped();
+    for node in ["1", "2"] {
+        let error = beat(&connection, node).await.unwrap_err();
+        assert!(matches!(&error, CallError::Server(error) if error.nothing_executed()), "{error:?}");
+    }
+    assert_eq!(reaped(), before, "the second node did not go on alone");
+    assert!(!connection.is_closed());
+}
