@@ -12,7 +12,7 @@ use crate::presence::{expect, named, session, watcher, watching};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watcher_that_does_not_read_is_closed_with_3512_and_others_miss_nothing() {
     const CHANNELS: usize = 500;
-    let node = TestNode::start("limits: {write_queue_bytes: 512KiB}").await;
+    let node = TestNode::start("limits: {write_queue_bytes: 512KiB, new_channels_per_minute: 1000000}").await;
     let options = WsOptions::json().receive_buffer(4 * 1024);
     let mut stalled = RawClient::open_ws(node.addrs(), options).await;
     stalled.say_connect(extended([watching("flood.*")])).await;

@@ -32,15 +32,19 @@ fn run(sources: &Sources) -> Result<(), Box<dyn std::error::Error>> {
     }
     // Connections live on the shards' own threads; here are gRPC's sockets, the admin listener and the broker.
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         let (mut terminate, mut interrupt) =
             (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let mut hangup = signal(SignalKind::hangup())?;
         let mut node = Node::builder(loaded.config).start().await?;
         greet(&node);
         let mut status = node.broker_status();
+        let failed = node.failed();
+        tokio::pin!(failed);
         let end = loop {
             tokio::select! {
+                // Its clients are gone; the others are sent away, and whoever runs this starts it anew.
+                () = &mut failed => break Err("a shard ended by a panic".into()),
                 () = either(&mut terminate, &mut interrupt) => break Ok(()),
                 _ = hangup.recv() => reload(&mut node, sources, &log),
                 changed = status.changed() => {
@@ -63,7 +67,10 @@ fn run(sources: &Sources) -> Result<(), Box<dyn std::error::Error>> {
             }
         }
         end
-    })
+    });
+    // Names may still be looked up on threads that nobody can stop: they must not hold up the end.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// Waits for one of two signals. Cancel: safe.

@@ -96,6 +96,7 @@ impl NodeBuilder {
             settings: settings.clone(),
             handlers: self.handlers,
             rpc_timeout: config.rpc_timeout,
+            failed: CancellationToken::new(),
             serve: http::serve(http::HttpConfig { path: config.websocket.path.clone(), origins }),
         };
         let mut node = Node {
@@ -104,6 +105,7 @@ impl NodeBuilder {
             admin: admin_listener.local_addr()?,
             shards: Vec::new(),
             draining: Arc::new(watch::Sender::new(false)),
+            failed: shard_config.failed.clone(),
             accepting: CancellationToken::new(),
             running: CancellationToken::new(),
             listeners: Vec::new(),

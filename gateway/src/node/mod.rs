@@ -44,6 +44,8 @@ pub struct Node {
     websocket: SocketAddr,
     grpc: SocketAddr,
     admin: SocketAddr,
+    /// Cancelled if a shard failed.
+    failed: CancellationToken,
     draining: Arc<watch::Sender<bool>>,
     /// Ends the client listeners.
     accepting: CancellationToken,
@@ -87,6 +89,11 @@ impl Node {
     #[must_use]
     pub fn broker_status(&self) -> watch::Receiver<BrokerStatus> {
         self.broker.status()
+    }
+
+    /// Resolves when a part of the node has failed for good: what is left should be drained and ended.
+    pub fn failed(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.failed.clone().cancelled_owned()
     }
 
     /// Takes over what may change while running: policies and limits. The log level is the caller's.

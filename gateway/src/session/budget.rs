@@ -42,8 +42,9 @@ struct Seen {
 }
 
 impl ChannelBudget {
-    /// Notes the use of `channel`; `false` if it is new and the minute's `limit` is used up.
-    pub fn take(&mut self, now_ms: u64, channel: &str, limit: u32) -> bool {
+    /// Notes the use of `channel`; `false` if it counts and the minute's `limit` is used up. It counts if it is new, or
+    /// if `again`: what others are told of counts each time.
+    pub fn take(&mut self, now_ms: u64, channel: &str, again: bool, limit: u32) -> bool {
         let seen = self.0.get_or_insert_default();
         let window = now_ms / 60_000;
         if window != seen.window {
@@ -53,16 +54,14 @@ impl ChannelBudget {
             seen.fresh = 0;
         }
         let hash = seen.hasher.hash_one(channel);
-        if seen.current.contains(&hash) {
-            return true;
-        }
-        if !seen.before.contains(&hash) {
+        if again || !(seen.current.contains(&hash) || seen.before.contains(&hash)) {
             if seen.fresh >= limit {
                 return false;
             }
             seen.fresh += 1;
         }
-        seen.current.insert(hash)
+        seen.current.insert(hash);
+        true
     }
 }
 
@@ -83,9 +82,24 @@ mod tests {
     #[test]
     fn known_channels_are_free_and_new_ones_count() {
         let mut budget = ChannelBudget::default();
-        assert!(budget.take(0, "a", 2) && budget.take(0, "b", 2) && budget.take(0, "a", 2));
-        assert!(!budget.take(0, "c", 2));
-        assert!(budget.take(60_000, "a", 1) && budget.take(60_000, "b", 1) && budget.take(60_000, "c", 1));
-        assert!(!budget.take(60_000, "d", 1));
+        assert!(
+            budget.take(0, "a", false, 2) && budget.take(0, "b", false, 2) && budget.take(0, "a", false, 2)
+        );
+        assert!(!budget.take(0, "c", false, 2));
+        assert!(
+            budget.take(60_000, "a", false, 1)
+                && budget.take(60_000, "b", false, 1)
+                && budget.take(60_000, "c", false, 1)
+        );
+        assert!(!budget.take(60_000, "d", false, 1));
+    }
+
+    #[test]
+    fn what_counts_each_time_uses_the_limit_up() {
+        let mut budget = ChannelBudget::default();
+        assert!(
+            budget.take(0, "a", true, 2) && budget.take(0, "a", true, 2) && !budget.take(0, "a", true, 2)
+        );
+        assert!(budget.take(0, "a", false, 2) && budget.take(60_000, "a", true, 2));
     }
 }

@@ -34,6 +34,7 @@ impl Connecting {
 
 impl Session {
     pub(super) fn connect(&mut self, now: Now, reply: ReplyTo, connect: Connect, fx: &mut Effects) {
+        self.connects = self.connects.saturating_add(1);
         self.extended = connect.caps.iter().any(|cap| cap == EXTENDED);
         self.client_id = connect.client_id;
         self.connected_unix_ms = now.unix_ms;

@@ -105,6 +105,8 @@ pub struct Session {
     subscriptions: HashMap<Target, Held>,
     next_slot: u32,
     errors_in_a_row: u32,
+    /// Connects so far, refused ones included.
+    connects: u32,
     started_ms: u64,
     /// When connect came, for others to see.
     connected_unix_ms: u64,
@@ -127,6 +129,8 @@ struct Held {
     ephemeral: bool,
     /// Is told of joins and leaves.
     watch: bool,
+    /// Makes the session a member.
+    member: bool,
     /// The broker has answered.
     open: bool,
 }
@@ -146,6 +150,7 @@ impl Session {
             subscriptions: HashMap::new(),
             next_slot: 0,
             errors_in_a_row: 0,
+            connects: 0,
             started_ms: now.mono_ms,
             connected_unix_ms: now.unix_ms,
             heard_ms: now.mono_ms,
@@ -169,6 +174,12 @@ impl Session {
     #[must_use]
     pub fn is_extended(&self) -> bool {
         self.extended
+    }
+
+    /// Whether the client has not yet said who it is.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        matches!(self.phase, Phase::New)
     }
 
     /// Whether connect succeeded and nothing closed the session.

@@ -181,3 +181,20 @@ fn a_long_name_of_a_client_is_cut_at_a_character() {
     assert_eq!(member.client_id, "ä".repeat(127));
     assert_eq!((member.connected_at, member.session_id.as_str()), (client.now.unix_ms, client.session.id()));
 }
+
+#[test]
+fn a_client_that_joins_and_leaves_all_the_time_is_limited() {
+    let limits = Limits { new_channels_per_minute: 3, ..Limits::default() };
+    let mut client = Client::new(limits);
+    client.say("1", In::Connect(connect(true, &[])));
+    let first = batch(ask(&mut client, &[subscription("a")]));
+    done(&mut client, first);
+    for wanted in [hidden("a"), subscription("a")] {
+        assert_eq!(batch(ask(&mut client, &[wanted])).changes.len(), 1);
+    }
+    assert_eq!(error_code(&ask(&mut client, &[hidden("a")])), "RATE_LIMITED");
+    // What changes nothing goes on.
+    assert!(
+        ask(&mut client, &[subscription("a")]).iter().all(|effect| !matches!(effect, Effect::Subscribe(_)))
+    );
+}

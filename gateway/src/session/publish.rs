@@ -81,7 +81,7 @@ impl Session {
             let text = format!("more than {} publishes a second", limits.publishes_per_second);
             return Err(ClientError::new(ErrorCode::RateLimited, text));
         }
-        if !self.channels.take(now.mono_ms, channel.as_str(), limits.new_channels_per_minute) {
+        if !self.channels.take(now.mono_ms, channel.as_str(), false, limits.new_channels_per_minute) {
             let text = format!("more than {} new channels in a minute", limits.new_channels_per_minute);
             return Err(ClientError::new(ErrorCode::RateLimited, text));
         }

@@ -12,6 +12,7 @@ use crate::{
     broker::{BrokerError, From, PatternCursors, Start, Subscribed},
     channel::{Channel, Target},
     error::{ClientError, CloseCode, ErrorCode},
+    policy::Limits,
     position::Position,
 };
 
@@ -57,8 +58,8 @@ impl Session {
         let limits = self.settings.limits.load_full();
         let mut plan = Plan::default();
         let mut seen = HashSet::new();
-        // What a connect brings back is bounded by the number of subscriptions alone.
-        let charged = !matches!(self.phase, Phase::Connecting(_));
+        // What the first connect brings back is bounded by the number of subscriptions alone.
+        let charged = !matches!(self.phase, Phase::Connecting(_)) || self.connects > 1;
         for subscription in wanted {
             let (target, wish) = match self.wish(&subscription) {
                 Ok(wish) => wish,
@@ -73,16 +74,24 @@ impl Session {
             if let Some(held) = self.subscriptions.get(&target).filter(|held| held.open)
                 && wish == Wish::Live
             {
-                if (held.ephemeral, held.watch) == (ephemeral, watch) {
+                if (held.ephemeral, held.watch, held.member) == (ephemeral, watch, member) {
                     plan.known.push(target);
-                } else {
-                    plan.changes.push(Change { slot: held.slot, target, ephemeral, member, watch });
+                    continue;
                 }
+                let slot = held.slot;
+                // Others are told of it: a client that changes its mind all the time must not keep them busy.
+                if held.member != member
+                    && !self.channels.take(now.mono_ms, target.as_str(), true, limits.new_channels_per_minute)
+                {
+                    return Some(Err(too_many_channels(&limits)));
+                }
+                plan.changes.push(Change { slot, target, ephemeral, member, watch });
                 continue;
             }
-            if charged && !self.channels.take(now.mono_ms, target.as_str(), limits.new_channels_per_minute) {
-                let text = format!("more than {} new channels in a minute", limits.new_channels_per_minute);
-                return Some(Err(ClientError::new(ErrorCode::RateLimited, text)));
+            if charged
+                && !self.channels.take(now.mono_ms, target.as_str(), member, limits.new_channels_per_minute)
+            {
+                return Some(Err(too_many_channels(&limits)));
             }
             let (former, replaces) = (None, false);
             plan.items.push(Item { slot: 0, target, wish, ephemeral, member, watch, former, replaces });
@@ -102,16 +111,22 @@ impl Session {
         for item in &mut plan.items {
             item.slot = self.next_slot;
             self.next_slot += 1;
-            let held = Held { slot: item.slot, ephemeral: item.ephemeral, watch: item.watch, open: false };
+            let held = Held {
+                slot: item.slot,
+                ephemeral: item.ephemeral,
+                watch: item.watch,
+                member: item.member,
+                open: false,
+            };
             // Asked for again with a cursor: the old subscription ends, the new one replays.
             if let Some(former) = self.subscriptions.insert(item.target.clone(), held) {
-                (item.former, item.replaces) = (Some(former.slot), former.open);
+                (item.former, item.replaces) = (Some(former.slot), true);
             }
         }
         // At once, for the next request to compare with: if the batch fails, the connection ends.
         for change in &plan.changes {
             if let Some(held) = self.subscriptions.get_mut(&change.target) {
-                (held.ephemeral, held.watch) = (change.ephemeral, change.watch);
+                (held.ephemeral, held.watch, held.member) = (change.ephemeral, change.watch, change.member);
             }
         }
     }
@@ -278,6 +293,12 @@ impl Session {
         }
         acked
     }
+}
+
+fn too_many_channels(limits: &Limits) -> ClientError {
+    let text =
+        format!("more than {} new channels, joins or leaves in a minute", limits.new_channels_per_minute);
+    ClientError::new(ErrorCode::RateLimited, text)
 }
 
 /// The wire form of a position.

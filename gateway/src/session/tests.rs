@@ -358,3 +358,17 @@ fn only_so_many_pages_of_history_are_read_for_one_client_at_a_time() {
     client.session.history_done(client.now, ReplyTo::default(), Ok(Default::default()), &mut fx);
     assert!(matches!(client.say("4", request())[..], [Effect::History { .. }]));
 }
+
+#[test]
+fn a_subscription_that_was_acked_late_and_could_not_be_renewed_ends_the_connection() {
+    let mut client = Client::connected(true);
+    let first = batch(client.say("2", subscribe(&["a"])));
+    let second = batch(client.say("3", subscribe(&["a"])));
+    let mut fx = Effects::new();
+    client.session.subscribe_done(client.now, first, &[Subscribed::default()], &mut fx);
+    assert_eq!(sent(&fx).len(), 1, "the first one is acknowledged");
+    fx.clear();
+    let error = BrokerError::NotAvailable { reason: "away".into(), sent: false };
+    client.session.subscribe_failed(client.now, second, &error, &mut fx);
+    assert_eq!(closed(&fx), Some(CloseCode::NotAvailable));
+}

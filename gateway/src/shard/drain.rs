@@ -21,8 +21,9 @@ use crate::{
 
 /// Greatest `after_ms`. The slots spread the clients; this only spreads those that share a tick of the shard.
 const RETURN_SPREAD_MS: u32 = 200;
-/// How long an extended client is served after its `reconnect`: it goes by itself before that.
-const SETTLE_MS: u64 = 300;
+/// How long an extended client is served after its `reconnect`: it goes by itself before that, as long as the round trip
+/// takes less than what this is longer than the spread.
+const SETTLE_MS: u64 = 1_000;
 /// How long requests without an answer may keep a connection after its slot.
 const ANSWER_MS: u64 = 2_000;
 
@@ -121,7 +122,7 @@ impl Shard {
         let mut early = Vec::new();
         for (key, connection) in &state.connections {
             let id = ConnId { key: key as u32, serial: connection.serial };
-            if connection.session.is_open() { waiting.push(id) } else { early.push(id) }
+            if connection.session.is_new() || connection.closing { early.push(id) } else { waiting.push(id) }
         }
         waiting.shuffle(&mut rand::rng());
         let over_ms = u64::try_from(over.as_millis()).unwrap_or(u64::MAX);

@@ -15,6 +15,10 @@ impl Shard {
     /// Carries out `fx` in order.
     pub(super) fn carry_out(&self, state: &mut State, key: u32, fx: Effects) {
         for effect in fx {
+            // One of them may have filled the write queue: what follows is for nobody.
+            if state.connections[key as usize].closing {
+                break;
+            }
             self.carry_out_one(state, key, effect);
         }
     }

@@ -13,6 +13,7 @@ use std::{
 
 use slab::Slab;
 use tokio::{sync::watch, task::LocalSet, time::MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     DrainProgress, Inner, Mail, Mailbox, Shard, State,
@@ -48,6 +49,8 @@ pub struct ShardConfig {
     pub rpc_timeout: Duration,
     /// Serves accepted sockets.
     pub serve: Serve,
+    /// Cancelled if a shard ends by a panic: its clients are gone, and new ones would be.
+    pub failed: CancellationToken,
 }
 
 /// A running shard.
@@ -64,7 +67,9 @@ pub fn spawn(number: usize, config: ShardConfig) -> io::Result<ShardHandle> {
     let (mailbox, inbox) = mailbox();
     let sink = config.broker.attach(Arc::new(mailbox.clone()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let failed = config.failed.clone();
     let body = move || {
+        let _failed = CancelOnPanic(failed);
         let now = Instant::now();
         let state = State {
             connections: Slab::new(),
@@ -96,6 +101,17 @@ pub fn spawn(number: usize, config: ShardConfig) -> io::Result<ShardHandle> {
     };
     let thread = thread::Builder::new().name(format!("shard-{number}")).spawn(body)?;
     Ok(ShardHandle { mailbox, thread: Some(thread) })
+}
+
+/// Tells of the end of its thread by a panic.
+struct CancelOnPanic(CancellationToken);
+
+impl Drop for CancelOnPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.cancel();
+        }
+    }
 }
 
 impl ShardHandle {

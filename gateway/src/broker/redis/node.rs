@@ -422,13 +422,15 @@ impl Broker for RedisBroker {
                     let _ = withdrawn.await;
                 }
             }
-            for caller in callers.into_iter().flatten().filter(|_| known) {
+            // Side by side: a partition that does not answer must not keep the others' members.
+            let leaving = callers.into_iter().flatten().filter(|_| known).map(|caller| async move {
                 if let Err(error) = leave(&caller, inbox_max).await {
-                    // Inboxes and interest expire by themselves.
-                    tracing::warn!(%error, "this node's interest could not be withdrawn");
-                    break;
+                    // The reaper takes it away when the lease has run out.
+                    let partition = caller.partition;
+                    tracing::warn!(partition, %error, "what this node holds could not be withdrawn");
                 }
-            }
+            });
+            join_all(leaving).await;
             stop.cancel();
             for link in topology.links() {
                 link.stop();

@@ -128,7 +128,15 @@ impl Outlet for GrpcOutlet {
     }
 
     fn pause_reading(&mut self, paused: bool) {
-        self.reading.send_replace(if paused { ReadState::Paused } else { ReadState::Open });
+        let next = if paused { ReadState::Paused } else { ReadState::Open };
+        // Answers may still come for a client that is being closed.
+        self.reading.send_if_modified(|state| {
+            let changes = *state != ReadState::Closing && *state != next;
+            if changes {
+                *state = next;
+            }
+            changes
+        });
     }
 }
 

@@ -78,6 +78,8 @@ pub(super) async fn serve(shard: Shard, stream: TcpStream, mut first: Vec<u8>, c
         paused: Cell::new(false),
     });
     let id = shard.open(Box::new(WsOutlet { socket: socket.clone(), wire }));
+    // Also if this task panics: the session must not outlive its socket.
+    let _gone = GoneOnDrop { shard: &shard, id };
     let mut reader = FrameReader::new(frame_bytes, accepts);
     socket.feed(&shard, id, &mut reader, &mut first);
     drop(first);
@@ -89,7 +91,18 @@ pub(super) async fn serve(shard: Shard, stream: TcpStream, mut first: Vec<u8>, c
             tracing::trace!(%error, "the client did not wait for the close");
         }
     }
-    shard.gone(id);
+}
+
+/// Tells the shard of the end of a connection.
+struct GoneOnDrop<'a> {
+    shard: &'a Shard,
+    id: ConnId,
+}
+
+impl Drop for GoneOnDrop<'_> {
+    fn drop(&mut self) {
+        self.shard.gone(self.id);
+    }
 }
 
 fn clamp(bytes: usize) -> u32 {
