@@ -22,6 +22,18 @@ pub struct InboxEntry {
     pub content: Result<InboxContent, BrokerError>,
 }
 
+impl InboxEntry {
+    /// About how many bytes it took in the reply.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        const OVERHEAD: usize = 128;
+        match &self.content {
+            Ok(InboxContent::Publication(publication)) => OVERHEAD + publication.stored.event.len(),
+            _ => OVERHEAD,
+        }
+    }
+}
+
 /// What an inbox brings.
 #[derive(Debug, Clone)]
 pub enum InboxContent {

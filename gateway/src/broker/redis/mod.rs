@@ -11,6 +11,7 @@
 //! - A node: `supervision` boots it, `reader` reads its inboxes, `partition` holds what it knows of channels, `node`
 //!   is the [`Broker`](crate::broker::Broker).
 
+mod appetite;
 mod beliefs;
 mod boot;
 mod client;

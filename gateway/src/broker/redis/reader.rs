@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    appetite::Appetite,
     command::{Command, CommandName},
     connection::Connection,
     entry::{InboxEntry, inbox_entries},
@@ -32,8 +33,6 @@ use crate::broker::BrokerError;
 
 /// Longest time that a read waits on the server.
 const BLOCK: Duration = Duration::from_secs(1);
-/// Most entries of one inbox in one read.
-const COUNT: u64 = 500;
 /// How often the node renews all its inboxes.
 const RENEW: Duration = Duration::from_secs(10);
 /// Entries after which an inbox is trimmed before its next renewal.
@@ -52,6 +51,7 @@ pub struct Reader {
     commands: Vec<Arc<Link>>,
     /// Replication id of the server at the last registration.
     replid: String,
+    appetite: Appetite,
     generation: u64,
     /// Whether the inboxes exist and are being read.
     ready: watch::Sender<bool>,
@@ -138,6 +138,7 @@ impl Reader {
             times,
             commands: Vec::new(),
             replid: String::new(),
+            appetite: Appetite::default(),
             generation: 0,
             ready,
         }
@@ -217,12 +218,17 @@ impl Reader {
         self.generation += 1;
         self.register(connection).await?;
         self.ready.send_replace(true);
+        self.appetite.reset();
         let mut renewed = Instant::now();
         loop {
             let reply = connection.call(self.read_command(), BLOCK + self.times.deadline).await?;
+            let (mut bytes, mut most) = (0, 0);
             for stream in reply.into_array_or_empty().map_err(BrokerError::from)? {
-                self.dispatch(stream).await?;
+                let (size, entries) = self.dispatch(stream).await?;
+                bytes += size;
+                most = most.max(entries);
             }
+            self.appetite.took(bytes, most);
             let due = renewed.elapsed() >= RENEW;
             if due {
                 renewed = Instant::now();
@@ -290,7 +296,7 @@ impl Reader {
             .arg(self.group())
             .arg("n")
             .arg("COUNT")
-            .number(COUNT)
+            .number(self.appetite.count())
             .arg("BLOCK")
             .number(u64::try_from(BLOCK.as_millis()).unwrap_or(1_000))
             .arg("NOACK")
@@ -301,14 +307,17 @@ impl Reader {
             .blocking()
     }
 
-    /// Hands the entries of one inbox, `[key, [entry...]]`, to its partition.
-    async fn dispatch(&mut self, stream: Reply) -> Result<(), Left> {
+    /// Hands the entries of one inbox, `[key, [entry...]]`, to its partition; answers about how many bytes and how many
+    /// entries that were.
+    async fn dispatch(&mut self, stream: Reply) -> Result<(usize, usize), Left> {
         let [key, entries] = stream.into_exactly::<2>().map_err(BrokerError::from)?;
         let key = key.into_bytes().map_err(BrokerError::from)?;
-        let Some(inbox) = self.inboxes.iter_mut().find(|inbox| inbox.key == key) else { return Ok(()) };
+        let Some(inbox) = self.inboxes.iter_mut().find(|inbox| inbox.key == key) else { return Ok((0, 0)) };
         let (mut taken, mut cursor): (Vec<InboxEntry>, u64) = (Vec::new(), inbox.cursor);
-        for entry in entries.as_array().map_err(BrokerError::from)? {
+        let (entries, mut bytes) = (entries.as_array().map_err(BrokerError::from)?, 0);
+        for entry in entries {
             for entry in inbox_entries(entry)? {
+                bytes += entry.weight();
                 if entry.sequence != cursor + 1 {
                     // Told at its place: what comes after it is to be doubted, what came before is not.
                     inbox.take(std::mem::take(&mut taken), cursor).await?;
@@ -318,7 +327,8 @@ impl Reader {
                 taken.push(entry);
             }
         }
-        inbox.take(taken, cursor).await
+        inbox.take(taken, cursor).await?;
+        Ok((bytes, entries.len()))
     }
 
     /// Keeps the inboxes, trims what was consumed and measures what waits: of all of them if `all`, else of those that

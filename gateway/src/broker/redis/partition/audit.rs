@@ -9,6 +9,7 @@ use super::{
         scripts,
     },
     actor::{Actor, Done},
+    slot::Slot,
 };
 use crate::{
     broker::BrokerError,
@@ -121,12 +122,9 @@ impl Actor {
     }
 
     /// Whether somebody here is behind an interest, or will be when a call that is under way is answered.
-    fn wants_interest(&self, name: &str) -> bool {
+    pub(super) fn wants_interest(&self, name: &str) -> bool {
         if let Some(channel) = name.strip_prefix("i:") {
-            return self
-                .slots
-                .get(channel)
-                .is_some_and(|slot| slot.registered || slot.reading.is_some() || !slot.waiters.is_empty());
+            return self.slots.get(channel).is_some_and(Slot::wants_interest);
         }
         if let Some(prefix) = name.strip_prefix("w:") {
             return self.patterns.keys().any(|pattern: &Pattern| pattern.literal_prefix() == prefix);

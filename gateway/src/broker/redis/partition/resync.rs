@@ -75,8 +75,9 @@ impl Actor {
             // It may hold what is lost.
             slot.cache = None;
         }
-        let exact =
-            self.slots.iter().filter(|(_, slot)| slot.registered).map(|(channel, _)| format!("i:{channel}"));
+        // A call that is under way may have registered what was taken away since.
+        let exact = self.slots.iter().filter(|(_, slot)| slot.wants_interest());
+        let exact = exact.map(|(channel, _)| format!("i:{channel}"));
         let patterns = self.patterns.keys().map(|pattern| format!("w:{}", pattern.literal_prefix()));
         self.unconfirmed = exact.chain(patterns).collect();
         for state in self.patterns.values_mut() {
@@ -97,7 +98,10 @@ impl Actor {
         }
         let Ok(caller) = self.caller() else { return };
         let mut args = caller.head();
-        let interests: Vec<String> = self.unconfirmed.drain(..self.unconfirmed.len().min(BATCH)).collect();
+        let mut interests: Vec<String> =
+            self.unconfirmed.drain(..self.unconfirmed.len().min(BATCH)).collect();
+        // What has ended since must not begin again.
+        interests.retain(|name| self.wants_interest(name));
         args.push(caller.node.to_string().into());
         args.push(interests.len().to_string().into());
         args.extend(interests.iter().map(|interest| interest.clone().into()));
@@ -118,6 +122,10 @@ impl Actor {
         }
         self.unchecked.extend(filling);
         if batch.is_empty() && interests.is_empty() {
+            // Of a whole batch nothing may be wanted any more.
+            if !self.unconfirmed.is_empty() {
+                self.check_next();
+            }
             return;
         }
         self.checking = true;

@@ -151,6 +151,12 @@ impl Slot {
         }
     }
 
+    /// Whether Redis is to know of this node's interest in the channel by name, or may be told by a call under way.
+    #[must_use]
+    pub fn wants_interest(&self) -> bool {
+        self.registered || self.waiters.iter().any(|waiter| !waiter.cancelled)
+    }
+
     /// Learns from a read where the history ends, if nothing was delivered yet.
     pub fn learn_end(&mut self, end: Position) {
         if self.last.is_none() {
