@@ -316,6 +316,53 @@ fn a_write_lost_without_a_restart_that_may_lose_is_found() {
 }
 
 #[test]
+fn a_publish_of_after_the_restart_is_not_stored_again() {
+    let mut run = lossy_restart();
+    run.told("saw", Some(at(9, 2)), "EPOCH_RESET");
+    goes_on_after_the_restart(&mut run);
+    run.acked(20, at(9, 5));
+    run.acked(20, at(11, 5));
+    assert_eq!(run.rules(), [Rule::Missing, Rule::TwoPlaces, Rule::LostWrite]);
+}
+
+#[test]
+fn while_there_are_two_masters_writes_may_be_lost_and_resets_told() {
+    let mut run = Run::usual(&[1, 2, 3, 4], &[("saw", &[1, 2, 3])]);
+    run.0.lossy_failover(ms(5), ms(35));
+    run.acked(11, at(9, 3));
+    run.told("saw", Some(at(9, 2)), "EPOCH_RESET");
+    run.sees("saw", 11, at(9, 3));
+    // Sent when only the new master was left.
+    assert_eq!(run.rules(), [Rule::LostWrite]);
+    run.0.lossy_failover(ms(5), ms(40));
+    assert_eq!(run.rules(), []);
+}
+
+#[test]
+fn a_reset_does_not_excuse_what_stands_in_the_new_history() {
+    let mut run = lossy_restart();
+    run.told("saw", Some(at(9, 3)), "EPOCH_RESET");
+    run.sees("saw", 12, at(9, 4));
+    assert_eq!(run.rules(), [Rule::Missing]);
+    let mut run = lossy_restart();
+    run.told("saw", None, "EPOCH_RESET");
+    run.sees("saw", 12, at(9, 4));
+    assert_eq!(run.rules(), [Rule::Missing]);
+}
+
+#[test]
+fn a_reset_that_is_told_to_somebody_who_lost_nothing_is_found() {
+    let mut run = lossy_restart();
+    run.told("saw", Some(at(9, 2)), "EPOCH_RESET");
+    goes_on_after_the_restart(&mut run);
+    run.0.subscribed("late", ROOM, ms(0));
+    [1, 2].into_iter().for_each(|offset| run.sees("late", offset, at(7, offset)));
+    run.told("late", Some(at(9, 2)), "EPOCH_RESET");
+    [(11, 3), (12, 4)].into_iter().for_each(|(number, offset)| run.sees("late", number, at(9, offset)));
+    assert_eq!(run.rules(), [Rule::UnfoundedGap]);
+}
+
+#[test]
 fn a_gap_that_nothing_explains_is_found() {
     for reason in ["EPOCH_RESET", "HEAD_TRIMMED", "EXPIRED", "MIDDLE", "TRUNCATED"] {
         let mut run = Run::usual(&[1, 2], &[("one", &[1, 2])]);
