@@ -119,6 +119,13 @@ impl Watched {
         .await;
     }
 
+    /// Makes the old master a replica of the new one. The Sentinels would do it, after 8 s at the earliest; its
+    /// connections stay open here.
+    pub fn demote(&self, old: SocketAddr, new: SocketAddr) {
+        let port = new.port().to_string();
+        assert_eq!(self.server(old).cli(&["REPLICAOF", "127.0.0.1", &port]), "OK");
+    }
+
     /// Waits until this server has been made a replica.
     pub async fn becomes_replica(&self, server: &RedisServer) {
         until("a replica", || has_role(server, "slave")).await;

@@ -125,8 +125,7 @@ async fn outlive_a_member(yaml: &str, node: &TestNode) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_documented_user_may_do_all_that_a_node_does() {
     let redis = server_with_documented_user();
-    let yaml =
-        format!("{}\npresence: {{lease: 3s}}\n", yaml(&redis, "username: streamgate, password: pw"));
+    let yaml = format!("{}\npresence: {{lease: 3s}}\n", yaml(&redis, "username: streamgate, password: pw"));
     let (one, other) = (TestNode::start(&yaml).await, TestNode::start(&yaml).await);
     one.addrs().ready().await;
     other.addrs().ready().await;

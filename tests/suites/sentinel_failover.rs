@@ -158,8 +158,8 @@ async fn a_demoted_master_that_lives_is_left() {
         .under_load(async |watched, recorder| {
             let (old, since) = (watched.master(), recorder.now());
             assert_eq!(watched.sentinels[0].cli(&["SENTINEL", "FAILOVER", "main"]), "OK");
-            watched.replaced(old).await;
-            watched.becomes_replica(watched.server(old)).await;
+            let new = watched.replaced(old).await;
+            watched.demote(old, new);
             may_have_lost(recorder, since);
         })
         .await;
@@ -200,7 +200,7 @@ async fn a_master_that_only_the_sentinels_cannot_reach_is_left() {
             let (old, since) = (watched.master(), recorder.now());
             watched.hide_from_sentinels(watched.server(old));
             watched.replaced(old).await;
-            watched.deserted(watched.server(old)).await;
+            within("all links leave it", watched.deserted(watched.server(old))).await;
             // Until then nodes wrote to both.
             may_have_lost(recorder, since);
             assert_eq!(watched.server(old).info("replication")["role"], "master", "nobody could tell it");
@@ -215,8 +215,8 @@ async fn a_stale_sentinel_leads_nobody_to_a_master_of_the_past() {
     let old = watched.master();
     let stale = StaleSentinel::naming(old).await;
     assert_eq!(watched.sentinels[0].cli(&["SENTINEL", "FAILOVER", "main"]), "OK");
-    watched.replaced(old).await;
-    watched.becomes_replica(watched.server(old)).await;
+    let new = watched.replaced(old).await;
+    watched.demote(old, new);
 
     let deceived = TestNode::start(&yaml(&[stale.addr()], "")).await;
     let mut status = deceived.node().broker_status();
