@@ -1,55 +1,44 @@
-//! What clients see of a failover, and the judge of it.
-//!
-//! Like [`History`](crate::history::History) the judge knows that acknowledged publications may be lost, if that is announced:
-//! a gap with `EPOCH_RESET`. Everything else holds as ever: what is delivered is in order and without holes, nothing
-//! comes twice, and no position ever carries two payloads.
+//! Clients of several nodes through a failover. What they publish and see is one [`History`](crate::history::History),
+//! which ends with its checker; the histories that are left, read through every node, are part of it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex},
+    collections::{BTreeMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use streamgate_client::{Client, Event, GapReason, Position, PublishOptions, Status};
+use streamgate_client::{
+    Client, Event, HistoryOptions, Message, PublishOptions, Status, SubscribeOptions, matches,
+};
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::{events::text, gateway::Addrs, history::payload_of, raw::Via, sentinel::FAILOVER};
+use crate::{cluster, events::text, gateway::Addrs, history::Recorder, raw::Via, sentinel::FAILOVER, within};
 
-/// Epoch and offset.
-type Place = (u64, u64);
-
-/// Something that a subscriber got from one channel.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Item {
-    Message(Place, String),
-    Reset,
-}
-
-/// What happened, written down by everybody.
-#[derive(Debug, Default)]
-pub struct Books {
-    /// Channel, position and payload of each acknowledgement.
-    acked: Vec<(String, Place, String)>,
-    /// Payloads whose publish failed: stored or not.
-    unknown: BTreeSet<String>,
-    /// By subscriber and channel.
-    seen: BTreeMap<(String, String), Vec<Item>>,
-}
+/// Between two publishes of one publisher.
+const BEAT: Duration = Duration::from_millis(4);
 
 /// Clients of several nodes, and what they wrote down.
 pub struct Audience {
-    books: Arc<watch::Sender<Books>>,
+    /// What happened, written down by everybody.
+    pub recorder: Recorder,
+    progress: Arc<watch::Sender<Progress>>,
+    /// One of each transport at each node, those of one node together.
     clients: Vec<(String, Client)>,
+    /// Name and target of each subscription.
+    subscriptions: Vec<(String, String)>,
     channels: Vec<String>,
     /// What became of connections that must not end.
     lost: Arc<Mutex<Vec<String>>>,
     tasks: Vec<JoinHandle<()>>,
 }
 
-fn place(position: Option<&Position>) -> Place {
-    let position = position.expect("a position");
-    (position.epoch.parse().expect("an epoch"), position.offset)
+/// How far everybody is: what tests wait for.
+#[derive(Default)]
+struct Progress {
+    acked: usize,
+    /// Subscription and payload.
+    seen: HashSet<(String, String)>,
 }
 
 impl Audience {
@@ -57,8 +46,10 @@ impl Audience {
     /// must match them all.
     pub async fn at(nodes: &[Addrs], channels: &[&str], pattern: &str) -> Self {
         let mut audience = Self {
-            books: Arc::new(watch::Sender::new(Books::default())),
+            recorder: Recorder::default(),
+            progress: Arc::default(),
             clients: Vec::new(),
+            subscriptions: Vec::new(),
             channels: channels.iter().map(|channel| (*channel).to_owned()).collect(),
             lost: Arc::default(),
             tasks: Vec::new(),
@@ -66,10 +57,10 @@ impl Audience {
         for (number, node) in nodes.iter().enumerate() {
             for via in Via::ALL {
                 let name = format!("{via:?} at node {number}");
-                let client = crate::cluster::connect(&[*node], via).await;
+                let client = cluster::connect(&[*node], via).await;
                 let targets = if via == Via::Grpc { &[pattern][..] } else { channels };
                 for target in targets {
-                    audience.listen(&name, &client, target).await;
+                    audience.listen(format!("{name}, {target}"), &client, target).await;
                 }
                 audience.watch_over(&name, &client);
                 audience.clients.push((name, client));
@@ -78,24 +69,21 @@ impl Audience {
         audience
     }
 
-    async fn listen(&mut self, name: &str, client: &Client, target: &str) {
-        let mut subscription = client.subscribe(target).await.expect("subscribes");
-        let (books, name) = (self.books.clone(), name.to_owned());
+    async fn listen(&mut self, name: String, client: &Client, target: &str) {
+        let options = SubscribeOptions::new(target).unbounded();
+        let mut subscription = client.subscribe(options).await.expect("subscribes");
+        self.recorder.listens(&name, target);
+        self.subscriptions.push((name.clone(), target.to_owned()));
+        let (recorder, progress) = (self.recorder.clone(), self.progress.clone());
         self.tasks.push(tokio::spawn(async move {
             while let Some(event) = subscription.next().await {
-                let (channel, item) = match event {
-                    Event::Message(message) => {
-                        let place = place(message.position.as_ref());
-                        (message.channel, Item::Message(place, payload_of(&message.event)))
-                    }
-                    Event::Gap(gap) if gap.reason == GapReason::EpochReset => (gap.channel, Item::Reset),
-                    // The end of the test.
-                    Event::Closed(_) => return,
-                    other => panic!("{name}: {other:?}"),
-                };
-                books.send_modify(|books| {
-                    books.seen.entry((name.clone(), channel)).or_default().push(item);
-                });
+                recorder.event(&name, &event);
+                if let Event::Message(message) = &event {
+                    let seen = (name.clone(), message.event.id.clone());
+                    progress.send_modify(|progress| {
+                        progress.seen.insert(seen);
+                    });
+                }
             }
         }));
     }
@@ -106,7 +94,7 @@ impl Audience {
             while status.changed().await.is_ok() {
                 let now = status.borrow_and_update().clone();
                 if matches!(now, Status::Disconnected { .. }) {
-                    lost.lock().expect("not poisoned").push(format!("{name}: {now:?}"));
+                    lost.lock().unwrap_or_else(PoisonError::into_inner).push(format!("{name}: {now:?}"));
                 }
             }
         }));
@@ -114,97 +102,117 @@ impl Audience {
 
     /// Publishes one payload to a channel through a client and writes down the outcome; whether it was acknowledged.
     pub async fn publish(&self, client: usize, channel: &str, payload: &str) -> bool {
-        let client = &self.clients[client % self.clients.len()].1;
-        note(&self.books, client, channel, payload).await
+        let client = self.clients[client % self.clients.len()].1.clone();
+        self.publisher(client).publish(channel, payload).await
     }
 
-    /// Publishes on, through one client of each node in turn, until cancelled.
+    fn publisher(&self, client: Client) -> Publisher {
+        Publisher { client, recorder: self.recorder.clone(), progress: self.progress.clone() }
+    }
+
+    /// Publishes on, through every second client, until cancelled.
     #[must_use]
     pub fn keep_publishing(&self, stop: &CancellationToken) -> Vec<JoinHandle<()>> {
-        let publisher = |(number, (_, client)): (usize, &(String, Client))| {
-            let (books, client, stop) = (self.books.clone(), client.clone(), stop.clone());
+        let start = |(number, (_, client)): (usize, &(String, Client))| {
+            let (publisher, stop) = (self.publisher(client.clone()), stop.clone());
             let channels = self.channels.clone();
             tokio::spawn(async move {
-                let mut beat = tokio::time::interval(Duration::from_millis(4));
-                for count in 0.. {
+                let mut beat = tokio::time::interval(BEAT);
+                for (count, channel) in channels.iter().cycle().enumerate() {
                     beat.tick().await;
                     if stop.is_cancelled() {
                         return;
                     }
-                    let channel = &channels[count % channels.len()];
-                    note(&books, &client, channel, &format!("p{number}.{count}")).await;
+                    publisher.publish(channel, &format!("p{number}.{count}")).await;
                 }
             })
         };
-        self.clients.iter().enumerate().step_by(2).map(publisher).collect()
+        self.clients.iter().enumerate().step_by(2).map(start).collect()
     }
 
-    /// Waits until the books are so.
-    pub async fn until(&self, what: &str, holds: impl Fn(&Books) -> bool) {
-        let mut books = self.books.subscribe();
-        let waited = timeout(FAILOVER, books.wait_for(|books| holds(books))).await.is_ok();
-        assert!(waited, "{what}: not within {FAILOVER:?}; {}", self.books.borrow().summary());
+    async fn until(&self, what: &str, holds: impl Fn(&Progress) -> bool) {
+        let mut progress = self.progress.subscribe();
+        let waited = timeout(FAILOVER, progress.wait_for(|progress| holds(progress))).await.is_ok();
+        assert!(waited, "{what}: not within {FAILOVER:?}; {}", self.summary());
     }
 
     /// Waits for so many more acknowledgements.
     pub async fn more_acks(&self, count: usize) {
-        let wanted = self.books.borrow().acked.len() + count;
-        self.until("acknowledgements", |books| books.acked.len() >= wanted).await;
+        let wanted = self.progress.borrow().acked + count;
+        self.until("acknowledgements", |progress| progress.acked >= wanted).await;
+    }
+
+    /// Waits until everybody who listens to this channel has seen this payload.
+    pub async fn all_see(&self, channel: &str, payload: &str) {
+        let listening: Vec<_> = self
+            .subscriptions
+            .iter()
+            .filter(|(_, target)| matches(target, channel))
+            .map(|(name, _)| (name.clone(), payload.to_owned()))
+            .collect();
+        let all = |progress: &Progress| listening.iter().all(|pair| progress.seen.contains(pair));
+        self.until(&format!("{payload} in {channel}"), all).await;
     }
 
     /// Publishes a last payload to each channel until it is acknowledged, and waits until every subscriber has it.
     pub async fn finish(&self) {
         for channel in &self.channels {
             let mut attempt = 0;
-            while !self.publish(attempt, channel, &format!("end.{channel}.{attempt}")).await {
+            let last = loop {
+                let payload = format!("end.{channel}.{attempt}");
+                if self.publish(attempt, channel, &payload).await {
+                    break payload;
+                }
                 attempt += 1;
                 tokio::time::sleep(Duration::from_millis(50)).await;
-            }
+            };
+            self.all_see(channel, &last).await;
         }
-        let pairs = || {
-            let names = self.clients.iter().map(|(name, _)| name.clone());
-            names.flat_map(|name| self.channels.iter().map(move |channel| (name.clone(), channel.clone())))
-        };
-        let last = |books: &Books, channel: &str| {
-            books.acked.iter().rev().find(|(of, _, _)| of == channel).map(|(_, place, _)| *place)
-        };
-        self.until("the last publications", |books| {
-            pairs().all(|pair| {
-                let end = last(books, &pair.1);
-                let seen = books.seen.get(&pair).map_or(&[][..], Vec::as_slice);
-                seen.iter().any(|item| matches!(item, Item::Message(place, _) if Some(*place) == end))
-            })
-        })
-        .await;
     }
 
-    /// How many resets each subscriber was told of in this channel.
+    /// How many gaps each subscriber was told of in this channel.
     #[must_use]
-    pub fn resets(&self, channel: &str) -> Vec<usize> {
-        let books = self.books.borrow();
-        let count = |name: &String| {
-            let seen = books.seen.get(&(name.clone(), channel.to_owned()));
-            seen.map_or(0, |seen| seen.iter().filter(|item| **item == Item::Reset).count())
-        };
-        self.clients.iter().map(|(name, _)| count(name)).collect()
+    pub fn gaps(&self, channel: &str) -> Vec<usize> {
+        let told = self.recorder.history().gaps_in(channel);
+        let live = |name: &String| self.subscriptions.iter().any(|(subscription, _)| subscription == name);
+        told.into_iter().filter(|(name, _)| live(name)).map(|(_, gaps)| gaps).collect()
     }
 
-    /// Ends the test if anything is wrong, and answers a summary.
+    /// Reads what is left of the histories through every node, and ends the test if anything is wrong. Answers a
+    /// summary.
     ///
     /// # Panics
-    /// With the faults.
-    #[must_use]
-    pub fn judge(&self) -> String {
-        let lost = self.lost.lock().expect("not poisoned").clone();
+    /// With the report.
+    pub async fn judge(&self) -> String {
+        let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone();
         assert!(lost.is_empty(), "connections were lost: {lost:?}");
-        let books = self.books.borrow();
-        let mut faults = books.two_histories();
-        for ((name, channel), items) in &books.seen {
-            faults.extend(books.faults_of(name, channel, items));
+        for channel in &self.channels {
+            self.read_back(channel).await;
         }
-        let shown: Vec<_> = faults.iter().take(20).cloned().collect();
-        assert!(faults.is_empty(), "{} faults; {}:\n{}", faults.len(), books.summary(), shown.join("\n"));
-        books.summary()
+        self.recorder.assert_sound();
+        self.summary()
+    }
+
+    /// Each node's view of a history is one more subscriber of it, one that is owed all that was ever acknowledged.
+    async fn read_back(&self, channel: &str) {
+        let mut views: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (name, client) in self.clients.iter().step_by(Via::ALL.len()) {
+            let messages = whole_history(client, channel).await;
+            let reader = format!("history of {channel}, {name}");
+            self.recorder.history().subscribed(&reader, channel, Duration::ZERO);
+            messages.iter().for_each(|message| self.recorder.saw(&reader, message));
+            let line = |message: &Message| format!("{:?} {}", message.position, message.event.id);
+            views.insert(reader, messages.iter().map(line).collect());
+        }
+        let mut views = views.into_values();
+        let first = views.next().expect("a node");
+        assert!(views.all(|view| view == first), "the nodes have different histories of {channel}");
+    }
+
+    fn summary(&self) -> String {
+        let history = self.recorder.history();
+        let (acked, unknown) = (history.acknowledged(), history.unknown());
+        format!("{acked} acked, {unknown} unknown, gaps told: {:?}", history.gaps())
     }
 }
 
@@ -216,87 +224,36 @@ impl Drop for Audience {
     }
 }
 
-async fn note(books: &watch::Sender<Books>, client: &Client, channel: &str, payload: &str) -> bool {
-    let outcome = client.publish(channel, text(payload, payload), PublishOptions::default()).await;
-    books.send_modify(|books| match &outcome {
-        Ok(ack) => {
-            books.acked.push((channel.to_owned(), place(ack.position.as_ref()), payload.to_owned()));
-        }
-        Err(_) => {
-            books.unknown.insert(payload.to_owned());
-        }
-    });
-    outcome.is_ok()
+/// A client that writes down what becomes of its publishes.
+struct Publisher {
+    client: Client,
+    recorder: Recorder,
+    progress: Arc<watch::Sender<Progress>>,
 }
 
-impl Books {
-    /// How many messages whose payload begins so were delivered.
-    #[must_use]
-    pub fn deliveries(&self, beginning: &str) -> usize {
-        let begins =
-            |item: &&Item| matches!(item, Item::Message(_, payload) if payload.starts_with(beginning));
-        self.seen.values().flatten().filter(begins).count()
-    }
-
-    fn summary(&self) -> String {
-        let resets: usize = self.seen.values().flatten().filter(|item| **item == Item::Reset).count();
-        format!("{} acked, {} unknown, {resets} resets told", self.acked.len(), self.unknown.len())
-    }
-
-    /// Positions that carry two payloads, wherever they were seen or acknowledged.
-    fn two_histories(&self) -> Vec<String> {
-        let seen = self.seen.iter().flat_map(|((_, channel), items)| {
-            items.iter().filter_map(move |item| match item {
-                Item::Message(place, payload) => Some((channel, place, payload)),
-                Item::Reset => None,
-            })
-        });
-        let acked = self.acked.iter().map(|(channel, place, payload)| (channel, place, payload));
-        let mut known: BTreeMap<(&String, &Place), &String> = BTreeMap::new();
-        let mut faults = Vec::new();
-        for (channel, place, payload) in seen.chain(acked) {
-            let first = known.entry((channel, place)).or_insert(payload);
-            if *first != payload {
-                faults.push(format!("{channel} {place:?} is both {first} and {payload}"));
-            }
+impl Publisher {
+    async fn publish(&self, channel: &str, payload: &str) -> bool {
+        self.recorder.publishing(payload, channel, payload);
+        let outcome = self.client.publish(channel, text(payload, payload), PublishOptions::default()).await;
+        self.recorder.answered(payload, &outcome);
+        if outcome.is_ok() {
+            self.progress.send_modify(|progress| progress.acked += 1);
         }
-        faults
+        outcome.is_ok()
     }
+}
 
-    /// Faults in what one subscriber got of one channel.
-    fn faults_of(&self, name: &str, channel: &str, items: &[Item]) -> Vec<String> {
-        let mut faults = Vec::new();
-        let (mut payloads, mut known) = (BTreeSet::new(), BTreeSet::new());
-        let (mut last, mut reset) = (None::<Place>, false);
-        for item in items {
-            let Item::Message(at, payload) = item else {
-                reset = true;
-                // With the history its idempotency records were lost: what had no answer and was sent again is new.
-                known.clear();
-                continue;
-            };
-            payloads.insert(payload.as_str());
-            if !known.insert(payload.as_str()) {
-                faults.push(format!("{name}: {channel} {at:?} {payload} twice"));
-            }
-            match last {
-                Some(before) if reset && at.0 <= before.0 => {
-                    faults.push(format!("{name}: {channel} {at:?} after a reset behind {before:?}"));
-                }
-                Some(before) if !reset && (at.1 != before.1 + 1 || at.0 < before.0) => {
-                    faults.push(format!("{name}: {channel} {at:?} follows {before:?} without a word"));
-                }
-                _ => {}
-            }
-            (last, reset) = (Some(*at), false);
+/// All that there is, page by page.
+async fn whole_history(client: &Client, channel: &str) -> Vec<Message> {
+    let mut messages: Vec<Message> = Vec::new();
+    loop {
+        let since = messages.last().and_then(|message| message.position.clone());
+        let options = HistoryOptions { since, ..HistoryOptions::default() };
+        let page = within("a page of history", client.history(channel, options)).await.expect("a page");
+        let (more, some) = (page.truncated, !page.messages.is_empty());
+        messages.extend(page.messages);
+        if !(more && some) {
+            return messages;
         }
-        let announced = items.contains(&Item::Reset);
-        let missing = self
-            .acked
-            .iter()
-            .filter(|(of, _, payload)| of == channel && !payloads.contains(payload.as_str()) && !announced);
-        faults
-            .extend(missing.map(|(_, at, payload)| format!("{name}: {channel} {at:?} {payload} is missing")));
-        faults
     }
 }

@@ -10,7 +10,7 @@
 //!   for the whole of a test. [`traffic`]: publishing and listening that goes on meanwhile.
 //! - [`certificates::Authority`]: certificates for TLS to Redis.
 //! - [`sentinel::Watched`]: a master with replicas under Sentinels.
-//! - [`failover::Audience`]: clients through a failover, and the judge of what they saw.
+//! - [`failover::Audience`]: clients through a failover, and the histories that are left.
 //! - [`listening`]: what such clients receive. [`history::History`]: what was acked against what was seen.
 //! - [`faults`]: a random schedule of faults, and the load that it disturbs.
 //!

@@ -189,15 +189,29 @@ impl RedisServer {
     }
 
     /// Runs `redis-cli` with these arguments and answers what it printed, without the last line end.
+    ///
+    /// # Panics
+    /// It failed.
     pub fn cli(&self, args: &[&str]) -> String {
+        self.try_cli(args).unwrap_or_else(|error| panic!("redis-cli {args:?}: {error}"))
+    }
+
+    /// As [`cli`](Self::cli), with a server that may be gone or close the connection: whoever demotes a master closes
+    /// those of all its clients.
+    ///
+    /// # Errors
+    /// What `redis-cli` said.
+    pub fn try_cli(&self, args: &[&str]) -> Result<String, String> {
         let mut command = Command::new("redis-cli");
         command.args(["-h", "127.0.0.1", "-p", &self.port.to_string()]);
         if let Some(password) = &self.options.password {
             command.env("REDISCLI_AUTH", password);
         }
         let output = command.args(args).output().expect("run redis-cli");
-        assert!(output.status.success(), "redis-cli {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8_lossy(&output.stdout).trim_end_matches('\n').to_owned()
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).trim_end_matches('\n').to_owned())
     }
 
     /// Runs commands, one a line, over one connection; answers the line that each printed.

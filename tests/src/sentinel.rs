@@ -94,7 +94,7 @@ impl Watched {
             new = self.master();
             new != old
                 && self.sentinels.iter().all(|sentinel| master_of(sentinel) == new)
-                && self.server(new).info("replication")["role"] == "master"
+                && has_role(self.server(new), "master")
         })
         .await;
         new
@@ -110,15 +110,25 @@ impl Watched {
         server.cli(&[&["ACL", "SETUSER", "default"], &denied[..]].concat());
     }
 
-    /// Waits until nobody but who asks is connected to this server as a client.
+    /// Waits until nobody but who asks, and the Sentinels in vain, is connected to this server as a client.
     pub async fn deserted(&self, server: &RedisServer) {
-        until("a deserted server", || server.cli(&["CLIENT", "LIST", "TYPE", "normal"]).lines().count() == 1)
-            .await;
+        until("a deserted server", || {
+            let clients = server.cli(&["CLIENT", "LIST", "TYPE", "normal"]);
+            clients.lines().filter(|client| !client.contains(" name=sentinel-")).count() == 1
+        })
+        .await;
+    }
+
+    /// Makes the old master a replica of the new one. The Sentinels would do it, after 8 s at the earliest; its
+    /// connections stay open here.
+    pub fn demote(&self, old: SocketAddr, new: SocketAddr) {
+        let port = new.port().to_string();
+        assert_eq!(self.server(old).cli(&["REPLICAOF", "127.0.0.1", &port]), "OK");
     }
 
     /// Waits until this server has been made a replica.
     pub async fn becomes_replica(&self, server: &RedisServer) {
-        until("a replica", || server.info("replication")["role"] == "slave").await;
+        until("a replica", || has_role(server, "slave")).await;
     }
 
     /// Waits until the replicas have all that the first server had when this was called.
@@ -214,6 +224,12 @@ fn server(more: &[&str]) -> RedisServerOptions {
     RedisServerOptions::default()
         .args(&["--stream-node-max-bytes", "512", "--repl-diskless-sync-delay", "0"])
         .args(more)
+}
+
+/// Asked while it may be about to change, and the question be cut off.
+fn has_role(server: &RedisServer, role: &str) -> bool {
+    let said = server.try_cli(&["ROLE"]);
+    said.is_ok_and(|said| said.lines().next() == Some(role))
 }
 
 fn master_of(sentinel: &RedisServer) -> SocketAddr {

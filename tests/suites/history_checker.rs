@@ -4,22 +4,22 @@ use std::time::{Duration, Instant};
 
 use streamgate_e2e::history::{Ack, History, Place, Rule, Seen};
 
-const ROOM: &str = "room";
+pub(crate) const ROOM: &str = "room";
 
-fn ms(milliseconds: u64) -> Duration {
+pub(crate) fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
-fn at(epoch: u64, offset: u64) -> Place {
+pub(crate) fn at(epoch: u64, offset: u64) -> Place {
     Place { epoch, offset }
 }
 
 /// A history in the making: publish `n` is sent at `10 n` ms.
-struct Run(History);
+pub(crate) struct Run(pub(crate) History);
 
 impl Run {
     /// With these subscribers of the room, from the start.
-    fn of(subscribers: &[&str]) -> Self {
+    pub(crate) fn of(subscribers: &[&str]) -> Self {
         let mut history = History::default();
         subscribers.iter().for_each(|name| history.subscribed(name, ROOM, ms(0)));
         Self(history)
@@ -27,7 +27,7 @@ impl Run {
 
     /// Publishes these offsets of epoch 7, acked, named by their offset; everybody of `subscribers` sees those that
     /// follow their name.
-    fn usual(published: &[u64], seen: &[(&str, &[u64])]) -> Self {
+    pub(crate) fn usual(published: &[u64], seen: &[(&str, &[u64])]) -> Self {
         let names: Vec<&str> = seen.iter().map(|(name, _)| *name).collect();
         let mut run = Self::of(&names);
         published.iter().for_each(|offset| run.acked(*offset, at(7, *offset)));
@@ -37,40 +37,40 @@ impl Run {
         run
     }
 
-    fn published(&mut self, number: u64) {
+    pub(crate) fn published(&mut self, number: u64) {
         self.0.publishing(&number.to_string(), ROOM, &format!("data {number}"), ms(10 * number));
     }
 
-    fn acked(&mut self, number: u64, place: Place) {
+    pub(crate) fn acked(&mut self, number: u64, place: Place) {
         self.published(number);
         self.0.acked(&number.to_string(), Ack { place, at: ms(10 * number + 5), duplicate: false });
     }
 
-    fn sees(&mut self, name: &str, number: u64, place: Place) {
+    pub(crate) fn sees(&mut self, name: &str, number: u64, place: Place) {
         self.sees_as(name, number, place, false);
     }
 
-    fn replays(&mut self, name: &str, number: u64, place: Place) {
+    pub(crate) fn replays(&mut self, name: &str, number: u64, place: Place) {
         self.sees_as(name, number, place, true);
     }
 
-    fn sees_as(&mut self, name: &str, number: u64, place: Place, replay: bool) {
+    pub(crate) fn sees_as(&mut self, name: &str, number: u64, place: Place, replay: bool) {
         let data = format!("data {number}");
         let seen = publication(ROOM, number, &data, place, replay);
         self.0.saw(name, seen);
     }
 
-    fn told(&mut self, name: &str, place: Option<Place>, reason: &str) {
+    pub(crate) fn told(&mut self, name: &str, place: Option<Place>, reason: &str) {
         let channel = ROOM.into();
         self.0.saw(name, Seen::Gap { channel, place, reason: reason.into(), at: ms(1_000_000) });
     }
 
-    fn recovered(&mut self, name: &str, place: Place, gap: Option<&str>) {
+    pub(crate) fn recovered(&mut self, name: &str, place: Place, gap: Option<&str>) {
         let gap = gap.map(str::to_owned);
         self.0.saw(name, Seen::Recovered { place: Some(place), gap, at: ms(1_000_000) });
     }
 
-    fn rules(&self) -> Vec<Rule> {
+    pub(crate) fn rules(&self) -> Vec<Rule> {
         let report = self.0.check();
         println!("{report}");
         report.rules()
@@ -250,69 +250,6 @@ fn offsets_that_go_on_in_a_new_epoch_are_no_hole() {
     run.acked(3, at(9, 3));
     run.sees("one", 3, at(9, 3));
     assert_eq!(run.rules(), []);
-}
-
-/// Redis loses what was acked at 7:3 and 7:4; `saw` had seen that, `behind` had not.
-fn lossy_restart() -> Run {
-    let mut run = Run::usual(&[1, 2, 3, 4], &[("saw", &[1, 2, 3, 4]), ("behind", &[1, 2])]);
-    run.0.lossy_restart(ms(100));
-    for (number, offset) in [(11, 3), (12, 4)] {
-        run.acked(number, at(9, offset));
-        run.sees("behind", number, at(9, offset));
-    }
-    run
-}
-
-fn goes_on_after_the_restart(run: &mut Run) {
-    run.sees("saw", 11, at(9, 3));
-    run.sees("saw", 12, at(9, 4));
-}
-
-#[test]
-fn an_epoch_reset_that_is_told_to_those_affected_is_sound() {
-    let mut live = lossy_restart();
-    live.told("saw", Some(at(9, 2)), "EPOCH_RESET");
-    goes_on_after_the_restart(&mut live);
-    assert_eq!(live.rules(), []);
-    let mut recovering = lossy_restart();
-    recovering.replays("saw", 11, at(9, 3));
-    recovering.replays("saw", 12, at(9, 4));
-    recovering.recovered("saw", at(9, 4), Some("EPOCH_RESET"));
-    assert_eq!(recovering.rules(), []);
-}
-
-#[test]
-fn an_epoch_reset_that_is_not_told_is_found() {
-    let mut live = lossy_restart();
-    goes_on_after_the_restart(&mut live);
-    assert_eq!(live.rules(), [Rule::Hole]);
-    let mut recovering = lossy_restart();
-    recovering.replays("saw", 11, at(9, 3));
-    recovering.replays("saw", 12, at(9, 4));
-    recovering.recovered("saw", at(9, 4), None);
-    assert_eq!(recovering.rules(), [Rule::Hole]);
-}
-
-#[test]
-fn a_publish_that_a_restart_lost_may_be_stored_again() {
-    let mut run = lossy_restart();
-    run.told("saw", Some(at(9, 2)), "EPOCH_RESET");
-    goes_on_after_the_restart(&mut run);
-    run.acked(4, at(9, 5));
-    run.sees("saw", 4, at(9, 5));
-    run.sees("behind", 4, at(9, 5));
-    assert_eq!(run.rules(), []);
-}
-
-#[test]
-fn a_write_lost_without_a_restart_that_may_lose_is_found() {
-    let mut run = Run::usual(&[1, 2, 3], &[("one", &[1, 2])]);
-    run.acked(4, at(9, 3));
-    run.sees("one", 4, at(9, 3));
-    assert_eq!(run.rules(), [Rule::Missing, Rule::LostWrite]);
-    // Declared, but before it was sent.
-    run.0.lossy_restart(ms(1));
-    assert_eq!(run.rules(), [Rule::Missing, Rule::LostWrite]);
 }
 
 #[test]

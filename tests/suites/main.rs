@@ -18,6 +18,7 @@ mod ghost_reader;
 mod grpc_stream;
 mod history_checker;
 mod history_checker_presence;
+mod history_checker_resets;
 mod idempotency;
 mod inbox_limits;
 mod limits;

@@ -1,7 +1,7 @@
 //! A master under Sentinels is killed, loses acked writes, is demoted, stands still: subscribers of two nodes lose
 //! nothing without being told, and no history is written twice.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use streamgate::broker::BrokerStatus;
 use streamgate_e2e::{
@@ -9,6 +9,7 @@ use streamgate_e2e::{
     certificates::Authority,
     failover::Audience,
     gateway::{Addrs, TestNode},
+    history::Recorder,
     redis_server::{RedisServer, RedisServerOptions},
     sentinel::{FAILOVER, StaleSentinel, Watched},
     within,
@@ -49,12 +50,13 @@ impl Setting {
         }
     }
 
-    /// Publishes while `fault` happens and for some time after it, then judges.
-    async fn under_load(&mut self, fault: impl AsyncFnOnce(&mut Watched)) -> String {
+    /// Publishes while `fault` happens and for some time after it, then judges. The fault says from when on nothing is
+    /// lost any more.
+    async fn under_load(&mut self, fault: impl AsyncFnOnce(&mut Watched, &Recorder)) -> String {
         let stop = CancellationToken::new();
         let publishing = self.audience.keep_publishing(&stop);
         self.audience.more_acks(200).await;
-        fault(&mut self.watched).await;
+        fault(&mut self.watched, &self.audience.recorder).await;
         self.well().await;
         self.audience.more_acks(200).await;
         stop.cancel();
@@ -62,18 +64,26 @@ impl Setting {
             publisher.await.expect("publishes");
         }
         self.audience.finish().await;
-        self.audience.judge()
+        self.audience.judge().await
     }
+}
+
+/// What was sent up to now may be lost, and told so from `since` on.
+fn may_have_lost(recorder: &Recorder, since: Duration) {
+    let now = recorder.now();
+    recorder.history().lossy_failover(since, now);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_master_is_replaced_and_no_client_is_disconnected() {
     let mut setting = Setting::start(&CHANNELS).await;
     let summary = setting
-        .under_load(async |watched| {
+        .under_load(async |watched, recorder| {
             watched.in_sync().await;
             let old = watched.master();
+            let since = recorder.now();
             watched.servers[0].kill9();
+            may_have_lost(recorder, since);
             watched.replaced(old).await;
         })
         .await;
@@ -92,10 +102,10 @@ async fn a_failover_that_lost_nothing_goes_unnoticed() {
     setting.watched.replaced(old).await;
     setting.well().await;
     setting.audience.finish().await;
-    let summary = setting.audience.judge();
+    let summary = setting.audience.judge().await;
     println!("master killed in silence: {summary}");
     for channel in CHANNELS {
-        assert_eq!(setting.audience.resets(channel), [0; 6], "{channel}: {summary}");
+        assert_eq!(setting.audience.gaps(channel), [0; 6], "{channel}: {summary}");
     }
 }
 
@@ -114,28 +124,30 @@ async fn a_replica_without_the_last_writes_is_promoted_and_only_those_affected_a
     for number in 0..20 {
         assert!(audience.publish(number, CHANNELS[number % 2], &format!("lost {number}")).await);
     }
-    audience.until("all are delivered", |books| books.deliveries("lost") == 20 * 6).await;
+    for number in 0..20 {
+        audience.all_see(CHANNELS[number % 2], &format!("lost {number}")).await;
+    }
     let old = watched.master();
+    let since = audience.recorder.now();
     watched.servers[0].kill9();
+    may_have_lost(&audience.recorder, since);
     watched.servers[1..].iter().for_each(|replica| replica.resume());
     watched.replaced(old).await;
-    setting.well().await;
-    // The nodes have come back at different times; both write now.
+    // Both write as soon as they can, and they come back at different times.
     let stop = CancellationToken::new();
     let publishing = setting.audience.keep_publishing(&stop);
+    setting.well().await;
     setting.audience.more_acks(200).await;
     stop.cancel();
     for publisher in publishing {
         publisher.await.expect("publishes");
     }
     setting.audience.finish().await;
-    let summary = setting.audience.judge();
+    let summary = setting.audience.judge().await;
     println!("replica without the last writes: {summary}");
-    for channel in &CHANNELS[..2] {
-        assert_eq!(setting.audience.resets(channel), [1; 6], "{channel}: {summary}");
-    }
-    for channel in &CHANNELS[2..] {
-        assert_eq!(setting.audience.resets(channel), [0; 6], "{channel}: {summary}");
+    for (number, channel) in CHANNELS.iter().enumerate() {
+        let told = if number < 2 { [1; 6] } else { [0; 6] };
+        assert_eq!(setting.audience.gaps(channel), told, "{channel}: {summary}");
     }
 }
 
@@ -143,11 +155,12 @@ async fn a_replica_without_the_last_writes_is_promoted_and_only_those_affected_a
 async fn a_demoted_master_that_lives_is_left() {
     let mut setting = Setting::start(&CHANNELS).await;
     let summary = setting
-        .under_load(async |watched| {
-            let old = watched.master();
+        .under_load(async |watched, recorder| {
+            let (old, since) = (watched.master(), recorder.now());
             assert_eq!(watched.sentinels[0].cli(&["SENTINEL", "FAILOVER", "main"]), "OK");
             let new = watched.replaced(old).await;
-            println!("demoted {old}, now {new}");
+            watched.demote(old, new);
+            may_have_lost(recorder, since);
         })
         .await;
     println!("master demoted: {summary}");
@@ -160,8 +173,10 @@ async fn a_master_that_stands_still_is_left_before_it_wakes_and_stays_left() {
     let stop = CancellationToken::new();
     let publishing = audience.keep_publishing(&stop);
     audience.more_acks(200).await;
-    let old = watched.master();
+    let (old, since) = (watched.master(), audience.recorder.now());
     watched.servers[0].pause();
+    // What is sent from here on cannot be acked by the old master, and what it still does when it wakes is seen by nobody.
+    may_have_lost(&audience.recorder, since);
     let new = watched.replaced(old).await;
     setting.well().await;
     audience.more_acks(200).await;
@@ -174,18 +189,20 @@ async fn a_master_that_stands_still_is_left_before_it_wakes_and_stays_left() {
         publisher.await.expect("publishes");
     }
     audience.finish().await;
-    println!("master stood still: {}", audience.judge());
+    println!("master stood still: {}", audience.judge().await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_master_that_only_the_sentinels_cannot_reach_is_left() {
     let mut setting = Setting::start(&CHANNELS).await;
     let summary = setting
-        .under_load(async |watched| {
-            let old = watched.master();
+        .under_load(async |watched, recorder| {
+            let (old, since) = (watched.master(), recorder.now());
             watched.hide_from_sentinels(watched.server(old));
             watched.replaced(old).await;
-            watched.deserted(watched.server(old)).await;
+            within("all links leave it", watched.deserted(watched.server(old))).await;
+            // Until then nodes wrote to both.
+            may_have_lost(recorder, since);
             assert_eq!(watched.server(old).info("replication")["role"], "master", "nobody could tell it");
         })
         .await;
@@ -198,8 +215,8 @@ async fn a_stale_sentinel_leads_nobody_to_a_master_of_the_past() {
     let old = watched.master();
     let stale = StaleSentinel::naming(old).await;
     assert_eq!(watched.sentinels[0].cli(&["SENTINEL", "FAILOVER", "main"]), "OK");
-    watched.replaced(old).await;
-    watched.becomes_replica(watched.server(old)).await;
+    let new = watched.replaced(old).await;
+    watched.demote(old, new);
 
     let deceived = TestNode::start(&yaml(&[stale.addr()], "")).await;
     let mut status = deceived.node().broker_status();

@@ -47,6 +47,13 @@ impl<'a> Canon<'a> {
     pub(super) fn is_superseded(&self, channel: &str, place: Place) -> bool {
         self.channels.get(channel).is_some_and(|channel| channel.is_superseded(place))
     }
+
+    /// Whether what stands there was surely not lost: its channel went on behind it.
+    pub(super) fn is_kept(&self, channel: &str, place: Place) -> bool {
+        self.channels.get(channel).is_some_and(|channel| {
+            !channel.is_superseded(place) && channel.at.keys().next_back().is_some_and(|last| *last > place)
+        })
+    }
 }
 
 impl Channel<'_> {

@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use streamgate_client::matches;
+
 use super::{
     canon::Canon,
     presence,
@@ -124,12 +126,21 @@ pub(super) struct Subscriber {
 pub struct History {
     pub(super) publishes: HashMap<Arc<str>, Publish>,
     pub(super) subscribers: BTreeMap<String, Subscriber>,
-    pub(super) restarts: Vec<Duration>,
+    pub(super) restarts: Vec<Loss>,
     pub(super) cuts: HashMap<String, Cut>,
     pub(super) truncation: bool,
     holes: Vec<(String, String)>,
     /// Who came and went, and who was told of it.
     pub presence: presence::Presence,
+}
+
+/// When Redis lost what was written last.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Loss {
+    /// Nobody can have been told of it before.
+    pub(super) from: Duration,
+    /// What is sent afterwards is not lost any more.
+    pub(super) to: Duration,
 }
 
 /// What was done to the history of a channel.
@@ -205,7 +216,17 @@ impl History {
 
     /// Redis is about to lose what was written last.
     pub fn lossy_restart(&mut self, at: Duration) {
-        self.restarts.push(at);
+        self.lossy_failover(at, at);
+    }
+
+    /// Redis has two masters for some time, and what the one of before is told meanwhile may be lost.
+    pub fn lossy_failover(&mut self, from: Duration, to: Duration) {
+        self.restarts.push(Loss { from, to });
+    }
+
+    /// Whether it may be lost if it was sent at this time.
+    pub(super) fn may_lose(&self, sent: Duration) -> bool {
+        self.restarts.iter().any(|loss| sent <= loss.to)
     }
 
     /// The beginning of a channel's history is about to be cut off.
@@ -257,6 +278,14 @@ impl History {
             }
         }
         gaps
+    }
+
+    /// How many gaps each subscriber that listens to `channel` was told of there, while it was live.
+    #[must_use]
+    pub fn gaps_in(&self, channel: &str) -> BTreeMap<String, usize> {
+        let told = |seen: &&Seen| matches!(seen, Seen::Gap { channel: of, .. } if **of == *channel);
+        let listening = self.subscribers.iter().filter(|(_, all)| matches(&all.target, channel));
+        listening.map(|(name, all)| (name.clone(), all.seen.iter().filter(told).count())).collect()
     }
 
     /// What every subscriber saw, a line for each event.

@@ -9,8 +9,9 @@
 //!
 //! What excuses a loss:
 //! - A gap that this subscriber was told of covers what lies between its last publication and the gap's position. Replays
-//!   may come before the gap is told: then the end of the same recovery must tell it.
-//! - A *lossy restart* that the run declares ([`History::lossy_restart`]): positions whose offsets a newer epoch gave out
+//!   may come before the gap is told: then the end of the same recovery must tell it. An `EPOCH_RESET` covers only what was
+//!   really lost: what stands in the new history is owed, and who had lost nothing is told nothing.
+//! - A *lossy restart* that the run declares ([`History::lossy_restart`], [`History::lossy_failover`]): positions whose offsets a newer epoch gave out
 //!   again were lost. Who had not seen them notices nothing; who had must be told.
 
 mod canon;

@@ -27,12 +27,36 @@ struct Course {
     /// Of this stretch.
     first: Option<Place>,
     seen: HashSet<Place>,
-    /// What may be missing, from exclusive, up to and including: a gap was told.
-    told: Vec<(Option<Place>, Place)>,
+    /// What may be missing.
+    told: Vec<Told>,
     /// Holes in a replay whose recovery has not ended yet.
     pending: Vec<Pending>,
     /// A gap without position was told: whatever comes next, it goes on from there.
-    loose: bool,
+    loose: Option<Excuse>,
+}
+
+/// What a gap that was told covers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Excuse {
+    /// Everything.
+    All,
+    /// What was lost, by `EPOCH_RESET`: what stands in the new history is owed.
+    Lost,
+}
+
+impl Excuse {
+    fn of(reason: &str) -> Self {
+        if reason == "EPOCH_RESET" { Self::Lost } else { Self::All }
+    }
+}
+
+/// A gap that was told.
+struct Told {
+    /// Exclusive; `None` if nothing was seen before.
+    from: Option<Place>,
+    /// Inclusive.
+    to: Place,
+    excuse: Excuse,
 }
 
 /// A hole in a replay: its recovery may still tell it.
@@ -86,16 +110,17 @@ impl<'a> Walk<'a> {
             }
             Seen::Gap { channel, place, reason, at } => {
                 self.founded(index, Some(channel), reason, *at);
+                self.lost_something(index, channel, reason);
                 let course = self.courses.entry(channel).or_default();
-                course.pending_told();
-                course.jump(*place);
+                course.pending_told(Excuse::of(reason));
+                course.jump(*place, Excuse::of(reason));
             }
             Seen::Recovered { place, gap, at } => {
                 if let Some(reason) = gap {
                     let target = &self.subscriber.target;
                     self.founded(index, (!target.contains('*')).then_some(target), reason, *at);
                 }
-                self.recovered(*place, gap.is_some());
+                self.recovered(*place, gap.as_deref().map(Excuse::of));
             }
             Seen::Unsubscribed => {
                 self.end_stretch();
@@ -153,8 +178,8 @@ impl<'a> Walk<'a> {
             return;
         }
         let born_again = removed && place.offset == 1 && place.epoch > last.epoch;
-        if loose {
-            course.told.push((Some(last), place));
+        if let Some(excuse) = loose {
+            course.told.push(Told { from: Some(last), to: place, excuse });
         } else if replay {
             course.pending.push(Pending { index, from: last, to: place, born_again });
         } else if !born_again {
@@ -169,7 +194,7 @@ impl<'a> Walk<'a> {
         let mut cuts =
             self.history.cuts.iter().filter(|(name, _)| channel.is_none_or(|channel| channel == *name));
         let cut = cuts.any(|(_, cut)| past(cut.removed) || (reason != "EPOCH_RESET" && past(cut.trimmed)));
-        let lost = self.history.restarts.iter().any(|restart| *restart <= at);
+        let lost = self.history.restarts.iter().any(|loss| loss.from <= at);
         let much = self.history.truncation && reason == "TRUNCATED";
         if !(cut || lost || much) {
             let channel = channel.unwrap_or(&self.subscriber.target).to_owned();
@@ -178,19 +203,28 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn recovered(&mut self, place: Option<Place>, gap: bool) {
-        if !gap {
-            return self.holes_not_told();
+    /// A reset is told to those only who had seen something that was lost.
+    fn lost_something(&mut self, index: usize, channel: &str, reason: &str) {
+        let removed = self.history.cuts.get(channel).is_some_and(|cut| cut.removed.is_some());
+        let highest = self.courses.get(channel).and_then(|course| course.highest);
+        let Some(highest) = highest.filter(|_| reason == "EPOCH_RESET" && !removed) else { return };
+        if self.canon.is_kept(channel, highest) {
+            let what = format!("{reason} was told, and everything up to {highest} is still there");
+            self.report(Rule::UnfoundedGap, channel, Some(highest), index, what);
         }
+    }
+
+    fn recovered(&mut self, place: Option<Place>, gap: Option<Excuse>) {
+        let Some(excuse) = gap else { return self.holes_not_told() };
         let exact = !self.subscriber.target.contains('*');
         if exact {
             let course = self.courses.entry(&self.subscriber.target).or_default();
-            course.pending_told();
-            course.jump(place);
+            course.pending_told(excuse);
+            course.jump(place, excuse);
             return;
         }
         // Each channel's gap was told by itself, before its replay.
-        self.courses.values_mut().for_each(Course::pending_told);
+        self.courses.values_mut().for_each(|course| course.pending_told(excuse));
     }
 
     /// A recovery ended, or the stretch, and nothing was said of its holes.
@@ -229,7 +263,9 @@ impl<'a> Walk<'a> {
                 };
                 let owed = publish.sent_at >= since || course.first.is_some_and(|first| first < *place);
                 let acked = publish.acks.iter().any(|ack| ack.place == *place);
-                if acked && owed && !course.has(*place) && !self.may_be_lost(name, *place, publish.sent_at) {
+                let stands = !canon.is_superseded(name, *place) && !self.history.cuts.contains_key(name);
+                let excused = course.has(*place, stands) || self.may_be_lost(name, *place, publish.sent_at);
+                if acked && owed && !excused {
                     missing.push((
                         name,
                         *place,
@@ -246,8 +282,7 @@ impl<'a> Walk<'a> {
 
     /// A declared restart lost it before this subscriber saw it.
     fn may_be_lost(&self, channel: &str, place: Place, sent_at: Duration) -> bool {
-        self.history.restarts.iter().any(|restart| sent_at <= *restart)
-            && self.canon.is_superseded(channel, place)
+        self.history.may_lose(sent_at) && self.canon.is_superseded(channel, place)
     }
 
     /// Where among the events it should be.
@@ -269,25 +304,29 @@ impl<'a> Walk<'a> {
 }
 
 impl Course {
-    fn pending_told(&mut self) {
-        self.told.extend(self.pending.drain(..).map(|hole| (Some(hole.from), hole.to)));
+    fn pending_told(&mut self, excuse: Excuse) {
+        let told = |hole: Pending| Told { from: Some(hole.from), to: hole.to, excuse };
+        self.told.extend(self.pending.drain(..).map(told));
     }
 
-    /// Everything up to `place` may be missing.
-    fn jump(&mut self, place: Option<Place>) {
+    /// What is missing up to `place` is excused.
+    fn jump(&mut self, place: Option<Place>, excuse: Excuse) {
         match place {
             Some(place) if self.last.is_some_and(|last| place < last) => self.back = Some(place),
             Some(place) => {
-                self.told.push((self.last, place));
+                self.told.push(Told { from: self.last, to: place, excuse });
                 self.last = Some(place);
             }
-            None => self.loose = true,
+            None => self.loose = Some(excuse),
         }
     }
 
-    /// It was seen, or told to be missing.
-    fn has(&self, place: Place) -> bool {
-        let told = |(from, to): &(Option<Place>, Place)| from.is_none_or(|from| from < place) && place <= *to;
+    /// It was seen, or told to be missing; `stands`: it was not lost.
+    fn has(&self, place: Place, stands: bool) -> bool {
+        let told = |told: &Told| {
+            let within = told.from.is_none_or(|from| from < place) && place <= told.to;
+            within && !(stands && told.excuse == Excuse::Lost)
+        };
         self.seen.contains(&place) || self.told.iter().any(told)
     }
 }
