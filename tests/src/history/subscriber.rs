@@ -19,8 +19,7 @@ const NEIGHBOURS: usize = 4;
 struct Course {
     /// Where the next publication must go on.
     last: Option<Place>,
-    /// Or there: a gap was told that ends before what was seen. It tells of a loss that this subscriber had not had yet, or
-    /// had noticed on its way here already.
+    /// Or there: a gap was told that ends before what was seen, which was lost.
     back: Option<Place>,
     /// The highest position seen.
     highest: Option<Place>,
@@ -86,6 +85,7 @@ impl<'a> Walk<'a> {
             }
             Seen::Gap { channel, place, reason, at } => {
                 self.founded(index, Some(channel), reason, *at);
+                self.concerned(index, channel, *place);
                 let course = self.courses.entry(channel).or_default();
                 course.pending_told();
                 course.jump(*place);
@@ -175,6 +175,17 @@ impl<'a> Walk<'a> {
             let channel = channel.unwrap_or(&self.subscriber.target).to_owned();
             let what = format!("{reason} was told, and nothing can have been lost");
             self.report(Rule::UnfoundedGap, &channel, None, index, what);
+        }
+    }
+
+    /// A gap that ends before what this subscriber has concerns it only if that was lost: otherwise it came, or recovered,
+    /// past the loss, and was told then what it missed.
+    fn concerned(&mut self, index: usize, channel: &'a str, place: Option<Place>) {
+        let Some(last) = self.courses.get(channel).and_then(|course| course.last) else { return };
+        let removed = self.history.cuts.get(channel).is_some_and(|cut| cut.removed.is_some());
+        if place.is_some_and(|place| place < last) && !removed && !self.canon.is_superseded(channel, last) {
+            let what = format!("a gap was told that ends before {last}, which was never lost");
+            self.report(Rule::StaleGap, channel, place, index, what);
         }
     }
 
