@@ -161,7 +161,8 @@ impl Flow {
     /// What the mailbox could not take of `channel` after `before` is missing: it is asked for again. A live
     /// subscription must be one to the channel itself, for a pattern needs its marker to ask again.
     pub fn fall_behind(&mut self, channel: &Channel, before: Position) {
-        let before = if let Self::Settling(top) = self { before.max(*top) } else { before };
+        // It has got nothing since its answer, and the re-read tells whether that still holds.
+        let before = if let Self::Settling(top) = self { *top } else { before };
         if self.is_live() {
             *self = Self::Behind(Box::new(Behind { opened: true, ..Behind::default() }));
         }

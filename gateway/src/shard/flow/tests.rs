@@ -205,3 +205,11 @@ fn who_was_answered_what_the_node_never_delivered_is_told_when_it_is_lost() {
     behind.opened(&target(), Subscribed { catchup: None, ..answer(53, 1..=1) });
     assert_eq!(drain(&mut behind), ["complete 53", "gap", "live 53"]);
 }
+
+#[test]
+fn who_got_nothing_since_its_answer_reads_again_from_there() {
+    let mut flow = answered(at(1, 52), false);
+    flow.fall_behind(&channel(), at(2, 51));
+    let Some(Step::Refetch(cursors)) = flow.step() else { panic!("not asked for") };
+    assert_eq!(cursors.channels[&channel()], at(1, 52));
+}
