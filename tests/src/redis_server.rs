@@ -159,8 +159,8 @@ impl RedisServer {
     /// Cuts about so many bytes off the end of the append-only file of a server that was killed, as a loss of power does to
     /// what was not synced.
     ///
-    /// What is left ends with a whole transaction. Redis 7.0 leaves one that is cut in two in its file when it starts, does
-    /// not apply it then, and applies it at the start after that: it would bring back what was lost.
+    /// What is left ends with a whole transaction. With one that was cut in two, Redis 7.0 was seen to bring back at its second
+    /// start what was missing after the first. That it keeps the half and completes it later is inferred, not verified.
     ///
     /// # Panics
     /// The server runs, or has no such file.

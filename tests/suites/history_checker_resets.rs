@@ -113,3 +113,25 @@ fn a_reset_that_is_told_to_somebody_who_lost_nothing_is_found() {
     [(11, 3), (12, 4)].into_iter().for_each(|(number, offset)| run.sees("late", number, at(9, offset)));
     assert_eq!(run.rules(), [Rule::UnfoundedGap]);
 }
+
+#[test]
+fn a_gap_told_to_who_is_past_the_loss_is_found() {
+    // It has come to 9:4 without a loss, and then hears of what others lost.
+    let mut behind = lossy_restart();
+    behind.told("saw", Some(at(9, 2)), "EPOCH_RESET");
+    goes_on_after_the_restart(&mut behind);
+    behind.told("behind", Some(at(9, 2)), "EPOCH_RESET");
+    assert_eq!(behind.rules(), [Rule::StaleGap]);
+    // Told by its recovery, and once more.
+    let mut recovering = lossy_restart();
+    recovering.replays("saw", 11, at(9, 3));
+    recovering.replays("saw", 12, at(9, 4));
+    recovering.recovered("saw", at(9, 4), Some("EPOCH_RESET"));
+    recovering.told("saw", Some(at(9, 2)), "EPOCH_RESET");
+    assert_eq!(recovering.rules(), [Rule::StaleGap]);
+    // A history that became shorter, and has not begun anew yet.
+    let mut shorter = lossy_restart();
+    shorter.told("saw", Some(at(7, 2)), "EPOCH_RESET");
+    goes_on_after_the_restart(&mut shorter);
+    assert_eq!(shorter.rules(), []);
+}

@@ -14,6 +14,7 @@ mod cluster_presence;
 mod drain;
 mod epochs;
 mod fault_schedule;
+mod gaps_in_place;
 mod ghost_reader;
 mod grpc_stream;
 mod history_checker;

@@ -63,6 +63,9 @@ pub enum Delivery {
     Gap {
         /// The channel concerned.
         channel: Channel,
+        /// The last position delivered before the loss. Who was answered a position beyond it and at or past `position`
+        /// came after the loss, and was told what it missed in its own answer.
+        after: Option<Position>,
         /// Live publications go on after this position.
         position: Option<Position>,
         /// Why.

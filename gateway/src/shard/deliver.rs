@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Shard, State, frames::Frames};
+use super::{Shard, State, frames::Frames, gap::Gap};
 use crate::{
     broker::{Delivery, GapReason, Publication},
     channel::Channel,
@@ -16,7 +16,10 @@ impl Shard {
     pub(super) fn deliver(&self, state: &mut State, now: Now, delivery: &Delivery) {
         match delivery {
             Delivery::Publication(publication) => self.publication(state, now, publication),
-            Delivery::Gap { channel, position, reason } => self.gap(state, now, channel, *position, *reason),
+            Delivery::Gap { channel, after, position, reason } => {
+                let (channel, after, position) = (channel.clone(), *after, *position);
+                self.gap(state, now, &Gap { channel, after, position, reason: *reason });
+            }
             Delivery::Presence(event) => self.presence(state, now, event),
         }
     }
@@ -30,9 +33,18 @@ impl Shard {
             let Some(subscription) = state.subscriptions.get_mut(*key as usize) else { continue };
             if !subscription.flow.is_live() {
                 behind = true;
-            } else if subscription.flow.accept(publication) {
-                let connection = subscription.connection;
-                self.send_live(state, now, connection, publication, &mut frames);
+                continue;
+            }
+            let connection = subscription.connection;
+            let overtaken = subscription.flow.is_overtaken_by(publication);
+            if subscription.flow.accept(publication) {
+                if overtaken {
+                    self.reset(state, now, connection, publication);
+                }
+                // That may have closed it.
+                if state.subscriptions.contains(*key as usize) {
+                    self.send_live(state, now, connection, publication, &mut frames);
+                }
             }
         }
         if behind {
@@ -74,20 +86,22 @@ impl Shard {
         }
     }
 
-    fn gap(
-        &self,
-        state: &mut State,
-        now: Now,
-        channel: &Channel,
-        position: Option<Position>,
-        reason: GapReason,
-    ) {
+    /// Tells a connection that what it was answered was lost, before what comes in its place.
+    fn reset(&self, state: &mut State, now: Now, key: u32, publication: &Publication) {
+        let before = publication.position.map(|at| Position { offset: at.offset.saturating_sub(1), ..at });
+        let frame = gap_frame(&publication.channel, before, GapReason::EpochReset, now);
+        self.send_extended(state, key, &frame);
+    }
+
+    fn gap(&self, state: &mut State, now: Now, gap: &Gap) {
         state.delivery += 1;
-        let frame = gap_frame(channel, position, reason, now);
-        for key in state.listeners(channel) {
-            let Some(subscription) = state.subscriptions.get(key as usize) else { continue };
-            let connection = subscription.connection;
-            self.send_gap(state, connection, &frame);
+        let frame = gap_frame(&gap.channel, gap.position, gap.reason, now);
+        for key in state.listeners(&gap.channel) {
+            let Some(subscription) = state.subscriptions.get_mut(key as usize) else { continue };
+            if subscription.flow.gap(gap) {
+                let connection = subscription.connection;
+                self.send_gap(state, connection, &frame);
+            }
         }
     }
 

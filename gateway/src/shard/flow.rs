@@ -1,13 +1,15 @@
 //! How publications reach one subscription: held while it opens, then replay, then live.
 //!
 //! A pure state machine. Invariants: publications of a channel leave in the order of their positions, none twice;
-//! what was held back beyond [`HOLD_BYTES`] is not lost but asked for again ([`Step::Refetch`]).
+//! what was held back beyond [`HOLD_BYTES`] is not lost but asked for again ([`Step::Refetch`]); a gap stays in its place
+//! among the publications, and only who came after the loss is not told of it.
 
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
 };
 
+use super::gap::{Gap, is_given_out_again};
 use crate::{
     broker::{GapReason, PatternCursors, Publication, Subscribed},
     channel::{Channel, Target},
@@ -42,7 +44,7 @@ pub struct Behind {
     /// Ask for a `recover_complete` at the end.
     announce: bool,
     replay: VecDeque<Arc<Publication>>,
-    held: VecDeque<Arc<Publication>>,
+    held: VecDeque<Held>,
     held_bytes: usize,
     overflowed: bool,
     /// Up to here everything was replayed or not asked for, by channel.
@@ -53,6 +55,13 @@ pub struct Behind {
     outcome: Recovered,
 }
 
+/// What came while the subscription was behind, in its order.
+#[derive(Debug)]
+enum Held {
+    Publication(Arc<Publication>),
+    Gap(Gap),
+}
+
 /// What to do next for a subscription that is behind.
 #[derive(Debug)]
 pub enum Step {
@@ -60,7 +69,7 @@ pub enum Step {
     Replay(Arc<Publication>),
     /// Say that the recovery is complete; comes exactly once, if it was asked for.
     Complete(Recovered),
-    /// Report a gap of one channel of a pattern.
+    /// Report a gap of one channel.
     Gap(Channel, Option<Position>, GapReason),
     /// Send as live.
     Live(Arc<Publication>),
@@ -110,6 +119,38 @@ impl Flow {
         }
     }
 
+    /// Whether `publication`, which it passes, proves that what it was answered is lost: that is to be told first. A gap
+    /// of the broker need not tell it: what the broker itself had delivered may still be there.
+    #[must_use]
+    pub fn is_overtaken_by(&self, publication: &Publication) -> bool {
+        let top = match self {
+            Self::Settling(top) => Some(top),
+            Self::SettlingPattern(tops) => tops.get(&publication.channel),
+            Self::Live | Self::Behind(_) => None,
+        };
+        top.zip(publication.position).is_some_and(|(top, position)| is_given_out_again(*top, position))
+    }
+
+    /// Takes a gap; `true` if it is to be told at once. Who is behind tells it in its place, and who came after the loss
+    /// not at all.
+    pub fn gap(&mut self, gap: &Gap) -> bool {
+        match self {
+            Self::Live => true,
+            Self::Settling(top) => {
+                let affected = !gap.is_passed_by(*top);
+                if affected {
+                    *self = gap.position.map_or(Self::Live, Self::Settling);
+                }
+                affected
+            }
+            Self::SettlingPattern(tops) => gap.pass(tops),
+            Self::Behind(behind) => {
+                behind.hold_gap(gap);
+                false
+            }
+        }
+    }
+
     /// Takes the broker's answer, then steps may be taken.
     pub fn opened(&mut self, target: &Target, answer: Subscribed) {
         if let Self::Behind(behind) = self {
@@ -120,7 +161,8 @@ impl Flow {
     /// What the mailbox could not take of `channel` after `before` is missing: it is asked for again. A live
     /// subscription must be one to the channel itself, for a pattern needs its marker to ask again.
     pub fn fall_behind(&mut self, channel: &Channel, before: Position) {
-        let before = if let Self::Settling(top) = self { before.max(*top) } else { before };
+        // It has got nothing since its answer, and the re-read tells whether that still holds.
+        let before = if let Self::Settling(top) = self { *top } else { before };
         if self.is_live() {
             *self = Self::Behind(Box::new(Behind { opened: true, ..Behind::default() }));
         }
@@ -148,7 +190,7 @@ impl Flow {
     pub fn forget(&mut self, publication: &Arc<Publication>) {
         if let Self::Behind(behind) = self {
             let held = behind.held.len();
-            behind.held.retain(|one| !Arc::ptr_eq(one, publication));
+            behind.held.retain(|one| !matches!(one, Held::Publication(one) if Arc::ptr_eq(one, publication)));
             behind.held_bytes -= (held - behind.held.len()) * weight(publication);
         }
     }
@@ -173,7 +215,16 @@ impl Behind {
             return;
         }
         self.held_bytes += size;
-        self.held.push_back(publication.clone());
+        self.held.push_back(Held::Publication(publication.clone()));
+    }
+
+    fn hold_gap(&mut self, gap: &Gap) {
+        if self.overflowed {
+            // What is asked for again starts before it, and the answer tells.
+            self.start_before(gap);
+        } else {
+            self.held.push_back(Held::Gap(gap.clone()));
+        }
     }
 
     fn opened(&mut self, target: &Target, answer: Subscribed) {
@@ -225,36 +276,79 @@ impl Behind {
             self.outcome.marker.clone_from(&self.marker);
             return Some(Step::Complete(std::mem::take(&mut self.outcome)));
         }
-        while let Some(publication) = self.held.pop_front() {
-            self.held_bytes -= weight(&publication);
-            if self.is_new(&publication) {
-                if let Some(position) = publication.position {
-                    self.tops.insert(publication.channel.clone(), position);
+        while let Some(held) = self.held.pop_front() {
+            match held {
+                Held::Gap(gap) if gap.pass(&mut self.tops) => {
+                    return Some(Step::Gap(gap.channel, gap.position, gap.reason));
                 }
-                return Some(Step::Live(publication));
+                Held::Gap(_) => {}
+                Held::Publication(publication) => {
+                    if let Some(step) = self.take_held(publication) {
+                        return Some(step);
+                    }
+                }
             }
         }
         None
+    }
+
+    /// What a held publication leads to; `None` if it was replayed.
+    fn take_held(&mut self, publication: Arc<Publication>) -> Option<Step> {
+        let (channel, position) = (&publication.channel, publication.position);
+        let overtaken =
+            self.tops.get(channel).zip(position).filter(|(top, at)| is_given_out_again(**top, *at));
+        if let Some((_, position)) = overtaken {
+            let (channel, position) = (channel.clone(), before(position));
+            self.tops.insert(channel.clone(), position);
+            self.held.push_front(Held::Publication(publication));
+            return Some(Step::Gap(channel, Some(position), GapReason::EpochReset));
+        }
+        self.held_bytes -= weight(&publication);
+        if !self.is_new(&publication) {
+            return None;
+        }
+        if let Some(position) = position {
+            self.tops.insert(channel.clone(), position);
+        }
+        Some(Step::Live(publication))
     }
 
     /// Forgets what was held, and waits for a new answer that starts at the tops.
     fn restart(&mut self) -> PatternCursors {
         self.opened = false;
         self.overflowed = false;
-        for publication in std::mem::take(&mut self.held) {
-            if let Some(position) = publication.position {
-                self.tops.entry(publication.channel.clone()).or_insert(before(position));
+        for held in std::mem::take(&mut self.held) {
+            match held {
+                Held::Gap(gap) => self.start_before(&gap),
+                Held::Publication(publication) => {
+                    if let Some(position) = publication.position {
+                        self.tops.entry(publication.channel.clone()).or_insert(before(position));
+                    }
+                }
             }
         }
         self.held_bytes = 0;
         PatternCursors { channels: self.tops.clone(), marker: self.marker.clone() }
     }
 
+    /// The channel, if nothing else is known of it, is read again from before the loss.
+    fn start_before(&mut self, gap: &Gap) {
+        if let Some(after) = gap.after {
+            self.tops.entry(gap.channel.clone()).or_insert(after);
+        }
+    }
+
     /// What comes after `seen`, and what is held of the channel, has to be asked for again.
     fn miss(&mut self, channel: &Channel, seen: Position) {
         self.overflowed = true;
-        let held = self.held.iter().find(|publication| publication.channel == *channel);
-        let seen = held.and_then(|first| first.position).map_or(seen, before);
+        let held = self.held.iter().find_map(|held| match held {
+            Held::Publication(publication) if publication.channel == *channel => {
+                publication.position.map(before)
+            }
+            Held::Gap(gap) if gap.channel == *channel => gap.after,
+            _ => None,
+        });
+        let seen = held.unwrap_or(seen);
         self.tops.entry(channel.clone()).or_insert(seen);
     }
 
@@ -282,131 +376,4 @@ fn before(position: Position) -> Position {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::broker::{Catchup, ChannelCatchup, Stored};
-
-    fn channel() -> Channel {
-        Channel::parse("a").unwrap()
-    }
-
-    fn target() -> Target {
-        Target::Channel(channel())
-    }
-
-    fn publication(offset: u64, bytes: usize) -> Arc<Publication> {
-        let stored = Stored { event: vec![0; bytes].into(), ..Stored::default() };
-        Arc::new(Publication {
-            channel: channel(),
-            position: Some(Position { epoch: 1, offset }),
-            time_ms: 0,
-            stored,
-        })
-    }
-
-    fn answer(top: u64, replay: std::ops::RangeInclusive<u64>) -> Subscribed {
-        let publications = replay.map(|offset| publication(offset, 1)).collect();
-        Subscribed {
-            positions: vec![(channel(), Position { epoch: 1, offset: top })],
-            marker: None,
-            catchup: Some(Catchup {
-                channels: vec![ChannelCatchup { channel: channel(), publications, gap: None }],
-                truncated: false,
-            }),
-        }
-    }
-
-    fn drain(flow: &mut Flow) -> Vec<String> {
-        let mut steps = Vec::new();
-        while let Some(step) = flow.step() {
-            let offset = |p: &Publication| p.position.map_or(0, |at| at.offset);
-            steps.push(match step {
-                Step::Replay(p) => format!("replay {}", offset(&p)),
-                Step::Live(p) => format!("live {}", offset(&p)),
-                Step::Complete(outcome) => format!("complete {}", outcome.position.map_or(0, |at| at.offset)),
-                Step::Gap(..) => "gap".into(),
-                Step::Refetch(cursors) => {
-                    steps.push(format!("refetch {}", cursors.channels[&channel()].offset));
-                    break;
-                }
-                Step::Wait => break,
-            });
-        }
-        steps
-    }
-
-    #[test]
-    fn the_replay_comes_first_then_complete_then_what_was_held_without_what_was_replayed() {
-        let mut flow = Flow::opening(true);
-        for offset in 4..=6 {
-            assert!(!flow.accept(&publication(offset, 1)));
-        }
-        assert!(matches!(flow.step(), Some(Step::Wait)));
-        flow.opened(&target(), answer(5, 3..=5));
-        assert_eq!(drain(&mut flow), ["replay 3", "replay 4", "replay 5", "complete 5", "live 6"]);
-        assert!(flow.is_live() && flow.accept(&publication(7, 1)));
-    }
-
-    #[test]
-    fn what_was_replayed_is_not_sent_again_when_the_broker_delivers_it_late() {
-        let mut flow = Flow::opening(false);
-        flow.opened(&target(), answer(5, 4..=5));
-        assert_eq!(drain(&mut flow), ["replay 4", "replay 5"]);
-        let sent: Vec<_> = (4..=7).filter(|offset| flow.accept(&publication(*offset, 1))).collect();
-        assert_eq!(sent, [6, 7]);
-        assert!(matches!(flow, Flow::Live));
-    }
-
-    #[test]
-    fn what_could_not_be_held_is_asked_for_again_before_complete() {
-        let mut flow = Flow::opening(true);
-        flow.opened(&target(), answer(2, 1..=2));
-        assert!(!flow.accept(&publication(3, HOLD_BYTES)));
-        assert!(!flow.accept(&publication(4, 1)));
-        assert_eq!(drain(&mut flow), ["replay 1", "replay 2", "refetch 2"]);
-        assert!(!flow.accept(&publication(5, 1)));
-        flow.opened(&target(), answer(4, 3..=4));
-        assert_eq!(drain(&mut flow), ["replay 3", "replay 4", "complete 4", "live 5"]);
-    }
-
-    #[test]
-    fn a_gap_of_what_is_read_again_is_told_where_no_complete_follows() {
-        let mut flow = Flow::Live;
-        flow.fall_behind(&channel(), Position { epoch: 1, offset: 3 });
-        assert_eq!(drain(&mut flow), ["refetch 3"]);
-        let mut answer = answer(9, 8..=9);
-        for part in &mut answer.catchup.as_mut().unwrap().channels {
-            part.gap = Some(GapReason::HeadTrimmed);
-        }
-        flow.opened(&target(), answer);
-        assert_eq!(drain(&mut flow), ["gap", "replay 8", "replay 9"]);
-    }
-
-    #[test]
-    fn what_was_sent_live_is_not_asked_for_again() {
-        let mut flow = Flow::opening(false);
-        for offset in 1..=2 {
-            flow.accept(&publication(offset, HOLD_BYTES / 2 - 200));
-        }
-        flow.opened(&target(), Subscribed { catchup: None, ..answer(0, 1..=1) });
-        assert!(matches!(flow.step(), Some(Step::Live(_))));
-        assert!(!flow.accept(&publication(3, HOLD_BYTES / 2 + 1)), "there is no room for it");
-        let Some(Step::Refetch(cursors)) = flow.step() else { panic!("not asked for") };
-        assert_eq!(cursors.channels[&channel()].offset, 1);
-    }
-
-    #[test]
-    fn a_live_subscription_that_fell_behind_reads_again_from_where_it_was() {
-        let mut flow = Flow::Live;
-        flow.fall_behind(&channel(), Position { epoch: 1, offset: 3 });
-        assert!(!flow.accept(&publication(9, 1)));
-        assert_eq!(drain(&mut flow), ["refetch 3"]);
-        assert!(!flow.accept(&publication(10, 1)));
-        flow.opened(&target(), answer(9, 4..=9));
-        let steps = drain(&mut flow);
-        assert_eq!(
-            steps,
-            ["replay 4", "replay 5", "replay 6", "replay 7", "replay 8", "replay 9", "live 10"]
-        );
-    }
-}
+mod tests;

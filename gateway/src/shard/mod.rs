@@ -8,7 +8,8 @@
 //! Invariants: a live publication reaches each connection at most once, however many of its subscriptions match
 //! (replays come once for each subscription that asked); a subscription that is not live holds or re-reads what comes
 //! meanwhile, so nothing is skipped; a connection that cannot take a frame is closed with 3512 and harms nobody else;
-//! whoever was acknowledged as a watcher gets every join and leave from then on, or is closed.
+//! a gap reaches whoever it may
+//! concern, in its place; whoever was acknowledged as a watcher gets every join and leave from then on, or is closed.
 
 mod connection;
 mod deliver;
@@ -16,6 +17,7 @@ mod drain;
 mod effects;
 pub mod flow;
 mod frames;
+pub mod gap;
 pub mod index;
 mod mailbox;
 mod meters;

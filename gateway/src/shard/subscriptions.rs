@@ -211,7 +211,12 @@ impl Shard {
         }
     }
 
-    fn send_extended(&self, state: &mut State, key: u32, frame: &streamgate_proto::v1::OutboundMessage) {
+    pub(super) fn send_extended(
+        &self,
+        state: &mut State,
+        key: u32,
+        frame: &streamgate_proto::v1::OutboundMessage,
+    ) {
         let connection = &state.connections[key as usize];
         if !connection.session.is_extended() {
             return;

@@ -95,7 +95,8 @@ pub struct Recovered {
     pub position: Option<Position>,
     /// More was missed than the server sends at once.
     pub truncated: bool,
-    /// Why something is missing; `None`: nothing is.
+    /// Why something is missing; `None`: nothing is. Where it is missing among what was replayed, an [`Event::Gap`] came
+    /// before.
     pub gap: Option<GapReason>,
     /// Why there was no recovery at all; the subscription is live all the same.
     pub error: Option<Error>,

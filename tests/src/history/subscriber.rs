@@ -19,8 +19,7 @@ const NEIGHBOURS: usize = 4;
 struct Course {
     /// Where the next publication must go on.
     last: Option<Place>,
-    /// Or there: a gap was told that ends before what was seen. It tells of a loss that this subscriber had not had yet, or
-    /// had noticed on its way here already.
+    /// Or there: a gap was told that ends before what was seen, which was lost.
     back: Option<Place>,
     /// The highest position seen.
     highest: Option<Place>,
@@ -110,7 +109,9 @@ impl<'a> Walk<'a> {
             }
             Seen::Gap { channel, place, reason, at } => {
                 self.founded(index, Some(channel), reason, *at);
-                self.lost_something(index, channel, reason);
+                if !self.concerned(index, channel, *place) {
+                    self.lost_something(index, channel, reason);
+                }
                 let course = self.courses.entry(channel).or_default();
                 course.pending_told(Excuse::of(reason));
                 course.jump(*place, Excuse::of(reason));
@@ -214,6 +215,19 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// A gap that ends before what this subscriber has concerns it only if that was lost: otherwise it came, or recovered,
+    /// past the loss, and was told then what it missed. Whether it was such a gap.
+    fn concerned(&mut self, index: usize, channel: &'a str, place: Option<Place>) -> bool {
+        let Some(last) = self.courses.get(channel).and_then(|course| course.last) else { return false };
+        let removed = self.history.cuts.get(channel).is_some_and(|cut| cut.removed.is_some());
+        let stale =
+            place.is_some_and(|place| place < last) && !removed && !self.canon.is_superseded(channel, last);
+        if stale {
+            let what = format!("a gap was told that ends before {last}, which was never lost");
+            self.report(Rule::StaleGap, channel, place, index, what);
+        }
+        stale
+    }
     fn recovered(&mut self, place: Option<Place>, gap: Option<Excuse>) {
         let Some(excuse) = gap else { return self.holes_not_told() };
         let exact = !self.subscriber.target.contains('*');

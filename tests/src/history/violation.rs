@@ -30,6 +30,8 @@ pub enum Rule {
     LostWrite,
     /// What is told to be missing may really be missing: there was a lossy restart, a trim or a removal before.
     UnfoundedGap,
+    /// Nobody is told of a gap that ends before what it has, unless what it has was lost.
+    StaleGap,
     /// A node's inbox only has a hole if something was done to it: nothing is lost to an abandoned connection.
     InboxHole,
     /// A subscription does not end by itself.

@@ -58,6 +58,8 @@ pub(super) struct Subscription {
     pub(super) not_before: Option<Instant>,
     cursors: Cursors,
     held: Held,
+    /// The end of a replay that waits for the recovery's own end, see [`Self::replayed`].
+    unproven: Vec<Message>,
     reply: Option<oneshot::Sender<Result<(), Error>>>,
 }
 
@@ -72,6 +74,7 @@ impl Subscription {
             settled: false,
             not_before: None,
             held: Held::default(),
+            unproven: Vec::new(),
             reply: Some(reply),
         }
     }
@@ -121,12 +124,14 @@ impl Subscription {
         self.phase = Phase::Asked { request, recovering };
         self.not_before = None;
         self.held.clear();
+        self.unproven.clear();
     }
 
     pub(super) fn lost(&mut self) {
         self.phase = Phase::Idle;
         self.not_before = None;
         self.held.clear();
+        self.unproven.clear();
     }
 
     pub(super) fn is_recovering(&self) -> bool {
@@ -199,12 +204,47 @@ impl Subscription {
             // Belongs to others, but may also come after this one's beginning.
             Phase::Asked { .. } if message.replay || message.position.is_none() => {}
             Phase::Asked { .. } => self.held.push(message),
-            Phase::Recovering if message.replay || message.position.is_none() => {
-                self.hand_on(message, effects)
-            }
+            Phase::Recovering if message.replay => self.replayed(message, effects),
+            Phase::Recovering if message.position.is_none() => self.hand_on(message, effects),
             Phase::Recovering => self.held.push(message),
             Phase::Live if message.replay && !replay_is_live => {}
             Phase::Live => self.hand_on(message, effects),
+        }
+    }
+
+    /// A gap of a channel's recovery is told at its end. So what follows the place where it may be waits for that: otherwise
+    /// a connection that breaks in between, or a subscriber that leaves, would go on behind a gap that nobody has told.
+    /// Offsets that follow each other in one epoch prove that nothing is missing. What waits is a part of one history, and
+    /// only after a replay has changed its epoch or skipped something. A pattern's gaps are told before its replay.
+    fn replayed(&mut self, message: Message, effects: &mut Effects) {
+        if !self.unproven.is_empty() || self.may_follow_a_gap(&message) {
+            self.unproven.push(message);
+        } else {
+            self.hand_on(message, effects);
+        }
+    }
+
+    fn may_follow_a_gap(&self, message: &Message) -> bool {
+        let last = self.cursors.get(&message.channel);
+        !is_pattern(&self.options.target)
+            && last.zip(message.position.as_ref()).is_some_and(|(last, next)| {
+                let continues = next.epoch == last.epoch && last.offset.checked_add(1) == Some(next.offset);
+                next.is_after(last) && !continues
+            })
+    }
+
+    /// Hands on what waited for the end of the recovery, behind the gap that it told.
+    fn prove(&mut self, gap: Option<&GapReason>, effects: &mut Effects) {
+        let unproven = std::mem::take(&mut self.unproven);
+        let first = unproven.first().and_then(|message| message.position.clone());
+        // What was cut off is missing behind the replay.
+        if let Some((reason, first)) = gap.filter(|reason| **reason != GapReason::Truncated).zip(first) {
+            let position = Position { offset: first.offset.saturating_sub(1), ..first };
+            let (channel, position) = (self.options.target.clone(), Some(position));
+            self.deliver(Event::Gap(Gap { channel, position, reason: reason.clone() }), effects);
+        }
+        for message in unproven {
+            self.hand_on(message, effects);
         }
     }
 
@@ -213,6 +253,7 @@ impl Subscription {
         if self.phase != Phase::Recovering {
             return;
         }
+        self.prove(recovered.gap.as_ref(), effects);
         let target = &self.options.target;
         if let Some(position) = &recovered.position {
             if is_pattern(target) {
@@ -230,7 +271,8 @@ impl Subscription {
         if !matches!(self.phase, Phase::Recovering | Phase::Live) {
             return;
         }
-        if let Some(position) = &gap.position {
+        // What is still to be handed on moves the cursor itself.
+        if let Some(position) = gap.position.as_ref().filter(|_| self.unproven.is_empty()) {
             self.cursors.advance(&gap.channel, position);
         }
         self.deliver(Event::Gap(gap), effects);

@@ -83,7 +83,14 @@ impl Actor {
         self.environment.sinks.deliver(sinks, &Delivery::Publication(publication.clone()));
     }
 
-    fn deliver_gap(&mut self, channel: &Channel, position: Option<Position>, reason: GapReason) {
+    /// Tells everybody who listens; a shard keeps it from those who came after the loss. `after`: what was delivered last.
+    fn deliver_gap(
+        &mut self,
+        channel: &Channel,
+        after: Option<Position>,
+        position: Option<Position>,
+        reason: GapReason,
+    ) {
         metrics::counter!(crate::telemetry::metrics::GAPS, "reason" => reason.as_str()).increment(1);
         tracing::warn!(%channel, %reason, "continuity is lost");
         if let Some(slot) = self.slots.get_mut(channel) {
@@ -91,7 +98,8 @@ impl Actor {
         }
         self.break_scans(channel);
         let sinks = self.interest.listeners(channel.as_str());
-        self.environment.sinks.deliver(sinks, &Delivery::Gap { channel: channel.clone(), position, reason });
+        let gap = Delivery::Gap { channel: channel.clone(), after, position, reason };
+        self.environment.sinks.deliver(sinks, &gap);
     }
 
     /// Asks for what follows the last delivery. Without a connection the next tick tries again.
@@ -157,7 +165,7 @@ impl Actor {
         let gap = if doubtful { range.gap_after(from) } else { range.gap_while_live(from) };
         if let Some(reason) = gap {
             let position = before_first.unwrap_or_else(|| range.end());
-            self.deliver_gap(channel, Some(position), reason);
+            self.deliver_gap(channel, Some(from), Some(position), reason);
             if let Some(slot) = self.slots.get_mut(channel) {
                 slot.last = Some(position);
             }
@@ -185,7 +193,7 @@ impl Actor {
                 }
                 Step::Hole => {
                     let before = Position { offset: position.offset.saturating_sub(1), ..position };
-                    self.deliver_gap(channel, Some(before), GapReason::Middle);
+                    self.deliver_gap(channel, Some(last), Some(before), GapReason::Middle);
                 }
                 Step::Next => {}
             }

@@ -2,7 +2,7 @@
 //! waits, what is answered is made up.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -24,7 +24,12 @@ use super::{
     resync::Differing,
     slot::{Cached, Fill, Slot},
 };
-use crate::{broker::From, channel::Channel, policy::Policies, position::Position};
+use crate::{
+    broker::{Delivery, From, Sink, SinkId},
+    channel::{Channel, Target},
+    policy::Policies,
+    position::Position,
+};
 
 fn actor() -> Actor {
     let options = RedisOptions { port: 1, ..RedisOptions::default() };
@@ -145,4 +150,32 @@ async fn a_re_sync_forgets_what_was_kept_for_recoveries_and_tells_interest_befor
     assert!(actor.slots[&channel()].cache.is_none());
     assert_eq!(actor.unconfirmed, ["i:a"]);
     assert_eq!(actor.doubts, 2);
+}
+
+#[tokio::test]
+async fn a_gap_says_what_was_delivered_before_the_loss() {
+    let mut actor = doubting();
+    let (sink, told) = listening(&actor);
+    actor.interest.insert(&Target::Channel(channel()), sink);
+    actor.slots.get_mut(&channel()).unwrap().fill = Some(Fill::default());
+    let doubts = actor.doubts;
+    actor.finish_fill(&channel(), LAST, doubts, Ok(nothing()));
+    let gap = told.lock().unwrap().pop();
+    let Some(Delivery::Gap { after, position, .. }) = gap else { panic!("{gap:?}") };
+    assert_eq!((after, position), (Some(LAST), Some(Position { epoch: 9, offset: 0 })));
+}
+
+#[derive(Default)]
+struct Told(Arc<Mutex<Vec<Delivery>>>);
+
+impl Sink for Told {
+    fn deliver(&self, delivery: Delivery) {
+        self.0.lock().unwrap().push(delivery);
+    }
+}
+
+fn listening(actor: &Actor) -> (SinkId, Arc<Mutex<Vec<Delivery>>>) {
+    let sink = Told::default();
+    let told = sink.0.clone();
+    (actor.environment.sinks.attach(&(Arc::new(sink) as Arc<dyn Sink>)), told)
 }

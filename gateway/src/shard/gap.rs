@@ -1,0 +1,107 @@
+//! Whom a loss of continuity concerns. Pure.
+
+use std::collections::HashMap;
+
+use crate::{broker::GapReason, channel::Channel, position::Position};
+
+/// A [`Delivery::Gap`](crate::broker::Delivery::Gap).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gap {
+    /// The channel concerned.
+    pub channel: Channel,
+    /// The last position delivered before the loss.
+    pub after: Option<Position>,
+    /// Where delivery goes on.
+    pub position: Option<Position>,
+    /// Why.
+    pub reason: GapReason,
+}
+
+impl Gap {
+    /// Whether a subscription that was answered `top`, and got nothing since, came after the loss. In doubt it did not: a
+    /// gap too many is better than one that is hidden.
+    #[must_use]
+    pub fn is_passed_by(&self, top: Position) -> bool {
+        let (Some(after), Some(position)) = (self.after, self.position) else { return false };
+        // A history that ends before what was delivered, and did not begin anew: also what is beyond `after` in this epoch
+        // may be what was lost.
+        let rolled_back = position <= after && top.epoch == after.epoch;
+        top > after && top >= position && !rolled_back
+    }
+
+    /// Lets the gap pass a subscription whose answers are `tops`: whether it is to be told, and then goes on behind it.
+    pub fn pass(&self, tops: &mut HashMap<Channel, Position>) -> bool {
+        if tops.get(&self.channel).is_some_and(|top| self.is_passed_by(*top)) {
+            return false;
+        }
+        match self.position {
+            Some(position) => tops.insert(self.channel.clone(), position),
+            None => tops.remove(&self.channel),
+        };
+        true
+    }
+}
+
+/// Whether `position` proves that `top` was lost: offsets go on across epochs, so a newer one that gave the offset out again
+/// began before it. A history that was born again starts at 1, and may have expired in peace.
+#[must_use]
+pub fn is_given_out_again(top: Position, position: Position) -> bool {
+    position.epoch > top.epoch && position.offset <= top.offset && position.offset != 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at((epoch, offset): (u64, u64)) -> Position {
+        Position { epoch, offset }
+    }
+
+    fn gap(after: (u64, u64), position: (u64, u64)) -> Gap {
+        Gap {
+            channel: Channel::parse("a").unwrap(),
+            after: Some(at(after)),
+            position: Some(at(position)),
+            reason: GapReason::EpochReset,
+        }
+    }
+
+    #[test]
+    fn who_was_answered_by_the_new_history_is_past_the_loss_and_who_was_by_the_old_one_is_not() {
+        let reset = gap((5, 50), (6, 40));
+        assert!(reset.is_passed_by(at((6, 43))) && reset.is_passed_by(at((6, 40))));
+        for affected in [(5, 3), (5, 40), (5, 50), (5, 52), (6, 39)] {
+            assert!(!reset.is_passed_by(at(affected)), "{affected:?}");
+        }
+    }
+
+    #[test]
+    fn of_a_history_that_only_became_shorter_nobody_of_its_epoch_is_past_the_loss() {
+        let shorter = gap((5, 50), (5, 40));
+        for affected in [(5, 39), (5, 40), (5, 45), (5, 50), (5, 52)] {
+            assert!(!shorter.is_passed_by(at(affected)), "{affected:?}");
+        }
+        assert!(shorter.is_passed_by(at((6, 41))));
+    }
+
+    #[test]
+    fn a_trim_does_not_concern_who_was_answered_behind_it() {
+        let trim = gap((5, 50), (5, 80));
+        assert!(trim.is_passed_by(at((5, 80))) && !trim.is_passed_by(at((5, 79))));
+    }
+
+    #[test]
+    fn what_says_too_little_is_told() {
+        let unknown =
+            [Gap { after: None, ..gap((5, 1), (6, 1)) }, Gap { position: None, ..gap((5, 1), (6, 1)) }];
+        assert!(unknown.iter().all(|gap| !gap.is_passed_by(at((7, 9)))));
+    }
+
+    #[test]
+    fn only_an_offset_given_out_again_proves_a_loss() {
+        assert!(is_given_out_again(at((5, 52)), at((6, 52))) && is_given_out_again(at((5, 52)), at((6, 40))));
+        for sound in [(5, 53), (6, 53), (6, 60), (6, 1), (5, 40)] {
+            assert!(!is_given_out_again(at((5, 52)), at(sound)), "{sound:?}");
+        }
+    }
+}
