@@ -153,24 +153,25 @@ impl Actor {
     /// Delivers what a back-fill brought, and says first if that is not everything. `settles`: the read was asked for
     /// after whatever made the channel doubtful.
     fn deliver_range(&mut self, channel: &Channel, from: Position, settles: bool, range: &Range) {
-        let before_first = range
-            .entries
-            .first()
-            .and_then(|entry| entry.position)
-            .map(|first| Position { epoch: first.epoch, offset: first.offset.saturating_sub(1) });
+        // A history that lost the epoch of `from` is read from its start: what is before that was delivered.
+        let new = |publication: &&Arc<Publication>| publication.position > Some(from);
+        let first = range.entries.iter().find(new).and_then(|entry| entry.position);
+        let before_first =
+            first.map(|first| Position { epoch: first.epoch, offset: first.offset.saturating_sub(1) });
         let doubtful = self.slots.get(channel).is_some_and(|slot| slot.doubtful);
         if let Some(slot) = self.slots.get_mut(channel).filter(|_| settles) {
             slot.doubtful = false;
         }
         let gap = if doubtful { range.gap_after(from) } else { range.gap_while_live(from) };
         if let Some(reason) = gap {
-            let position = before_first.unwrap_or_else(|| range.end());
+            let read = range.entries.last().and_then(|entry| entry.position).filter(|_| range.more);
+            let position = before_first.or(read).unwrap_or_else(|| range.end());
             self.deliver_gap(channel, Some(from), Some(position), reason);
             if let Some(slot) = self.slots.get_mut(channel) {
                 slot.last = Some(position);
             }
         }
-        for publication in &range.entries {
+        for publication in range.entries.iter().filter(new) {
             if let Some(slot) = self.slots.get_mut(channel) {
                 slot.delivered(publication);
             }

@@ -15,7 +15,7 @@ use super::{
         link::Link,
         locate::Fixed,
         options::RedisOptions,
-        range::{Part, Range},
+        range::{Ends, Part, Range},
         replay_cache::ReplayCache,
         sinks::Sinks,
     },
@@ -25,7 +25,7 @@ use super::{
     slot::{Cached, Fill, Slot},
 };
 use crate::{
-    broker::{Delivery, From, Sink, SinkId},
+    broker::{Delivery, From, Publication, Sink, SinkId, Stored},
     channel::{Channel, Target},
     policy::Policies,
     position::Position,
@@ -163,6 +163,43 @@ async fn a_gap_says_what_was_delivered_before_the_loss() {
     let gap = told.lock().unwrap().pop();
     let Some(Delivery::Gap { after, position, .. }) = gap else { panic!("{gap:?}") };
     assert_eq!((after, position), (Some(LAST), Some(Position { epoch: 9, offset: 0 })));
+}
+
+#[tokio::test]
+async fn what_is_left_of_a_history_that_lost_a_whole_epoch_is_not_delivered_again() {
+    for (entries, goes_on) in [(vec![(4, 1), (4, 2), (6, 3), (6, 4)], (6, 2)), (vec![(4, 1), (4, 2)], (4, 2))]
+    {
+        let mut actor = doubting();
+        let (sink, told) = listening(&actor);
+        actor.interest.insert(&Target::Channel(channel()), sink);
+        actor.slots.get_mut(&channel()).unwrap().fill = Some(Fill::default());
+        let doubts = actor.doubts;
+        let entries: Vec<_> =
+            entries.into_iter().map(|(epoch, offset)| stored(Position { epoch, offset })).collect();
+        let (first, last) = (entries[0].position.unwrap(), entries.last().unwrap().position.unwrap());
+        let ends = Some(Ends { raw: first, first, last });
+        actor.finish_fill(&channel(), LAST, doubts, Ok(Range { ends, entries, ..nothing() }));
+        let told: Vec<_> = told.lock().unwrap().drain(..).collect();
+        let [Delivery::Gap { position, .. }, rest @ ..] = &told[..] else { panic!("{told:?}") };
+        assert_eq!(*position, Some(Position { epoch: goes_on.0, offset: goes_on.1 }));
+        let offsets: Vec<_> = rest
+            .iter()
+            .map(|delivery| match delivery {
+                Delivery::Publication(publication) => publication.position.unwrap().offset,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(offsets, (goes_on.1 + 1..=last.offset).collect::<Vec<_>>());
+    }
+}
+
+fn stored(position: Position) -> Arc<Publication> {
+    Arc::new(Publication {
+        channel: channel(),
+        position: Some(position),
+        time_ms: 0,
+        stored: Stored::default(),
+    })
 }
 
 #[derive(Default)]
