@@ -7,7 +7,7 @@
 //! - [`redis_server::RedisServer`]: a real Redis; [`redis_cluster::RedisCluster`]: a Cluster of them.
 //!   [`cluster::Cluster`]: nodes on one, [`clustered::Clustered`]: nodes on a Cluster; and clients of the library for them.
 //! - [`swallowing_proxy::SwallowingProxy`]: the network between a node and Redis. [`audience`]: listeners and publishers
-//!   for the whole of a test. [`traffic`]: publishing and listening that goes on meanwhile.
+//!   for the whole of a test.
 //! - [`certificates::Authority`]: certificates for TLS to Redis.
 //! - [`sentinel::Watched`]: a master with replicas under Sentinels.
 //! - [`failover::Audience`]: clients through a failover, and the judge of what they saw.
@@ -35,6 +35,7 @@ pub mod failover;
 
 pub mod faults;
 pub mod gateway;
+pub mod gathering;
 pub mod history;
 pub mod listening;
 pub mod process;
@@ -44,7 +45,6 @@ pub mod redis_server;
 pub mod scrape;
 pub mod sentinel;
 pub mod swallowing_proxy;
-pub mod traffic;
 
 /// How long anything may take that is expected to happen. Long: the machine may be busy.
 pub const DEADLINE: std::time::Duration = std::time::Duration::from_secs(20);

@@ -81,6 +81,16 @@ impl RedisCluster {
         self.servers[at].restart();
     }
 
+    /// Stops all servers from running; see [`RedisServer::pause`].
+    pub fn pause_all(&self) {
+        self.servers.iter().for_each(RedisServer::pause);
+    }
+
+    /// Lets all servers go on.
+    pub fn resume_all(&self) {
+        self.servers.iter().for_each(RedisServer::resume);
+    }
+
     /// The first replica of the master at `master`, as started.
     #[must_use]
     pub fn replica_of(&self, master: usize) -> usize {

@@ -10,6 +10,7 @@ mod cluster_boot;
 mod cluster_conformance;
 mod cluster_failover;
 mod cluster_moves;
+mod cluster_outages;
 mod cluster_presence;
 mod drain;
 mod epochs;
