@@ -6,12 +6,14 @@
 //! - [`events`]: events and requests in few words. [`scrape`]: HTTP and `/metrics`.
 //! - [`redis_server::RedisServer`]: a real Redis; [`redis_cluster::RedisCluster`]: a Cluster of them.
 //!   [`cluster::Cluster`]: nodes on one, [`clustered::Clustered`]: nodes on a Cluster; and clients of the library for them.
+//! - [`place::Place`]: one server or a Cluster, for what must end alike on both.
 //! - [`swallowing_proxy::SwallowingProxy`]: the network between a node and Redis. [`audience`]: listeners and publishers
 //!   for the whole of a test.
 //! - [`certificates::Authority`]: certificates for TLS to Redis.
 //! - [`sentinel::Watched`]: a master with replicas under Sentinels.
 //! - [`failover::Audience`]: clients through a failover, and the judge of what they saw.
 //! - [`listening`]: what such clients receive. [`history::History`]: what was acked against what was seen.
+//! - [`crowd::Crowd`]: members of channels; [`watchers::Watchers`]: who is told of them.
 //! - [`faults`]: a random schedule of faults, and the load that it disturbs.
 //!
 //! ```ignore
@@ -30,14 +32,15 @@ pub mod audience;
 pub mod certificates;
 pub mod cluster;
 pub mod clustered;
+pub mod crowd;
 pub mod events;
 pub mod failover;
 
 pub mod faults;
 pub mod gateway;
-pub mod gathering;
 pub mod history;
 pub mod listening;
+pub mod place;
 pub mod process;
 pub mod raw;
 pub mod redis_cluster;
@@ -45,6 +48,7 @@ pub mod redis_server;
 pub mod scrape;
 pub mod sentinel;
 pub mod swallowing_proxy;
+pub mod watchers;
 
 /// How long anything may take that is expected to happen. Long: the machine may be busy.
 pub const DEADLINE: std::time::Duration = std::time::Duration::from_secs(20);

@@ -9,20 +9,25 @@ use streamgate_client::{Event, GapReason};
 use streamgate_e2e::{
     audience::{Acked, Audience, Publishing, publish, slowest},
     clustered::{Clustered, channels, slot},
-    gathering::Gathering,
+    crowd::Crowd,
+    gateway::Addrs,
+    history::Recorder,
     raw::Via,
     redis_cluster::RedisCluster,
+    watchers::Watchers,
 };
 
 /// The first master has the slots up to this one.
 const LAST_OF_FIRST: u16 = 5_460;
 const SYNCED: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
+const MEMBERS: usize = 24;
 const STOPPED_FOR: Duration = Duration::from_secs(10);
 
 /// Listeners over every transport, publishers, members and watchers on two nodes.
 struct Stage {
     audience: Audience,
-    gathering: Gathering,
+    crowd: Crowd,
+    watchers: Watchers,
     publishing: Publishing,
     channels: Vec<String>,
     setup: Clustered,
@@ -36,16 +41,14 @@ impl Stage {
         let addrs = [setup.nodes[0].addrs(), setup.nodes[1].addrs()];
         let mut audience = setup.audience(&channels).await;
         audience.0.extend(Audience::assemble(&addrs, &["room.*"]).await.0);
-        // Not those of the audience: who listens is a member.
-        let met = [of_first(4).remove(3), elsewhere(4).remove(3)];
-        let gathering = Gathering::assemble(&addrs, &met, 6).await;
+        let (crowd, watchers) = meet(&addrs).await;
         let mut publishers = Vec::new();
         for (number, via) in Via::ALL.into_iter().enumerate() {
             publishers.push(setup.client(number % 2, via).await);
         }
         let publishing = Publishing::at_rate(publishers, channels.clone(), 150);
         audience.0[0].hears(200).await;
-        Self { audience, gathering, publishing, channels, setup }
+        Self { audience, crowd, watchers, publishing, channels, setup }
     }
 
     /// Which servers own slots of each share.
@@ -53,18 +56,29 @@ impl Stage {
         self.setup.redis(|redis| [0, 8_000, 16_000].map(|slot| redis.owner(slot))).await
     }
 
+    /// Asserts that all members are there, and that nobody was ever told otherwise.
+    async fn assert_nobody_moved(&self) {
+        self.watchers.assert_sound(false).await;
+        for view in self.watchers.views() {
+            assert_eq!((view.joins, view.left.len()), (MEMBERS, 0), "{}", view.name);
+        }
+        self.watchers.assert_stayed();
+        self.crowd.assert_stayed();
+    }
+
     /// Goes on for a while, stops, and asserts that nothing is missing and nothing was told.
     async fn close(self) {
         self.audience.0[0].hears_more(300).await;
+        self.assert_nobody_moved().await;
         let acked = self.publishing.stop().await;
         report(&acked);
         self.audience.assert_undisturbed(&acked).await;
-        self.gathering.assert_unmoved().await;
     }
 
     /// As [`Self::close`], where acked writes may have been lost in an election.
     async fn close_honestly(self) {
         self.audience.0[0].hears_more(300).await;
+        self.assert_nobody_moved().await;
         let mut acked = self.publishing.stop().await;
         report(&acked);
         // Behind everything that can still come.
@@ -77,7 +91,6 @@ impl Stage {
         acked.extend(last);
         self.audience.assert_honest(&acked, &[]);
         self.audience.assert_stayed();
-        self.gathering.assert_unmoved().await;
         let mut reset = BTreeSet::new();
         for event in self.audience.0.iter().flat_map(|listener| listener.heard()) {
             match event {
@@ -90,6 +103,17 @@ impl Stage {
         }
         println!("  resets announced: {reset:?}");
     }
+}
+
+/// Members, in partitions of all masters, and watchers of all of them on each node.
+async fn meet(nodes: &[Addrs]) -> (Crowd, Watchers) {
+    let recorder = Recorder::default();
+    let channels: Vec<String> = (0..6).map(|number| format!("lobby.{number}")).collect();
+    let watchers = Watchers::start(&recorder, nodes, &["lobby.*"], &channels).await;
+    let mut crowd = Crowd::none(&recorder);
+    crowd.grow(MEMBERS, nodes, &channels).await;
+    watchers.agree().await;
+    (crowd, watchers)
 }
 
 fn of_first(count: usize) -> Vec<String> {
