@@ -12,6 +12,7 @@
 //! - [`sentinel::Watched`]: a master with replicas under Sentinels.
 //! - [`failover::Audience`]: clients through a failover, and the judge of what they saw.
 //! - [`listening`]: what such clients receive. [`history::History`]: what was acked against what was seen.
+//! - [`crowd::Crowd`]: members of channels; [`watchers::Watchers`]: who is told of them.
 //! - [`faults`]: a random schedule of faults, and the load that it disturbs.
 //!
 //! ```ignore
@@ -30,6 +31,7 @@ pub mod audience;
 pub mod certificates;
 pub mod cluster;
 pub mod clustered;
+pub mod crowd;
 pub mod events;
 pub mod failover;
 
@@ -45,6 +47,7 @@ pub mod scrape;
 pub mod sentinel;
 pub mod swallowing_proxy;
 pub mod traffic;
+pub mod watchers;
 
 /// How long anything may take that is expected to happen. Long: the machine may be busy.
 pub const DEADLINE: std::time::Duration = std::time::Duration::from_secs(20);

@@ -29,6 +29,7 @@ mod outage_stage;
 mod outage_stop;
 mod patterns;
 mod presence;
+mod presence_acceptance;
 mod presence_cli;
 mod presence_leases;
 mod presence_scripts;

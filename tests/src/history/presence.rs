@@ -120,8 +120,9 @@ impl Presence {
         }
     }
 
-    /// Who is truly there in the end.
-    fn members(&self, channel: &str) -> BTreeSet<String> {
+    /// Who is truly on a channel now.
+    #[must_use]
+    pub fn members(&self, channel: &str) -> BTreeSet<String> {
         let there = |((of, _), stays): &(&(String, String), &Vec<Stay>)| {
             of == channel && stays.last().is_some_and(|stay| stay.to.is_none())
         };
