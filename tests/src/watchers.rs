@@ -28,6 +28,9 @@ use crate::{
 /// How long the last change may take to be told: two long leases, and the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(45);
 
+/// How late the leave of a session may be told that has moved on: two leases of the default length.
+const GRACE: Duration = Duration::from_secs(20);
+
 /// Sessions by channel; channels without any are absent.
 type Members = BTreeMap<String, BTreeSet<String>>;
 
@@ -168,8 +171,8 @@ impl Watchers {
                 self.recorder.history().presence.members_at_end(channel, listed);
             }
             // Everybody was waited for: nothing is under way any more.
-            let now = self.recorder.now();
-            self.recorder.history().presence.terms(Duration::ZERO, now, lossy);
+            let settled = self.recorder.now() + GRACE;
+            self.recorder.history().presence.terms(GRACE, settled, lossy);
             self.recorder.assert_sound();
         }
     }

@@ -1,7 +1,7 @@
 //! A node that is told to stop sends its clients away evenly, and nothing is lost.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -18,6 +18,7 @@ use streamgate_e2e::{
     raw::{self, RawClient, Via},
     redis_server::RedisServer,
     scrape::{self, Scrape, metrics_until},
+    watchers::Watchers,
     within,
 };
 use streamgate_proto::v1::{inbound_message::Envelope as In, outbound_message::Envelope as Out};
@@ -50,15 +51,18 @@ struct Subscriber {
     via: Via,
     extended: bool,
     client: Client,
+    presence: Recorder,
     seen: tokio::task::JoinHandle<Vec<Message>>,
 }
 
 impl Subscriber {
-    async fn start(number: usize, nodes: [Addrs; 2]) -> Self {
+    async fn start(number: usize, nodes: [Addrs; 2], presence: Recorder) -> Self {
         let (channel, via) = (number % CHANNELS, Via::ALL[number % Via::ALL.len()]);
         let extended = !number.is_multiple_of(V1_EVERY);
         let name = format!("{via:?} {number}{}", if extended { "" } else { " v1" });
         let client = cluster::builder(&nodes, via).client_id(&name).extended(extended).build().unwrap();
+        timeout(PATIENCE, client.connected()).await.unwrap().unwrap();
+        joined(&presence, channel, &client);
         let mut subscription =
             timeout(PATIENCE, client.subscribe(channel_name(channel))).await.unwrap().unwrap();
         let who = name.clone();
@@ -75,24 +79,53 @@ impl Subscriber {
                 }
             }
         });
-        Self { name, channel, via, extended, client, seen }
+        Self { name, channel, via, extended, client, presence, seen }
     }
 
     /// When it had left `node`; then it is back at another one.
     async fn left(&self, node: Addrs) -> Instant {
         let there = address(node, self.via);
         let mut status = self.client.status();
+        let before = session_of(&self.client).expect("connected");
         let away = status
             .wait_for(|status| !matches!(status, Status::Connected { address, .. } if *address == there));
         away.await.unwrap();
         let left = Instant::now();
+        let at = self.presence.now();
+        self.presence.history().presence.left(&channel_name(self.channel), &before, at);
         let back = status
             .wait_for(|status| matches!(status, Status::Connected { address, .. } if *address != there));
         match &*back.await.unwrap() {
             Status::Connected { resumed, .. } => assert_eq!(*resumed, self.extended, "{}", self.name),
             other => panic!("{}: {other:?}", self.name),
         }
+        joined(&self.presence, self.channel, &self.client);
         left
+    }
+}
+
+fn session_of(client: &Client) -> Option<String> {
+    match &*client.status().borrow() {
+        Status::Connected { session_id, .. } => Some(session_id.clone()),
+        _ => None,
+    }
+}
+
+/// Writes down that it is a member from now on.
+fn joined(presence: &Recorder, channel: usize, client: &Client) {
+    let (at, session) = (presence.now(), session_of(client).expect("connected"));
+    presence.history().presence.joined(&channel_name(channel), &session, at);
+}
+
+/// Asserts that each channel names exactly its subscribers, by the names that they gave themselves.
+async fn assert_all_present(client: &Client, subscribers: &[Subscriber]) {
+    for channel in 0..CHANNELS {
+        let answer = within("who is there", client.presence(&channel_name(channel))).await.unwrap();
+        let named: BTreeSet<&str> = answer.members.iter().map(|member| &*member.client_id).collect();
+        let expected: BTreeSet<&str> =
+            subscribers.iter().filter(|one| one.channel == channel).map(|one| &*one.name).collect();
+        assert_eq!(named, expected, "channel {channel}");
+        assert_eq!((answer.count, answer.truncated), (expected.len() as u64, false), "channel {channel}");
     }
 }
 
@@ -124,13 +157,13 @@ fn address(addrs: Addrs, via: Via) -> String {
     if via == Via::Grpc { addrs.grpc.to_string() } else { addrs.websocket.to_string() }
 }
 
-async fn subscribers(nodes: [Addrs; 2]) -> Vec<Subscriber> {
+async fn subscribers(nodes: [Addrs; 2], presence: &Recorder) -> Vec<Subscriber> {
     let opening = Arc::new(Semaphore::new(OPENING));
     let all = (0..CLIENTS).map(|number| {
-        let opening = opening.clone();
+        let (opening, presence) = (opening.clone(), presence.clone());
         async move {
             let _turn = opening.acquire().await.unwrap();
-            Subscriber::start(number, nodes).await
+            Subscriber::start(number, nodes, presence).await
         }
     });
     timeout(PATIENCE, join_all(all)).await.expect("all clients are subscribed")
@@ -161,7 +194,10 @@ async fn two_thousand_clients_leave_evenly_come_back_elsewhere_and_lose_nothing(
     let mut draining = cluster::process(&redis, &yaml).await;
     let other = cluster::process(&redis, "").await;
     let nodes = [draining.addrs(), other.addrs()];
-    let subscribers = subscribers(nodes).await;
+    let (presence, channels) = (Recorder::default(), (0..CHANNELS).map(channel_name).collect::<Vec<_>>());
+    let watchers = Watchers::start(&presence, &nodes[1..], &["drain.*", "drain.7"], &channels).await;
+    let subscribers = subscribers(nodes, &presence).await;
+    watchers.agree().await;
     let (stop, stopped) = watch::channel(false);
     let moving = cluster::connect(&nodes, Via::WsProto).await;
     let staying = cluster::connect(&[other.addrs()], Via::WsProto).await;
@@ -181,9 +217,12 @@ async fn two_thousand_clients_leave_evenly_come_back_elsewhere_and_lose_nothing(
     assert_eq!(status.code(), Some(0), "{}", draining.log_text());
     assert!(took < DRAIN + Duration::from_secs(8), "{took:?}");
     draining.logged("the end", |line| line.contains("drained") && line.contains("connections=2001")).await;
-    let back = |scrape: &Scrape| scrape.value("streamgate_connections") as usize == CLIENTS + 2;
+    let back = |scrape: &Scrape| scrape.value("streamgate_connections") as usize == CLIENTS + 4;
     metrics_until(nodes[1].admin, "all connections", back).await;
-    // Presence: the snapshot of every channel is to be compared here with the subscribers of that channel.
+    // Clients of the first version subscribe after they are back: everybody is waited for.
+    watchers.assert_sound(false).await;
+    watchers.assert_stayed();
+    assert_all_present(&staying, &subscribers).await;
 
     stop.send_replace(true);
     let recorder = Recorder::default();

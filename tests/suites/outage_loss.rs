@@ -7,14 +7,46 @@ use streamgate_client::{
 };
 use streamgate_e2e::{
     audience::{Acked, Audience, Listener, Publishing, publish},
-    cluster, events,
-    history::payload_of,
+    cluster,
+    crowd::Crowd,
+    events,
+    gateway::Addrs,
+    history::{Recorder, payload_of},
     listening::{Recovery, recovery},
     process::GatewayProcess,
     raw::Via,
     redis_server::{RedisServer, RedisServerOptions},
+    watchers::Watchers,
     within,
 };
+
+/// A leave is made up for members that Redis has forgotten and nobody has told again for so long. As short as calls may take.
+const LEASE: &str = "presence: {lease: 4s}";
+const MEMBERS: usize = 20;
+
+/// Members on these nodes, and watchers of whom they are known.
+async fn members(addrs: &[Addrs]) -> (Crowd, Watchers) {
+    let recorder = Recorder::default();
+    let channels = ["lobby.0", "lobby.1"].map(str::to_owned);
+    let watchers = Watchers::start(&recorder, addrs, &["lobby.*", "lobby.0"], &channels).await;
+    let mut crowd = Crowd::none(&recorder);
+    crowd.grow(MEMBERS, addrs, &channels).await;
+    watchers.agree().await;
+    (crowd, watchers)
+}
+
+/// Presence is right again, and stays so: nobody who is connected has left for good, and nobody stays who has left.
+async fn assert_members_are_right(crowd: &Crowd, watchers: &Watchers) {
+    watchers.assert_sound(true).await;
+    // What Redis forgot and nobody told again would be taken for gone a lease later. For that there is no event.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    watchers.assert_sound(true).await;
+    for view in watchers.views() {
+        println!("  {}: {} joins, {} leaves", view.name, view.joins, view.left.len());
+    }
+    watchers.assert_stayed();
+    crowd.assert_stayed();
+}
 
 /// What a listener was told of one channel: before the first gap, the gaps, and after the first gap.
 struct Told {
@@ -101,8 +133,9 @@ async fn written(redis: &RedisServer) -> (PathBuf, u64) {
 async fn the_last_writes_that_everysec_lost_are_announced_and_all_other_channels_go_on() {
     let args = ["--stream-node-max-bytes", "512", "--appendonly", "yes", "--appendfsync", "everysec"];
     let mut redis = RedisServer::start(RedisServerOptions::default().args(&args));
-    let nodes = [cluster::process(&redis, "").await, cluster::process(&redis, "").await];
+    let nodes = [cluster::process(&redis, LEASE).await, cluster::process(&redis, LEASE).await];
     let addrs = nodes.each_ref().map(GatewayProcess::addrs);
+    let (mut crowd, watchers) = members(&addrs).await;
     let audience = Audience::assemble(&addrs, &["room.kept", "room.lossy", "room.*"]).await;
     let one = cluster::connect(&addrs[..1], Via::WsProto).await;
     let other = cluster::connect(&addrs[1..], Via::Grpc).await;
@@ -129,6 +162,10 @@ async fn the_last_writes_that_everysec_lost_are_announced_and_all_other_channels
     let unborn = several(&one, "room.born", "lost", 3).await;
     audience.heard_all(&lost).await;
     audience.heard_all(&unborn).await;
+    // Redis will have forgotten that one left and others came.
+    crowd.one_leaves().await;
+    crowd.grow(4, &addrs, &["lobby.0", "lobby.1"].map(str::to_owned)).await;
+    watchers.agree().await;
 
     redis.kill9();
     let cut = fs::OpenOptions::new().write(true).open(&file).expect("open the append-only file");
@@ -171,6 +208,7 @@ async fn the_last_writes_that_everysec_lost_are_announced_and_all_other_channels
         }
     }
     cursors_tell_who_lost_something(&nodes, &kept, &before, &lost, &unborn).await;
+    assert_members_are_right(&crowd, &watchers).await;
 }
 
 /// Those who were away are told by the same rule.
@@ -199,8 +237,9 @@ async fn cursors_tell_who_lost_something(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_persistence_everyone_who_had_something_is_told_once_and_all_go_on_in_new_epochs() {
     let mut redis = cluster::redis();
-    let nodes = [cluster::process(&redis, "").await, cluster::process(&redis, "").await];
+    let nodes = [cluster::process(&redis, LEASE).await, cluster::process(&redis, LEASE).await];
     let addrs = nodes.each_ref().map(GatewayProcess::addrs);
+    let (mut crowd, watchers) = members(&addrs).await;
     let audience = Audience::assemble(&addrs, &["room.a", "room.quiet", "room.empty", "room.*"]).await;
     let client = cluster::connect(&addrs[..1], Via::WsProto).await;
     let quiet = several(&client, "room.quiet", "before", 3).await;
@@ -220,6 +259,7 @@ async fn without_persistence_everyone_who_had_something_is_told_once_and_all_go_
     audience.heard_all(&quiet).await;
 
     redis.kill9();
+    crowd.one_leaves().await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     redis.restart();
     // Nothing is published there: that it is lost is told all the same.
@@ -251,6 +291,7 @@ async fn without_persistence_everyone_who_had_something_is_told_once_and_all_go_
     }
     let told = returning(&nodes[1], "room.quiet", quiet[2].ack.position.as_ref().unwrap()).await;
     assert_eq!((told.offsets(), told.reason()), (vec![], "EPOCH_RESET"));
+    assert_members_are_right(&crowd, &watchers).await;
 }
 
 /// On each side of the gap everything is contiguous and nothing comes twice; behind it is all that was acked there.

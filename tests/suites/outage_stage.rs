@@ -8,11 +8,15 @@ use std::{
 use streamgate_client::PublishAck;
 use streamgate_e2e::{
     audience::{Acked, Audience, Publishing},
-    cluster, events,
+    cluster,
+    crowd::Crowd,
+    events,
+    history::Recorder,
     process::GatewayProcess,
     raw::{RawClient, Via},
     redis_server::RedisServer,
     scrape::{self, Scrape},
+    watchers::Watchers,
 };
 use streamgate_proto::v1::{PublishOptions, outbound_message::Envelope as Out};
 
@@ -20,6 +24,9 @@ use streamgate_proto::v1::{PublishOptions, outbound_message::Envelope as Out};
 pub const FAILS_WITHIN: Duration = Duration::from_secs(8);
 
 const TARGETS: [&str; 2] = ["room.a", "room.*"];
+/// Longer than the timeouts of calls to Redis; shorter than most outages, and so short that a false leave comes within the test.
+const LEASE: Duration = Duration::from_secs(4);
+const MEMBERS: usize = 12;
 
 /// A client that retries nothing, and what it was told.
 pub struct Probe {
@@ -110,10 +117,12 @@ pub async fn says_that_it_is_back(node: &GatewayProcess) {
     assert!(ready.body.contains("\"broker\":\"ready\""), "{}", ready.body);
 }
 
-/// Two nodes with listeners over every transport, and publishers on both.
+/// Two nodes with listeners over every transport, publishers on both, and members of channels and those who watch them.
 pub struct Stage {
     // Dropped in this order: the clients before the nodes, the nodes before the server.
     pub audience: Audience,
+    pub crowd: Crowd,
+    pub watchers: Watchers,
     pub publishers: Vec<Publishing>,
     pub nodes: [GatewayProcess; 2],
     pub redis: RedisServer,
@@ -128,7 +137,10 @@ impl Stage {
 
     /// With nodes that reach the server at this address.
     pub async fn set_at(redis: RedisServer, addr: SocketAddr) -> Self {
-        let yaml = format!("broker: {{type: redis, redis: {{addr: '{addr}'}}}}\n");
+        let yaml = format!(
+            "broker: {{type: redis, redis: {{addr: '{addr}'}}}}\npresence: {{lease: {}s}}\n",
+            LEASE.as_secs()
+        );
         let nodes = [GatewayProcess::start(&yaml).await, GatewayProcess::start(&yaml).await];
         for node in &nodes {
             node.addrs().ready().await;
@@ -146,11 +158,37 @@ impl Stage {
         for publisher in &publishers {
             publisher.acked(20).await;
         }
-        Self { audience, publishers, nodes, redis }
+        let recorder = Recorder::default();
+        let channels = ["lobby.0", "lobby.1"].map(str::to_owned);
+        let watchers = Watchers::start(&recorder, &addrs, &["lobby.*", "lobby.0"], &channels).await;
+        let mut crowd = Crowd::none(&recorder);
+        crowd.grow(MEMBERS, &addrs, &channels).await;
+        watchers.agree().await;
+        Self { audience, crowd, watchers, publishers, nodes, redis }
+    }
+
+    /// Waits until a member that was taken for gone would have left, and asserts that only those who did leave were told
+    /// to have left, once, and nobody to have come again.
+    pub async fn nobody_left_but(&self, gone: &[String]) {
+        // For what must not happen there is no event.
+        tokio::time::sleep(2 * LEASE).await;
+        self.watchers.assert_sound(false).await;
+        for view in self.watchers.views() {
+            let everywhere = view.target.contains('*');
+            let joins = if everywhere { MEMBERS } else { MEMBERS / 2 };
+            assert_eq!(view.joins, joins, "{}", view.name);
+            assert!(!everywhere || view.left.len() == gone.len(), "{}: {:?}", view.name, view.left);
+            assert!(view.left.iter().all(|session| gone.contains(session)), "{}: {:?}", view.name, view.left);
+        }
+        self.watchers.assert_stayed();
+        self.crowd.assert_stayed();
     }
 
     /// Goes on for a while, stops, and asserts that nothing is missing and nothing was told.
     pub async fn close(self, mut acked: Vec<Acked>, unanswered: &[String]) {
+        self.watchers.assert_sound(false).await;
+        self.watchers.assert_stayed();
+        self.crowd.assert_stayed();
         for publisher in self.publishers {
             publisher.acked(publisher.count() + 20).await;
             acked.extend(publisher.stop().await);

@@ -24,6 +24,8 @@ async fn outage(
     // Sent once into the outage, and then again under the same key when it is over.
     let lost = probe.publish("retried", "key of the retried").await;
     assert_eq!(lost, Err("NOT_AVAILABLE".to_owned()));
+    // What happens meanwhile is told when Redis is back; nothing else is.
+    let gone = stage.crowd.one_leaves().await;
     probe.refused(start + away_for).await;
     for node in &stage.nodes {
         says_that_it_is_away(node).await;
@@ -40,6 +42,7 @@ async fn outage(
     for node in &stage.nodes {
         says_that_it_is_back(node).await;
     }
+    stage.nobody_left_but(&[gone]).await;
     stage.close(vec![retried], &probe.unanswered).await;
 }
 
@@ -72,5 +75,6 @@ async fn redis_that_cuts_all_its_clients_again_and_again_costs_time_and_no_messa
     }
     println!("all connections killed {kills} times, {killed} in all");
     assert!(killed >= kills, "the nodes had connections to lose: {killed}");
+    stage.nobody_left_but(&[]).await;
     stage.close(acked, &probe.unanswered).await;
 }
