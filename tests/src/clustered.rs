@@ -6,11 +6,11 @@ use streamgate::broker::redis::keys::{Keys, slot_of};
 use streamgate_client::Client;
 
 use crate::{
+    audience::{Audience, Listener},
     cluster::connect,
     gateway::TestNode,
     raw::Via,
     redis_cluster::{RedisCluster, blocking},
-    traffic::Listener,
 };
 
 /// More history than any of these tests needs, and no limit that retries could meet.
@@ -60,14 +60,14 @@ impl Clustered {
     }
 
     /// A listener of all these channels on each node.
-    pub async fn listeners(&self, channels: &[String]) -> Vec<Listener> {
+    pub async fn audience(&self, channels: &[String]) -> Audience {
         let targets: Vec<&str> = channels.iter().map(String::as_str).collect();
         let mut listeners = Vec::new();
         for node in 0..self.nodes.len() {
             let client = self.client(node, Via::WsProto).await;
             listeners.push(Listener::start(format!("on {node}"), client, &targets).await);
         }
-        listeners
+        Audience(listeners)
     }
 }
 

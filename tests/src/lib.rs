@@ -6,8 +6,9 @@
 //! - [`events`]: events and requests in few words. [`scrape`]: HTTP and `/metrics`.
 //! - [`redis_server::RedisServer`]: a real Redis; [`redis_cluster::RedisCluster`]: a Cluster of them.
 //!   [`cluster::Cluster`]: nodes on one, [`clustered::Clustered`]: nodes on a Cluster; and clients of the library for them.
+//! - [`place::Place`]: one server or a Cluster, for what must end alike on both.
 //! - [`swallowing_proxy::SwallowingProxy`]: the network between a node and Redis. [`audience`]: listeners and publishers
-//!   for the whole of a test. [`traffic`]: publishing and listening that goes on meanwhile.
+//!   for the whole of a test.
 //! - [`certificates::Authority`]: certificates for TLS to Redis.
 //! - [`sentinel::Watched`]: a master with replicas under Sentinels.
 //! - [`failover::Audience`]: clients through a failover, and the histories that are left.
@@ -39,6 +40,7 @@ pub mod faults;
 pub mod gateway;
 pub mod history;
 pub mod listening;
+pub mod place;
 pub mod process;
 pub mod raw;
 pub mod redis_cluster;
@@ -46,7 +48,6 @@ pub mod redis_server;
 pub mod scrape;
 pub mod sentinel;
 pub mod swallowing_proxy;
-pub mod traffic;
 pub mod watchers;
 
 /// How long anything may take that is expected to happen. Long: the machine may be busy.

@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use streamgate_client::{HistoryOptions, PublishOptions};
 use streamgate_e2e::{
+    audience::{Acked, Audience, Listener, Publishing, slowest},
     clustered::{Clustered, channels, slot},
     events,
     raw::{RawClient, Via},
     redis_cluster::RedisCluster,
-    traffic::{Acked, Listener, Publishing, assert_all_heard, slowest},
 };
 
 /// Publications per second.
@@ -26,18 +26,18 @@ async fn slots_move_during_a_thousand_publishes_a_second_and_nothing_is_lost_or_
     let mut targets = channels(6, |slot| moving.contains(&slot));
     targets.extend(channels(6, |slot| !moving.contains(&slot)));
     let names: Vec<&str> = targets.iter().map(String::as_str).collect();
-    let mut listeners = Vec::new();
+    let mut audience = Audience::default();
     for node in 0..2 {
         for via in Via::ALL {
             let exact = setup.client(node, via).await;
-            listeners.push(Listener::start(format!("{via:?} on {node}"), exact, &names).await);
+            audience.0.push(Listener::start(format!("{via:?} on {node}"), exact, &names).await);
         }
         let pattern = setup.client(node, Via::WsProto).await;
-        listeners.push(Listener::start(format!("pattern on {node}"), pattern, &["room.*"]).await);
+        audience.0.push(Listener::start(format!("pattern on {node}"), pattern, &["room.*"]).await);
     }
     let publishers = [setup.client(0, Via::WsProto).await, setup.client(1, Via::Grpc).await];
-    let publishing = Publishing::start(publishers.to_vec(), targets.clone(), RATE);
-    listeners[0].heard(1_000).await;
+    let publishing = Publishing::at_rate(publishers.to_vec(), targets.clone(), RATE);
+    audience.0[0].hears(1_000).await;
 
     let move_all = |redis: &mut RedisCluster| {
         let began = Instant::now();
@@ -49,10 +49,9 @@ async fn slots_move_during_a_thousand_publishes_a_second_and_nothing_is_lost_or_
         began.elapsed()
     };
     let moved = setup.redis(move_all).await;
-    let seen = listeners[0].messages().len();
-    listeners[0].heard(seen + 1_000).await;
+    audience.0[0].hears_more(1_000).await;
     let acked = publishing.stop().await;
-    assert_all_heard(&acked, &listeners).await;
+    audience.assert_undisturbed(&acked).await;
 
     // History, fan-out and idempotency record of each were written together, and moved together.
     for (at, Acked { channel, payload, ack, .. }) in acked.iter().enumerate() {
@@ -107,9 +106,9 @@ async fn a_slot_that_stays_between_two_masters_refuses_publishes_unwritten_until
     let client = setup.client(0, Via::WsProto).await;
     let ack = client.publish(&channel, events::text("3", "3"), PublishOptions::default()).await.unwrap();
     assert_eq!(ack.offset, first.offset + 1, "the refused one has left nothing");
-    listener.heard(2).await;
-    let heard: Vec<u64> = listener.messages().iter().map(|message| message.offset).collect();
+    listener.hears(2).await;
+    let heard: Vec<u64> = listener.messages(&channel).iter().map(|message| message.offset).collect();
     assert_eq!(heard, [first.offset, ack.offset]);
     assert_eq!(listener.gaps(), []);
-    listener.assert_undisturbed();
+    listener.assert_stayed();
 }

@@ -24,6 +24,8 @@ use streamgate_e2e::{
 };
 
 const LEASE: Duration = Duration::from_secs(3);
+/// What the keys of a partition start with whose scripts are called without a node.
+const BASE: &str = "t:{x}:";
 
 async fn node(redis: &RedisCluster) -> RedisBroker {
     let seeds = redis.servers().iter().map(|server| Address::new("127.0.0.1", server.addr().port()));
@@ -127,10 +129,10 @@ async fn nobody_leaves_while_a_slot_takes_longer_than_a_lease_to_move() {
     drop(redis);
 }
 
-/// A heartbeat of `node` in the partition whose keys start with `t:{x}:`, with a lease of 10 s.
-async fn beat(connection: &Connection, node: &'static str) -> Result<Reply, CallError> {
-    let args = ["t:{x}:", node, "1000", "10000", "0", "3000", "10", "0"].map(Bytes::from).to_vec();
-    connection.call_script(&scripts::HEARTBEAT, vec!["t:{x}:meta".into()], args, DEADLINE).await
+/// A heartbeat of `node` in the partition whose keys start with `base`, with a lease of 10 s.
+async fn beat(connection: &Connection, base: &'static str, node: &'static str) -> Result<Reply, CallError> {
+    let args = [base, node, "1000", "10000", "0", "3000", "10", "0"].map(Bytes::from).to_vec();
+    connection.call_script(&scripts::HEARTBEAT, vec![format!("{base}meta").into()], args, DEADLINE).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -138,10 +140,9 @@ async fn nobody_is_at_work_reaping_while_one_node_cannot_renew_its_lease() {
     let redis = blocking(|| RedisCluster::start(3)).await;
     let slot = slot_of(b"t:{x}:meta");
     let (from, to) = (redis.owner(slot), (redis.owner(slot) + 1) % 3);
-    let at = Address::new("127.0.0.1", redis.server(from).addr().port());
-    let connection = Connection::open(&RedisOptions::default(), &at, 1).await.unwrap();
+    let connection = connection(&redis, from).await;
     for node in ["1", "2"] {
-        beat(&connection, node).await.unwrap();
+        beat(&connection, BASE, node).await.unwrap();
     }
     redis.begin_move(slot..=slot, from, to);
     let port = redis.server(to).addr().port().to_string();
@@ -151,9 +152,67 @@ async fn nobody_is_at_work_reaping_while_one_node_cannot_renew_its_lease() {
     let reaped = || redis.server(from).cli(&["HGET", "t:{x}:meta", "reaped"]);
     let before = reaped();
     for node in ["1", "2"] {
-        let error = beat(&connection, node).await.unwrap_err();
+        let error = beat(&connection, BASE, node).await.unwrap_err();
         assert!(matches!(&error, CallError::Server(error) if error.nothing_executed()), "{error:?}");
     }
     assert_eq!(reaped(), before, "the second node did not go on alone");
     assert!(!connection.is_closed());
+}
+
+/// Two members of node 1 come to node 2, which has a new one, too: all in one call.
+async fn change(connection: &Connection, base: &str) -> Result<Reply, CallError> {
+    let mut args = vec![base, "2", "1000"];
+    for session in ["new", "one", "two"] {
+        args.extend(["join", "room", session, "member", "1"]);
+    }
+    let args = args.into_iter().map(|arg| Bytes::copy_from_slice(arg.as_bytes())).collect();
+    connection.call_script(&scripts::CHANGE_MEMBERS, vec![format!("{base}meta").into()], args, DEADLINE).await
+}
+
+async fn connection(redis: &RedisCluster, server: usize) -> Connection {
+    let at = Address::new("127.0.0.1", redis.server(server).addr().port());
+    Connection::open(&RedisOptions::default(), &at, 1).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_change_nodes_all_or_none_while_keys_of_the_former_node_are_on_the_way() {
+    let redis = blocking(|| RedisCluster::start(3)).await;
+    for (base, ahead) in [("t:{x}:", "n:1"), ("t:{y}:", "in:1")] {
+        let key = |name: &str| format!("{base}{name}");
+        let slot = slot_of(key("meta").as_bytes());
+        let (from, to) = (redis.owner(slot), (redis.owner(slot) + 1) % 3);
+        let source = connection(&redis, from).await;
+        let cli = |command: &str, name: &str, words: &[&str]| {
+            redis.server(from).cli(&[&[command, &key(name)], words].concat())
+        };
+        // Nothing else that the script looks at is missing: only what goes ahead can stop it.
+        for node in ["0", "1", "2"] {
+            beat(&source, base, node).await.unwrap();
+            cli("XADD", &format!("in:{node}"), &[&format!("{node}-1"), "k", "v"]);
+        }
+        cli("SADD", "pi:room", &["2"]);
+        cli("SADD", "pw:", &["0"]);
+        cli("SADD", "pw:room", &["0"]);
+        cli("HSET", "m:room", &["one", "1/1 member", "two", "1/1 member"]);
+        cli("SADD", "n:1", &["mone room", "mtwo room"]);
+        cli("ZADD", "mc", &["0", "room"]);
+
+        redis.begin_move(slot..=slot, from, to);
+        let port = redis.server(to).addr().port().to_string();
+        let migrate = ["MIGRATE", "127.0.0.1", &port, &key(ahead), "0", "10000"];
+        assert_eq!(redis.server(from).cli(&migrate), "OK");
+        let error = change(&source, base).await.unwrap_err();
+        assert!(matches!(&error, CallError::Server(error) if error.nothing_executed()), "{ahead}: {error:?}");
+        assert_eq!(cli("HKEYS", "m:room", &[]), "one\ntwo", "{ahead}");
+        assert_eq!(cli("SMEMBERS", "n:2", &[]), "lease", "{ahead}");
+        assert_eq!(cli("XLEN", "in:2", &[]), "1", "{ahead}: nobody is told");
+
+        redis.move_keys(slot..=slot, from, to);
+        redis.end_move(slot..=slot, from, to);
+        let outcomes = change(&connection(&redis, to).await, base).await.unwrap().into_array().unwrap();
+        let outcomes: Vec<_> = outcomes.iter().map(|outcome| outcome.as_int().unwrap()).collect();
+        assert_eq!(outcomes, [3, 1, 0, 0]);
+        let told = redis.server(to).cli(&["XLEN", &key("in:1")]);
+        assert_eq!(told, "3", "the former node is told of both");
+    }
 }

@@ -135,9 +135,10 @@ impl Stage {
         self.audience.heard_all(kept).await;
         for listener in &self.audience.0 {
             let reasons: Vec<GapReason> = listener.heard().iter().filter_map(reason).collect();
-            let expected = if listener.target == "short.a" { vec![GapReason::HeadTrimmed] } else { vec![] };
+            let expected =
+                if listener.targets == ["short.a"] { vec![GapReason::HeadTrimmed] } else { vec![] };
             assert_eq!(reasons, expected, "{}", listener.name);
-            if listener.target == "short.a" {
+            if listener.targets == ["short.a"] {
                 assert_hole_before(listener, kept);
             }
         }

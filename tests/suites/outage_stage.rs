@@ -82,6 +82,7 @@ impl Probe {
 
     /// Publishes under one key until that is acked, and then once more.
     pub async fn retried(&mut self, payload: &str, key: &str) -> Acked {
+        let began = Instant::now();
         let ack = loop {
             match self.publish(payload, key).await {
                 Ok(ack) => break ack,
@@ -91,7 +92,7 @@ impl Probe {
         };
         let again = self.publish(payload, key).await.expect("Redis is there");
         assert!(again.duplicate && again.position == ack.position, "{ack:?}, then {again:?}");
-        Acked { channel: "room.a".to_owned(), payload: payload.to_owned(), ack }
+        Acked { channel: "room.a".to_owned(), payload: payload.to_owned(), ack, took: began.elapsed() }
     }
 }
 

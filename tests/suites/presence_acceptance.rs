@@ -1,5 +1,6 @@
 //! Presence from end to end: gateway processes that die and sleep, a Redis that stops, and members that move about, as
-//! clients of the library see it.
+//! clients of the library see it. The scenarios take where Redis is: here it is one server, in
+//! `cluster_presence_acceptance` a Cluster.
 
 use std::{
     collections::BTreeSet,
@@ -13,13 +14,15 @@ use streamgate_e2e::{
     faults::{relay::Relay, rng::Rng},
     gateway::Addrs,
     history::Recorder,
+    place::Place,
     process::GatewayProcess,
     raw::Via,
-    redis_server::RedisServer,
     watchers::{View, Watchers},
     within,
 };
 use tokio::task::JoinSet;
+
+use super::outage_stage::says_that_it_is_back;
 
 /// Short, so that the tests are; longer than the timeouts of calls to Redis.
 const LEASE: Duration = Duration::from_secs(4);
@@ -28,11 +31,11 @@ fn channels() -> Vec<String> {
     (0..10).map(|number| format!("crowd.{number}")).collect()
 }
 
-async fn four_nodes(redis: &RedisServer) -> Vec<GatewayProcess> {
+async fn four_nodes(redis: &Place) -> Vec<GatewayProcess> {
     let yaml = format!("presence: {{lease: {}s}}", LEASE.as_secs());
     let mut nodes = Vec::new();
     for _ in 0..4 {
-        nodes.push(cluster::process(redis, &yaml).await);
+        nodes.push(redis.node(&yaml).await);
     }
     nodes
 }
@@ -53,7 +56,26 @@ fn watches_all(view: &View) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_hundred_members_of_a_killed_node_leave_once_within_two_leases_and_nobody_else_does() {
-    let redis = cluster::redis();
+    node_is_killed(Place::server()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_leaves_while_redis_is_stopped_for_three_leases_and_afterwards_leaves_are_told() {
+    redis_is_stopped(Place::server()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_of_a_node_that_sleeps_past_its_lease_leave_once_and_return_when_it_wakes() {
+    node_sleeps(Place::server()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_members_hop_between_four_nodes_for_thirty_seconds_and_every_view_is_exact() {
+    members_hop(Place::server()).await;
+}
+
+/// A node with 500 members dies.
+pub async fn node_is_killed(redis: Place) {
     let mut nodes = four_nodes(&redis).await;
     let survivors = addrs(&nodes[1..]);
     let (recorder, channels) = (Recorder::default(), channels());
@@ -84,9 +106,8 @@ async fn five_hundred_members_of_a_killed_node_leave_once_within_two_leases_and_
     others.assert_stayed();
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_leaves_while_redis_is_stopped_for_three_leases_and_afterwards_leaves_are_told() {
-    let redis = cluster::redis();
+/// Redis stops for three leases.
+pub async fn redis_is_stopped(redis: Place) {
     let nodes = four_nodes(&redis).await;
     let (recorder, channels, all) = (Recorder::default(), channels(), addrs(&nodes));
     let watchers = Watchers::start(&recorder, &all, &["crowd.*"], &channels).await;
@@ -97,6 +118,10 @@ async fn nobody_leaves_while_redis_is_stopped_for_three_leases_and_afterwards_le
     redis.pause();
     tokio::time::sleep(3 * LEASE).await;
     redis.resume();
+    redis.settled().await;
+    for node in &nodes {
+        says_that_it_is_back(node).await;
+    }
     two_leases().await;
     for view in watchers.views() {
         assert_eq!((view.joins, view.left.len()), (200, 0), "{}", view.name);
@@ -110,11 +135,10 @@ async fn nobody_leaves_while_redis_is_stopped_for_three_leases_and_afterwards_le
     crowd.assert_stayed();
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn members_of_a_node_that_sleeps_past_its_lease_leave_once_and_return_when_it_wakes() {
+/// A node with members is stopped for longer than its lease.
+pub async fn node_sleeps(redis: Place) {
     const ASLEEP: usize = 60;
     const AWAKE: usize = 30;
-    let redis = cluster::redis();
     let nodes = four_nodes(&redis).await;
     let (recorder, channels, all) = (Recorder::default(), channels(), addrs(&nodes));
     // Of the sleeper's node, too.
@@ -228,11 +252,10 @@ async fn connected(status: &mut tokio::sync::watch::Receiver<Status>) -> String 
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_hundred_members_hop_between_four_nodes_for_thirty_seconds_and_every_view_is_exact() {
+/// Members change nodes all the time.
+pub async fn members_hop(redis: Place) {
     const MEMBERS: usize = 200;
     const TIME: Duration = Duration::from_secs(30);
-    let redis = cluster::redis();
     let nodes = four_nodes(&redis).await;
     let (recorder, channels, all) = (Recorder::default(), channels(), addrs(&nodes));
     let watchers = Watchers::start(&recorder, &all, &["crowd.*", "crowd.3"], &channels).await;

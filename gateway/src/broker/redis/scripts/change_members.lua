@@ -35,7 +35,14 @@ local function put(action, channel, session, member, told)
 end
 
 for at = FIRST, #ARGV, WIDTH do
-  touch(ARGV[at + 1])
+  local channel, session = ARGV[at + 1], ARGV[at + 2]
+  touch(channel)
+  -- A former holder's part goes with the rest, or the whole call waits.
+  local held = redis.call('HGET', base .. 'm:' .. channel, session)
+  local holder = held and split_member(held)
+  if holder and holder ~= node then
+    redis.call('EXISTS', base .. 'n:' .. holder, base .. 'in:' .. holder)
+  end
 end
 redis.call('EXISTS', hold(node))
 local result = { (#ARGV - FIRST + 1) / WIDTH }

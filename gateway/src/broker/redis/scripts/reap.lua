@@ -13,6 +13,7 @@ local function clean(of, most)
       redis.call('EXISTS', base .. item, base .. 'prefixes')
     end
   end
+  redis.call('EXISTS', base .. 'leases', base .. 'in:' .. of)
   -- Without the mark the node, should it still live, knows that something was taken away.
   redis.call('SREM', held, 'lease')
   for _, item in ipairs(items) do

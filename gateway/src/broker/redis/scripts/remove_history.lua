@@ -3,6 +3,7 @@
 -- ARGV[1] base, ARGV[2] channel
 -- Result: 1 if there was one, else 0
 local base, channel = ARGV[1], ARGV[2]
+redis.call('EXISTS', KEYS[1], base .. 'h:' .. channel, base .. 'gone')
 if redis.call('DEL', base .. 'h:' .. channel) == 0 then
   return 0
 end
