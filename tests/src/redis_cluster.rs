@@ -198,15 +198,17 @@ impl RedisCluster {
             assert_eq!(master.cli(&["CLUSTER", "ADDSLOTSRANGE", &first, &last]), "OK");
             assert_eq!(master.cli(&["CLUSTER", "SET-CONFIG-EPOCH", &(at + 1).to_string()]), "OK");
         }
-        for server in self.servers.iter().skip(1) {
-            let (port, bus) =
-                (server.addr().port().to_string(), server.cli(&["CONFIG", "GET", "cluster-port"]));
-            let bus = bus.lines().nth(1).expect("the bus port").to_owned();
-            assert_eq!(masters[0].cli(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]), "OK");
-        }
         let all = self.servers.len().to_string();
+        let complete =
+            || self.servers.iter().all(|server| cluster_info(server, "cluster_known_nodes") == all);
         until("all servers know each other", || {
-            self.servers.iter().all(|server| cluster_info(server, "cluster_known_nodes") == all)
+            // Again and again: on a busy machine a handshake may run out of time, and is not repeated.
+            self.meet();
+            let patience = Instant::now() + Duration::from_secs(4);
+            while !complete() && Instant::now() < patience {
+                thread::sleep(Duration::from_millis(20));
+            }
+            complete()
         });
         for (master, replica) in masters.iter().zip(replicas) {
             let id = id(master);
@@ -216,6 +218,27 @@ impl RedisCluster {
             replicas.iter().all(|replica| replica.info("replication")["master_link_status"] == "up")
         });
         self.agreed();
+    }
+
+    /// Has all others introduced to the first server.
+    fn meet(&self) {
+        for server in self.servers.iter().skip(1) {
+            let (port, bus) =
+                (server.addr().port().to_string(), server.cli(&["CONFIG", "GET", "cluster-port"]));
+            let bus = bus.lines().nth(1).expect("the bus port").to_owned();
+            assert_eq!(self.servers[0].cli(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]), "OK");
+        }
+    }
+
+    /// Waits until the replica of a master has everything that the master has written up to now. (`WAIT` would only wait
+    /// for writes of its own connection.)
+    pub fn caught_up(&self, master: usize) {
+        let number = |server: &RedisServer, name: &str| {
+            server.info("replication").get(name).and_then(|offset| offset.parse::<u64>().ok())
+        };
+        let written = number(&self.servers[master], "master_repl_offset").expect("a master's offset");
+        let replica = &self.servers[self.replica_of(master)];
+        until("the replica has it all", || number(replica, "slave_repl_offset") >= Some(written));
     }
 
     /// Waits until all servers that run say that the Cluster works, and that the same servers own the same slots.

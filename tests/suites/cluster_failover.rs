@@ -55,8 +55,8 @@ async fn a_killed_master_costs_its_partitions_latency_and_the_others_nothing() {
     let publishing = Publishing::at_rate(vec![publisher.clone()], others.clone(), 200);
     others_audience.0[0].hears(200).await;
 
-    // It has passed everything on: all that was acked is older than this answer.
-    setup.redis(|redis| redis.server(0).cli(&["WAIT", "1", "10000"])).await;
+    // It has passed on all that was acked.
+    setup.redis(|redis| redis.caught_up(0)).await;
     setup.redis(|redis| redis.kill9(0)).await;
     let mut status = setup.nodes[0].node().broker_status();
     let away =
@@ -99,7 +99,7 @@ async fn acked_writes_that_a_promoted_replica_misses_are_announced_to_those_conc
     for channel in [&losing, &intact, &elsewhere] {
         acked.push(publish(&clients[0], channel, &format!("{channel} kept")).await);
     }
-    setup.redis(|redis| redis.server(0).cli(&["WAIT", "1", "10000"])).await;
+    setup.redis(|redis| redis.caught_up(0)).await;
 
     setup.redis(|redis| redis.sever_replicas(0)).await;
     for number in 0..3 {
