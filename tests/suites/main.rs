@@ -31,6 +31,7 @@ mod outage_stop;
 mod patterns;
 mod presence;
 mod presence_cli;
+mod presence_hops;
 mod presence_leases;
 mod presence_scripts;
 mod presence_slow;

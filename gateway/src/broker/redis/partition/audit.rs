@@ -121,7 +121,7 @@ impl Actor {
     }
 
     /// Whether somebody here is behind an interest, or will be when a call that is under way is answered.
-    fn wants_interest(&self, name: &str) -> bool {
+    pub(super) fn wants_interest(&self, name: &str) -> bool {
         if let Some(channel) = name.strip_prefix("i:") {
             return self
                 .slots

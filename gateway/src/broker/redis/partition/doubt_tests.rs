@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{broker::From, channel::Channel, policy::Policies, position::Position};
 
-fn actor() -> Actor {
+pub(super) fn actor() -> Actor {
     let options = RedisOptions { port: 1, ..RedisOptions::default() };
     let keys = Keys::new("t", 1).unwrap();
     Actor::new(Environment {
