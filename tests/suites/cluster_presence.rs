@@ -131,7 +131,7 @@ async fn nobody_leaves_while_a_slot_takes_longer_than_a_lease_to_move() {
 
 /// A heartbeat of `node` in the partition whose keys start with `base`, with a lease of 10 s.
 async fn beat(connection: &Connection, base: &'static str, node: &'static str) -> Result<Reply, CallError> {
-    let args = [base, node, "1000", "10000", "0", "3000", "10", "0"].map(Bytes::from).to_vec();
+    let args = [base, node, "1000", "10000", "0", "3000", "10", "0", "1"].map(Bytes::from).to_vec();
     connection.call_script(&scripts::HEARTBEAT, vec![format!("{base}meta").into()], args, DEADLINE).await
 }
 
@@ -151,10 +151,13 @@ async fn nobody_is_at_work_reaping_while_one_node_cannot_renew_its_lease() {
 
     let reaped = || redis.server(from).cli(&["HGET", "t:{x}:meta", "reaped"]);
     let before = reaped();
-    for node in ["1", "2"] {
-        let error = beat(&connection, BASE, node).await.unwrap_err();
-        assert!(matches!(&error, CallError::Server(error) if error.nothing_executed()), "{error:?}");
-    }
+    let error = beat(&connection, BASE, "1").await.unwrap_err();
+    assert!(matches!(&error, CallError::Server(error) if error.nothing_executed()), "{error:?}");
+    // The other one renews its own, and is told that its mark was missing.
+    redis.server(from).cli(&["SADD", "t:{x}:n:2", "i:a"]);
+    redis.server(from).cli(&["SREM", "t:{x}:n:2", "lease"]);
+    let told = beat(&connection, BASE, "2").await.unwrap().into_array().unwrap();
+    assert_eq!(told[0].as_int(), Ok(1));
     assert_eq!(reaped(), before, "the second node did not go on alone");
     assert!(!connection.is_closed());
 }
@@ -214,5 +217,45 @@ async fn members_change_nodes_all_or_none_while_keys_of_the_former_node_are_on_t
         assert_eq!(outcomes, [3, 1, 0, 0]);
         let told = redis.server(to).cli(&["XLEN", &key("in:1")]);
         assert_eq!(told, "3", "the former node is told of both");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_of_its_kind_may_go_while_the_slot_moves() {
+    let redis = blocking(|| RedisCluster::start(3)).await;
+    let slot = slot_of(b"t:{x}:meta");
+    let (from, to) = (redis.owner(slot), (redis.owner(slot) + 1) % 3);
+    let server = redis.server(from);
+    let at = Address::new("127.0.0.1", server.addr().port());
+    let connection = Connection::open(&RedisOptions::default(), &at, 1).await.unwrap();
+    let call = |script, args: &[&'static str]| {
+        let args = args.iter().map(|arg| Bytes::from(*arg)).collect();
+        connection.call_script(script, vec!["t:{x}:meta".into()], args, DEADLINE)
+    };
+    // Whatever a script touches is there.
+    server.cli(&["HSET", "t:{x}:meta", "top", "1"]);
+    for key in ["pi:a", "pw:", "pw:a", "pi:b", "pw:b", "pi:c", "pw:c", "prefixes"] {
+        server.cli(&["SADD", &format!("t:{{x}}:{key}"), "9"]);
+    }
+    server.cli(&["SADD", "t:{x}:w:p", "1"]);
+    for (inbox, id) in [("t:{x}:in:1", "1-1"), ("t:{x}:in:9", "9-1")] {
+        server.cli(&["XADD", inbox, id, "x", "y"]);
+    }
+    let join = |channel| ["t:{x}:", "1", "1000", "join", channel, "s", "m", "1"];
+    for channel in ["a", "b", "c"] {
+        call(&scripts::CHANGE_MEMBERS, &join(channel)).await.unwrap();
+    }
+    beat(&connection, BASE, "1").await.unwrap();
+    redis.begin_move(slot..=slot, from, to);
+
+    let leave = ["t:{x}:", "1", "1000", "leave", "a", "s", "", "1"];
+    let left = call(&scripts::CHANGE_MEMBERS, &leave).await.unwrap().into_array().unwrap();
+    assert_eq!((left[1].as_int(), server.cli(&["ZSCORE", "t:{x}:mc", "a"]).as_str()), (Ok(1), ""));
+    call(&scripts::UNSUBSCRIBE, &["t:{x}:", "1", "w:p"]).await.unwrap();
+    let left = call(&scripts::LEAVE, &["t:{x}:", "1", "1000", "100"]).await.unwrap();
+    assert_eq!(left.as_u64(), Ok(0));
+    for key in ["m:a", "m:b", "m:c", "mc", "n:1", "in:1", "w:p"] {
+        let there = server.cli(&["EXISTS", &format!("t:{{x}}:{key}")]);
+        assert!(there.contains("ASK"), "{key}: {there}");
     }
 }

@@ -36,6 +36,7 @@ mod patterns;
 mod presence;
 mod presence_acceptance;
 mod presence_cli;
+mod presence_hops;
 mod presence_leases;
 mod presence_scripts;
 mod presence_slow;

@@ -21,22 +21,22 @@ use streamgate_e2e::redis_server::RedisServer;
 const PATIENCE: Duration = Duration::from_secs(20);
 const LEASE: Duration = Duration::from_secs(2);
 
-async fn node_with(server: &RedisServer, lease: Duration) -> RedisBroker {
+pub(crate) async fn node_with(server: &RedisServer, lease: Duration) -> RedisBroker {
     let options = RedisOptions { lease, ..server.addr().to_string().parse().unwrap() };
     let node = RedisBroker::start(options, Policies::default()).unwrap();
     node.booted().await.unwrap();
     node
 }
 
-async fn node(server: &RedisServer) -> RedisBroker {
+pub(crate) async fn node(server: &RedisServer) -> RedisBroker {
     node_with(server, LEASE).await
 }
 
-fn channel(name: &str) -> Channel {
+pub(crate) fn channel(name: &str) -> Channel {
     Channel::parse(name).unwrap()
 }
 
-fn member(session: &str) -> Member {
+pub(crate) fn member(session: &str) -> Member {
     Member { session_id: session.to_owned(), user_id: "u".to_owned(), ..Member::default() }
 }
 
@@ -44,12 +44,12 @@ async fn join(node: &RedisBroker, name: &str, session: &str) {
     node.join(channel(name), member(session), Owner(1)).await.unwrap();
 }
 
-async fn count(node: &RedisBroker, name: &str) -> Option<u64> {
+pub(crate) async fn count(node: &RedisBroker, name: &str) -> Option<u64> {
     node.presence(channel(name), 0).await.ok().map(|page| page.count)
 }
 
 /// Waits until `name` has so many members. For what only time brings.
-async fn becomes(node: &RedisBroker, name: &str, wanted: u64) {
+pub(crate) async fn becomes(node: &RedisBroker, name: &str, wanted: u64) {
     let begun = Instant::now();
     while count(node, name).await != Some(wanted) {
         assert!(begun.elapsed() < PATIENCE, "{:?} members, not {wanted}", count(node, name).await);
@@ -57,19 +57,19 @@ async fn becomes(node: &RedisBroker, name: &str, wanted: u64) {
     }
 }
 
-async fn status(node: &RedisBroker, wanted: impl FnMut(&BrokerStatus) -> bool) {
+pub(crate) async fn status(node: &RedisBroker, wanted: impl FnMut(&BrokerStatus) -> bool) {
     tokio::time::timeout(PATIENCE, node.status().wait_for(wanted)).await.unwrap().unwrap();
 }
 
 /// A sink that watches, and checks that joins and leaves of each session come in turn.
-struct Watcher {
+pub(crate) struct Watcher {
     id: SinkId,
     recorder: Arc<Recorder>,
     there: HashMap<(Channel, String), bool>,
 }
 
 impl Watcher {
-    async fn new(node: &RedisBroker, name: &str) -> Self {
+    pub(crate) async fn new(node: &RedisBroker, name: &str) -> Self {
         let recorder = Arc::new(Recorder::default());
         let id = node.attach(recorder.clone());
         node.watch(id, Target::parse(name).unwrap()).await.unwrap();
@@ -89,7 +89,7 @@ impl Watcher {
         self.within(PATIENCE).await.unwrap_or_else(|| panic!("no join or leave within {PATIENCE:?}"))
     }
 
-    async fn expect(&mut self, action: PresenceAction, session: &str) {
+    pub(crate) async fn expect(&mut self, action: PresenceAction, session: &str) {
         assert_eq!(self.next().await, (action, session.to_owned()));
     }
 
@@ -100,7 +100,7 @@ impl Watcher {
         }
     }
 
-    async fn is_told_nothing_for(&mut self, time: Duration) {
+    pub(crate) async fn is_told_nothing_for(&mut self, time: Duration) {
         let told = self.within(time).await;
         assert_eq!(told, None);
     }

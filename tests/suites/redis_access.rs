@@ -249,10 +249,10 @@ fn used_commands() -> BTreeSet<String> {
     let used: BTreeSet<String> =
         sent.chain(scripted.map(subcommand)).map(|name| name.to_lowercase()).collect();
     // The list itself, and what is for Sentinels and for a Cluster.
-    let elsewhere = ["all", "sentinel", "cluster"];
+    let elsewhere = ["all", "sentinel", "cluster", "client"];
     let used = used.into_iter().filter(|name| !elsewhere.contains(&name.as_str()));
-    // The Redis crate asks for it on every new connection.
-    let used = used.chain(["client|id".to_owned()]);
+    // The Redis crate asks for its ID on every new connection, too.
+    let used = used.chain(["client|id", "client|kill"].map(str::to_owned));
     used.map(|name| match name.as_str() {
         "script" => "script|load".to_owned(),
         "config" => "config|get".to_owned(),

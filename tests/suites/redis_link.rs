@@ -13,7 +13,10 @@ use streamgate::broker::redis::{
     BootReport, CallError, Command, CommandName, ConnectError, Connection, Fixed, Link, LinkStatus,
     RedisOptions, Reply, Script,
 };
-use streamgate_e2e::redis_server::{RedisServer, RedisServerOptions};
+use streamgate_e2e::{
+    redis_server::{RedisServer, RedisServerOptions},
+    swallowing_proxy::{Flow, Flows, SwallowingProxy},
+};
 
 const DEADLINE: Duration = Duration::from_secs(5);
 
@@ -409,4 +412,42 @@ async fn no_write_is_sent_twice_while_connections_are_killed() {
     assert!(kills > 1 && unknown > 0, "nothing was killed under way");
     assert_eq!(twice, "0", "writes that ran twice");
     assert!(written >= acked && written <= acked + unknown);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_ended_connection_sent_is_not_executed_after_its_successor() {
+    let server = RedisServer::start_default();
+    let proxy = SwallowingProxy::start(server.addr()).await;
+    let link = start_link(proxy.addr().to_string().parse().unwrap(), vec![]);
+    let first = link.connected().await.unwrap();
+    let held = proxy.connections();
+    // The network holds bytes back, and lets them go when all has been forgotten.
+    let delay = Duration::from_secs(3);
+    proxy.set_open(Flows { to_server: Flow::Delay(delay), ..Flows::default() });
+    let sent = Instant::now();
+    first.call(incr("n"), Duration::from_millis(300)).await.unwrap_err();
+    assert!(first.is_closed());
+    link.connections()
+        .wait_for(|current| current.as_ref().is_some_and(|current| current.generation() == 2))
+        .await
+        .unwrap();
+    assert_eq!(link.call(incr("m"), DEADLINE).await.unwrap().as_u64(), Ok(1));
+    let clients = server.cli(&["CLIENT", "LIST"]);
+    assert!(!held.iter().any(|port| clients.contains(&format!("addr=127.0.0.1:{port} "))), "{clients}");
+    // That nothing comes has no event to wait for.
+    tokio::time::sleep((delay + Duration::from_millis(500)).saturating_sub(sent.elapsed())).await;
+    assert_eq!(link.call(get("n"), DEADLINE).await.unwrap(), Reply::Nil, "executed late");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_does_not_let_connections_be_ended_is_connected_to_all_the_same() {
+    let server = RedisServer::start_default();
+    server.cli(&["ACL", "SETUSER", "u", "on", ">p", "~*", "+@all", "-client|kill"]);
+    let options = RedisOptions { username: Some("u".into()), password: Some("p".into()), ..options(&server) };
+    let link = start_link(options, vec![]);
+    link.connected().await.unwrap().end("a reason");
+    down(&link).await;
+    let again = link.connected().await.unwrap();
+    assert_eq!(again.generation(), 2);
+    assert_eq!(again.call(incr("n"), DEADLINE).await.unwrap().as_u64(), Ok(1));
 }

@@ -110,6 +110,7 @@ mod tests {
             run_id: String::new(),
             clustered: false,
             standalone: false,
+            client_id: 0,
             server_time_ms: 0,
         }
     }

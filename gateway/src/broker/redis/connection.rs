@@ -122,6 +122,7 @@ async fn greet(caller: &Caller, address: &str, timeout: Duration) -> Result<Hell
     let (replication, server) = (info("replication"), info("server"));
     let role = caller.call(Command::new(CommandName::Role), timeout);
     let time = caller.call(Command::new(CommandName::Time), timeout);
+    let id = caller.call(Command::new(CommandName::Client).arg("ID"), timeout);
 
     let failed = |error: CallError| match error {
         CallError::Server(error) if error.code == "NOPERM" || error.code == "NOAUTH" => {
@@ -143,16 +144,19 @@ async fn greet(caller: &Caller, address: &str, timeout: Duration) -> Result<Hell
         Err(error) => return Err(failed(error)),
     };
     // Kept back by an ACL as well: the clock is only told, not needed.
+    // As well: whoever follows this connection then cannot end it at the server.
+    let client_id = id.await.ok().and_then(|reply| reply.as_u64().ok()).unwrap_or(0);
     let time_ms = time.await.ok().and_then(|reply| milliseconds(&reply)).unwrap_or(0);
 
     let text = |reply: &Reply| reply.as_bytes().map(|text| String::from_utf8_lossy(text).into_owned());
     let unusable = |reason: String| ConnectError::Unusable { address: address.to_owned(), reason };
-    let hello = text(&replication)
+    let mut hello = text(&replication)
         .and_then(|replication| Ok((replication, text(&server)?)))
         .map_err(|error| unusable(format!("INFO: {error}")))
         .and_then(|(replication, server)| {
             Hello::from_info(&replication, &server, time_ms).map_err(unusable)
         })?;
+    hello.client_id = client_id;
     let role = role.unwrap_or_else(|| hello.role.clone());
     if role != "master" || hello.role != "master" {
         return Err(ConnectError::NotMaster { address: address.to_owned(), role });

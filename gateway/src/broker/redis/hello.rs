@@ -79,6 +79,8 @@ pub struct Hello {
     pub clustered: bool,
     /// Whether it calls itself standalone; anything else may be a node of a Cluster.
     pub standalone: bool,
+    /// The server's number of this connection (`CLIENT ID`); 0 if not told.
+    pub client_id: u64,
     /// The server's clock in milliseconds since 1970 when it was asked; 0 if not told.
     pub server_time_ms: u64,
 }
@@ -101,6 +103,7 @@ impl Hello {
             run_id: field(server, "run_id").unwrap_or_default().to_owned(),
             clustered: mode == Some("cluster"),
             standalone: mode == Some("standalone"),
+            client_id: 0,
             server_time_ms,
         })
     }

@@ -1,7 +1,7 @@
 //! Keeps one connection open.
 //!
-//! Owns the supervisor task: opens, loads the scripts, publishes, waits for the end, tries again after a jittered
-//! pause. While no connection is published, calls fail at once as never sent. The link never repeats a command.
+//! Owns the supervisor task: opens, loads the scripts, ends at the server whatever was open before, publishes, waits for
+//! the end, tries again after a jittered pause. While no connection is published, calls fail at once as never sent. The link never repeats a command.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,6 +16,7 @@ use super::{
     command::Command,
     connection::Connection,
     error::{CallError, ConnectError},
+    formers::Formers,
     identity,
     locate::{Address, Locate},
     options::RedisOptions,
@@ -172,11 +173,12 @@ impl Supervisor {
 
     async fn keep_open(&self) {
         let mut backoff = Backoff::new(self.options.backoff_min, self.options.backoff_max);
-        let mut generation = 0;
+        let (mut generation, mut formers) = (0, Formers::default());
         loop {
-            match self.open(generation + 1).await {
+            match self.open(generation + 1, &mut formers).await {
                 Ok(connection) => {
                     generation += 1;
+                    formers.add(connection.hello());
                     let since = Instant::now();
                     self.serve(Arc::new(connection)).await;
                     // A connection that ends as soon as it is opened must not be reopened in a hot loop.
@@ -212,10 +214,10 @@ impl Supervisor {
         self.report_absence(format!("connection to Redis at {address} lost: {reason}"));
     }
 
-    async fn open(&self, generation: u64) -> Result<Connection, ConnectError> {
+    async fn open(&self, generation: u64, formers: &mut Formers) -> Result<Connection, ConnectError> {
         let address = self.locate.locate().await?;
         let opened = tokio::select! {
-            opened = self.open_at(&address, generation) => opened,
+            opened = self.open_at(&address, generation, formers) => opened,
             // A server that is stopped takes connections and answers none. What was opened so far is closed.
             () = self.elsewhere(&address) => Err(ConnectError::Unreachable {
                 address: address.to_string(),
@@ -242,7 +244,12 @@ impl Supervisor {
         }
     }
 
-    async fn open_at(&self, address: &Address, generation: u64) -> Result<Connection, ConnectError> {
+    async fn open_at(
+        &self,
+        address: &Address,
+        generation: u64,
+        formers: &mut Formers,
+    ) -> Result<Connection, ConnectError> {
         let connection = Connection::open(&self.options, address, generation).await?;
         let unusable = |reason: String| ConnectError::Unusable { address: address.to_string(), reason };
         match self.locate.owned_key() {
@@ -262,6 +269,10 @@ impl Supervisor {
             .load_scripts(&self.scripts, self.options.command_timeout)
             .await
             .map_err(|error| unusable(format!("SCRIPT LOAD: {error}")))?;
+        formers
+            .end_at(&connection, self.options.command_timeout)
+            .await
+            .map_err(|error| unusable(format!("CLIENT KILL: {error}")))?;
         Ok(connection)
     }
 

@@ -23,6 +23,7 @@ mod continuity;
 mod deployment;
 mod entry;
 mod error;
+mod formers;
 mod hello;
 mod hold;
 mod identity;

@@ -154,6 +154,8 @@ pub struct Actor {
     pub(super) unchecked: VecDeque<Channel>,
     /// Interests that must be told to Redis again.
     pub(super) unconfirmed: VecDeque<String>,
+    /// Interests that are told to Redis again because it is their turn.
+    pub(super) renewals: VecDeque<String>,
     pub(super) checking: bool,
     /// Re-syncs so far: an answer to a question from before the last one settles no doubt.
     pub(super) doubts: u64,
@@ -185,6 +187,7 @@ impl Actor {
             calls: FuturesUnordered::new(),
             unchecked: VecDeque::new(),
             unconfirmed: VecDeque::new(),
+            renewals: VecDeque::new(),
             checking: false,
             doubts: 0,
             strays: HashSet::new(),

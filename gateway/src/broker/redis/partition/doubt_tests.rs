@@ -31,7 +31,7 @@ use crate::{
     position::Position,
 };
 
-fn actor() -> Actor {
+pub(super) fn actor() -> Actor {
     let options = RedisOptions { port: 1, ..RedisOptions::default() };
     let keys = Keys::new("t", 1).unwrap();
     Actor::new(Environment {

@@ -42,9 +42,12 @@ pub(super) struct Beat {
 
 impl Beat {
     fn of(items: &[Reply]) -> Result<Self, BrokerError> {
-        let [lost, more, nodes, members, extended] = items else {
+        let [lost, more, nodes, members, extended, error @ ..] = items else {
             return Err(ReplyError::Length { expected: 5, got: items.len() }.into());
         };
+        if let Some(error) = error.first().and_then(|error| error.as_str().ok()) {
+            tracing::warn!(error, "cleaning up failed, trying again");
+        }
         Ok(Self {
             lost: lost.as_int()? == 1,
             more: more.as_int()? == 1,
@@ -76,7 +79,9 @@ impl Actor {
         let ms = |time: Duration| Bytes::from(time.as_millis().to_string());
         let mut args = self.presence_args(&caller);
         args.extend([ms(lease), ms(beat(lease).mul_f64(0.9)), ms(AWAY.min(lease.mul_f64(0.6)))]);
-        args.extend([REAP_BATCH.to_string().into(), flag(go_on)]);
+        // A server that may be one of a Cluster counts as one.
+        let clustered = !caller.connection.hello().standalone;
+        args.extend([REAP_BATCH.to_string().into(), flag(go_on), flag(clustered)]);
         self.beating = true;
         let call = caller.call(&scripts::HEARTBEAT, args);
         self.later(async move {

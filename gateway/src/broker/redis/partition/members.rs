@@ -1,47 +1,45 @@
-//! This node's members, and telling Redis of them: one call under way, in the order of requests; what failed is tried
-//! again until Redis has it as it is here.
+//! This node's members: as they are to be, and what Redis may not know of them. Pure; `changes.rs` tells Redis, and what
+//! failed is tried again until Redis has it as it is here.
 //!
 //! Redis knows only which node holds a member. Which owner on this node does is decided here, where all of them pass.
+//! A member that another node holds is contested: for a while this node asks for it again and again without taking it,
+//! as the other's call may have been a late one, whose end follows. After that the other node's client is the one that
+//! joined last.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
-    time::Instant,
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use prost::Message as _;
 use tokio::sync::oneshot;
 
-use super::{
-    super::{reply::ReplyError, scripts},
-    Permit,
-    actor::{Actor, Done},
-    member_calls::{flag, list_members},
-};
+use super::Permit;
 use crate::{
-    broker::{BrokerError, Member, Owner, PresencePage},
+    broker::{BrokerError, Owner, PresencePage},
     channel::Channel,
-    telemetry::metrics::{MEMBERS, PRESENCE_EVENTS},
+    telemetry::metrics::MEMBERS,
 };
 
 /// Changes in one call.
 const BATCH: usize = 200;
 
-type Key = (Channel, String);
+pub(super) type Key = (Channel, String);
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Members {
     /// As it is to be, whatever Redis knows so far.
     mine: HashMap<Channel, HashMap<String, Mine>>,
-    steps: VecDeque<Step>,
+    pub(super) steps: VecDeque<Step>,
     /// Members, and sessions that are none any more, of which Redis may not know.
     unsettled: BTreeSet<Key>,
-    /// Held by another node, so far.
-    contested: BTreeSet<Key>,
+    /// Members that another node holds, or has taken over; and until when that may be the work of a late call.
+    contested: BTreeMap<Key, Instant>,
     /// The last attempt failed: what is unsettled waits for the next tick or connection.
     resting: bool,
-    under_way: bool,
+    pub(super) under_way: bool,
+    joins: u64,
 }
 
 #[derive(Debug)]
@@ -49,26 +47,49 @@ struct Mine {
     owner: Owner,
     /// Encoded.
     member: Bytes,
+    /// Which join it was.
+    number: u64,
     /// When it was asked for.
     since: Instant,
+    /// Redis has said that this node holds it.
+    answered: bool,
+    /// Redis may have been told of it, or will be by what waits.
+    told: bool,
 }
 
 /// What is asked for, in order.
 #[derive(Debug)]
-enum Step {
-    Join { key: Key, member: Bytes, reply: oneshot::Sender<Result<(), BrokerError>> },
+pub(super) enum Step {
+    Join { change: Change, member: Bytes },
     Leave { key: Key },
-    Query { channel: Channel, limit: usize, reply: Reply, permit: Permit },
+    Query { channel: Channel, limit: usize, reply: PageReply, permit: Permit },
 }
 
-type Reply = oneshot::Sender<Result<PresencePage, BrokerError>>;
+pub(super) type PageReply = oneshot::Sender<Result<PresencePage, BrokerError>>;
 
 /// One change of a call.
 #[derive(Debug)]
 pub(super) struct Change {
-    key: Key,
-    joins: bool,
+    pub(super) key: Key,
+    pub(super) joins: bool,
+    /// Which join it tells of.
+    number: u64,
+    /// Redis was never told of the key before.
+    fresh: bool,
     reply: Option<oneshot::Sender<Result<(), BrokerError>>>,
+}
+
+impl Change {
+    fn leave(key: Key) -> Self {
+        Self { key, joins: false, number: 0, fresh: false, reply: None }
+    }
+
+    fn answer(&mut self, outcome: Result<(), BrokerError>) {
+        if let Some(reply) = self.reply.take() {
+            // Who does not wait any more needs no answer.
+            let _ = reply.send(outcome);
+        }
+    }
 }
 
 /// What became of a change.
@@ -79,29 +100,70 @@ pub(super) enum Outcome {
     HeldElsewhere,
 }
 
+/// How long a member is contested.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// From a join that Redis has answered: two calls at about the same time may have overtaken each other.
+    pub(super) window: Duration,
+    /// From the first sign that another node holds a member for which Redis has not answered this node. It was away,
+    /// perhaps, and the other's call waited there. Long enough for that node to end it, or to be reaped.
+    pub(super) doubted: Duration,
+}
+
 impl Members {
-    fn put(&mut self, key: &Key, mine: Mine) {
+    pub(super) fn join(
+        &mut self,
+        key: Key,
+        owner: Owner,
+        member: Bytes,
+        reply: oneshot::Sender<Result<(), BrokerError>>,
+    ) {
+        let fresh = match self.get(&key) {
+            // This tells of it in the place of what is unsettled.
+            Some(mine) if !mine.told => self.unsettled.remove(&key),
+            Some(_) => false,
+            None => !self.unsettled.contains(&key),
+        };
+        self.joins += 1;
+        let (number, since) = (self.joins, Instant::now());
+        let mine = Mine { owner, member: member.clone(), number, since, answered: false, told: true };
         if self.mine.entry(key.0.clone()).or_default().insert(key.1.clone(), mine).is_none() {
             metrics::gauge!(MEMBERS).increment(1.0);
         }
+        self.contested.remove(&key);
+        let change = Change { key, joins: true, number, fresh, reply: Some(reply) };
+        self.steps.push_back(Step::Join { change, member });
     }
 
-    /// Removes the member if `owner` holds it; whether it did.
-    fn remove(&mut self, key: &Key, owner: Owner) -> bool {
-        let Some(sessions) = self.mine.get_mut(&key.0) else { return false };
-        if sessions.get(&key.1).is_none_or(|mine| mine.owner != owner) {
-            return false;
+    /// Nothing happens unless `owner` holds it.
+    pub(super) fn leave(&mut self, key: Key, owner: Owner) {
+        if self.get(&key).is_none_or(|mine| mine.owner != owner) {
+            return;
         }
-        sessions.remove(&key.1);
+        if self.forget(&key).is_some_and(|mine| mine.told) {
+            self.steps.push_back(Step::Leave { key });
+        } else {
+            self.unsettled.remove(&key);
+        }
+    }
+
+    fn forget(&mut self, key: &Key) -> Option<Mine> {
+        self.contested.remove(key);
+        let sessions = self.mine.get_mut(&key.0)?;
+        let mine = sessions.remove(&key.1)?;
         if sessions.is_empty() {
             self.mine.remove(&key.0);
         }
         metrics::gauge!(MEMBERS).decrement(1.0);
-        true
+        Some(mine)
     }
 
     fn get(&self, key: &Key) -> Option<&Mine> {
         self.mine.get(&key.0)?.get(&key.1)
+    }
+
+    fn get_mut(&mut self, key: &Key) -> Option<&mut Mine> {
+        self.mine.get_mut(&key.0)?.get_mut(&key.1)
     }
 
     /// Whether `session` is a member of `channel` here, or something of it is on its way.
@@ -110,12 +172,14 @@ impl Members {
         self.get(&key).is_some() || self.unsettled.contains(&key)
     }
 
-    /// Redis may have lost any of them.
-    pub(super) fn confirm_all(&mut self) {
+    /// Redis may have lost any of them. Other nodes, too, may only now come to end what they hold no more.
+    pub(super) fn confirm_all(&mut self, patience: Patience) {
         let all = self.mine.iter().flat_map(|(channel, sessions)| {
             sessions.keys().map(move |session| (channel.clone(), session.clone()))
         });
         self.unsettled.extend(all);
+        let until = Instant::now() + patience.doubted;
+        self.contested.values_mut().for_each(|end| *end = until.max(*end));
         self.resting = false;
     }
 
@@ -124,52 +188,103 @@ impl Members {
         self.unsettled.insert((channel, session));
     }
 
-    fn next_batch(&mut self) -> Vec<(Change, Action, Bytes)> {
+    /// Another node has taken it over. Whether there is something to ask: one that has been ours for long goes to who
+    /// asked last, unless Redis says that it is ours again, or nobody's while its client is here.
+    pub(super) fn taken(&mut self, key: Key, patience: Patience) -> bool {
+        let Some(mine) = self.get(&key) else { return false };
+        let until =
+            if mine.answered { mine.since + patience.window } else { Instant::now() + patience.doubted };
+        self.contested.entry(key.clone()).or_insert(until);
+        // Also if a call with it is under way: that may have come before.
+        self.unsettled.insert(key);
+        true
+    }
+
+    /// Whether nothing but steps is to be told now.
+    pub(super) fn is_settled(&self) -> bool {
+        self.unsettled.is_empty() || self.resting
+    }
+
+    /// Tries again what failed, and what another node holds if `contested`.
+    pub(super) fn try_again(&mut self, contested: bool) {
+        self.resting = false;
+        if contested {
+            self.unsettled.extend(self.contested.keys().cloned());
+        }
+    }
+
+    pub(super) fn next_batch(&mut self) -> Vec<(Change, Action, Bytes)> {
         let mut batch = Vec::new();
         while batch.len() < BATCH && !self.resting {
             let Some(key) = self.unsettled.pop_first() else { break };
-            let (action, member) = match self.get(&key) {
-                Some(mine) => (Action::Keep, mine.member.clone()),
-                None => (Action::Leave, Bytes::new()),
-            };
-            let joins = action != Action::Leave;
-            batch.push((Change { key, joins, reply: None }, action, member));
+            batch.push(match self.get_mut(&key) {
+                Some(mine) => {
+                    let fresh = !std::mem::replace(&mut mine.told, true);
+                    let (number, member) = (mine.number, mine.member.clone());
+                    (Change { key, joins: true, number, fresh, reply: None }, Action::Keep, member)
+                }
+                None => (Change::leave(key), Action::Leave, Bytes::new()),
+            });
         }
         while batch.len() < BATCH && !matches!(self.steps.front(), None | Some(Step::Query { .. })) {
             match self.steps.pop_front() {
-                Some(Step::Join { key, member, reply }) => {
-                    batch.push((Change { key, joins: true, reply: Some(reply) }, Action::Join, member));
-                }
-                Some(Step::Leave { key }) => {
-                    batch.push((Change { key, joins: false, reply: None }, Action::Leave, Bytes::new()));
-                }
+                Some(Step::Join { change, member }) => batch.push((change, Action::Join, member)),
+                Some(Step::Leave { key }) => batch.push((Change::leave(key), Action::Leave, Bytes::new())),
                 _ => break,
             }
         }
         batch
     }
 
-    fn fail(&mut self, changes: impl IntoIterator<Item = Change>, error: &BrokerError) {
-        for Change { key, reply, .. } in changes {
-            self.unsettled.insert(key);
-            if let Some(reply) = reply {
-                // Who does not wait any more needs no answer.
-                let _ = reply.send(Err(error.clone()));
-            }
+    pub(super) fn finish(&mut self, mut change: Change, outcome: Outcome, patience: Patience) {
+        change.answer(Ok(()));
+        let key = change.key;
+        // It may have left, or joined anew, meanwhile.
+        let Some(mine) = self.get_mut(&key).filter(|mine| change.joins && mine.number == change.number)
+        else {
+            return;
+        };
+        if outcome != Outcome::HeldElsewhere {
+            mine.answered = true;
+            self.contested.remove(&key);
+            return;
         }
-        self.resting = true;
+        let now = Instant::now();
+        if *self.contested.entry(key.clone()).or_insert(now + patience.doubted) <= now {
+            self.forget(&key);
+        }
     }
 
-    fn fail_steps(&mut self, error: &BrokerError) {
+    pub(super) fn fail(&mut self, changes: impl IntoIterator<Item = Change>, error: &BrokerError) {
+        let never_sent = matches!(error, BrokerError::NotAvailable { sent: false, .. });
+        // Redis knows nothing of these: who comes and goes while it is away leaves nothing behind.
+        let mut unknown = HashSet::new();
+        for mut change in changes {
+            change.answer(Err(error.clone()));
+            let Change { key, joins, number, fresh, .. } = change;
+            if !never_sent || !(unknown.contains(&key) || fresh && !self.unsettled.contains(&key)) {
+                self.unsettled.insert(key);
+            } else if joins {
+                if let Some(mine) = self.get_mut(&key).filter(|mine| mine.number == number) {
+                    mine.told = false;
+                    self.unsettled.insert(key.clone());
+                }
+                unknown.insert(key);
+            }
+            self.resting = true;
+        }
+    }
+
+    pub(super) fn fail_steps(&mut self, error: &BrokerError) {
+        let mut changes = Vec::new();
         for step in std::mem::take(&mut self.steps) {
             match step {
-                Step::Join { key, reply, .. } => {
-                    self.fail([Change { key, joins: true, reply: Some(reply) }], error);
-                }
-                Step::Leave { key } => self.fail([Change { key, joins: false, reply: None }], error),
+                Step::Join { change, .. } => changes.push(change),
+                Step::Leave { key } => changes.push(Change::leave(key)),
                 Step::Query { reply, .. } => drop(reply.send(Err(error.clone()))),
             }
         }
+        self.fail(changes, error);
     }
 }
 
@@ -183,14 +298,14 @@ impl Drop for Members {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Action {
+pub(super) enum Action {
     Join,
     Keep,
     Leave,
 }
 
 impl Action {
-    fn word(self) -> Bytes {
+    pub(super) fn word(self) -> Bytes {
         Bytes::from_static(match self {
             Self::Join => b"join",
             Self::Keep => b"keep",
@@ -199,160 +314,6 @@ impl Action {
     }
 }
 
-impl Actor {
-    pub(super) fn join(
-        &mut self,
-        channel: Channel,
-        member: &Member,
-        owner: Owner,
-        reply: oneshot::Sender<Result<(), BrokerError>>,
-    ) {
-        let (key, bytes) = ((channel, member.session_id.clone()), Bytes::from(member.encode_to_vec()));
-        self.members.put(&key, Mine { owner, member: bytes.clone(), since: Instant::now() });
-        self.members.contested.remove(&key);
-        self.members.steps.push_back(Step::Join { key, member: bytes, reply });
-    }
-
-    pub(super) fn leave(&mut self, channel: Channel, session: String, owner: Owner) {
-        let key = (channel, session);
-        if self.members.remove(&key, owner) {
-            self.members.contested.remove(&key);
-            self.members.steps.push_back(Step::Leave { key });
-        }
-    }
-
-    /// Another node has taken a member over. Most often its client has gone there, and this node has yet to notice. But
-    /// when both asked at about the same time, the other's call may have been the late one.
-    pub(super) fn take_over(&mut self, channel: Channel, session: String) {
-        let key = (channel, session);
-        let Some(mine) = self.members.get(&key) else { return };
-        if mine.since.elapsed() < 2 * self.environment.deadline {
-            self.members.contested.insert(key);
-        } else {
-            let owner = mine.owner;
-            self.members.remove(&key, owner);
-            self.members.contested.remove(&key);
-        }
-    }
-
-    pub(super) fn query_members(&mut self, channel: Channel, limit: usize, reply: Reply, permit: Permit) {
-        self.members.steps.push_back(Step::Query { channel, limit, reply, permit });
-    }
-
-    /// Sends what waits, unless a call is under way. Without a connection who waits is told so at once.
-    pub(super) fn send_changes(&mut self) {
-        while !self.members.under_way {
-            let settled = self.members.unsettled.is_empty() || self.members.resting;
-            if settled && self.members.steps.is_empty() {
-                return;
-            }
-            let caller = match self.caller() {
-                Ok(caller) => caller,
-                Err(error) => return self.members.fail_steps(&error),
-            };
-            if settled && matches!(self.members.steps.front(), Some(Step::Query { .. })) {
-                let Some(Step::Query { channel, limit, reply, permit }) = self.members.steps.pop_front()
-                else {
-                    return;
-                };
-                let call = list_members(&caller, &channel, limit, false);
-                self.later(async move {
-                    // Who does not wait any more needs no answer.
-                    let _ = reply.send(call.await);
-                    drop(permit);
-                    Done::Ignored
-                });
-                continue;
-            }
-            let batch = self.members.next_batch();
-            let mut args = self.presence_args(&caller);
-            let mut changes = Vec::with_capacity(batch.len());
-            for (change, action, member) in batch {
-                let (channel, session) = (&change.key.0, &change.key.1);
-                let told = self.environment.policies.of(channel.as_str()).join_leave;
-                args.extend([
-                    action.word(),
-                    Bytes::copy_from_slice(channel.as_str().as_bytes()),
-                    Bytes::copy_from_slice(session.as_bytes()),
-                    member,
-                    flag(told),
-                ]);
-                changes.push(change);
-            }
-            self.members.under_way = true;
-            let (call, count) = (caller.call(&scripts::CHANGE_MEMBERS, args), changes.len());
-            self.later(async move {
-                let read = async { outcomes_of(&call.await?.into_array()?, count) };
-                Done::Changed { changes, outcome: read.await }
-            });
-        }
-    }
-
-    pub(super) fn finish_changes(
-        &mut self,
-        changes: Vec<Change>,
-        outcome: Result<Vec<Outcome>, BrokerError>,
-    ) {
-        self.members.under_way = false;
-        match outcome {
-            Ok(outcomes) => {
-                for (change, outcome) in changes.into_iter().zip(outcomes) {
-                    self.finish_change(change, outcome);
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%error, changes = changes.len(), "joins and leaves are tried again later");
-                self.members.fail(changes, &error);
-            }
-        }
-        self.send_changes();
-    }
-
-    fn finish_change(&mut self, change: Change, outcome: Outcome) {
-        match outcome {
-            Outcome::Unchanged => {}
-            Outcome::Announced => {
-                let action = if change.joins { "join" } else { "leave" };
-                metrics::counter!(PRESENCE_EVENTS, "action" => action).increment(1);
-            }
-            // It has moved on, or its former node has yet to let it go.
-            Outcome::HeldElsewhere => {
-                if self.members.get(&change.key).is_some() {
-                    self.members.contested.insert(change.key);
-                }
-            }
-        }
-        if let Some(reply) = change.reply {
-            // Who does not wait any more needs no answer.
-            let _ = reply.send(Ok(()));
-        }
-    }
-
-    /// Tries again what failed, and sometimes what another node holds.
-    pub(super) fn settle_members(&mut self, contested: bool) {
-        self.members.resting = false;
-        if contested {
-            let mut contested = std::mem::take(&mut self.members.contested);
-            self.members.unsettled.append(&mut contested);
-        }
-        self.send_changes();
-    }
-
-    pub(super) fn fail_members(&mut self, error: &BrokerError) {
-        self.members.fail_steps(error);
-    }
-}
-
-fn outcomes_of(items: &[super::super::reply::Reply], count: usize) -> Result<Vec<Outcome>, BrokerError> {
-    if items.len() != count + 1 {
-        return Err(ReplyError::Length { expected: count + 1, got: items.len() }.into());
-    }
-    let outcome = |item: &super::super::reply::Reply| {
-        Ok(match item.as_int()? {
-            1 => Outcome::Announced,
-            2 => Outcome::HeldElsewhere,
-            _ => Outcome::Unchanged,
-        })
-    };
-    items.iter().skip(1).map(outcome).collect()
-}
+#[cfg(test)]
+#[path = "members_tests.rs"]
+mod tests;

@@ -15,6 +15,7 @@
 mod actor;
 mod audit;
 mod catalogue;
+mod changes;
 mod deliver;
 #[cfg(test)]
 mod doubt_tests;
@@ -26,6 +27,7 @@ mod members;
 mod pattern_recovery;
 mod patterns;
 mod publishing;
+mod renewal;
 mod resync;
 mod slot;
 mod subscribe;

@@ -58,6 +58,7 @@ impl Actor {
             self.unchecked = channels.map(|(channel, _)| channel.clone()).collect();
         }
         self.check_next();
+        self.renew_interest();
         self.rescan_if_needed();
         self.audit_next();
         self.look_again();
@@ -86,8 +87,7 @@ impl Actor {
         self.check_next();
         self.rescan_if_needed();
         self.audit.begin();
-        self.members.confirm_all();
-        self.send_changes();
+        self.confirm_members();
         self.rewatch();
     }
 

@@ -97,9 +97,13 @@ impl Actor {
             return;
         }
         let known = watching.known.entry(event.channel.clone()).or_default();
-        if known.apply(event.action, &event.member) {
-            let channel = event.channel.clone();
+        let news = known.apply(event.action, &event.member);
+        // Also after the leave of somebody who was not known.
+        let empty = known.is_empty().then(|| event.channel.clone());
+        if news {
             self.tell_presence(event);
+        }
+        if let Some(channel) = empty {
             self.watching.forget_if_unused(&channel);
         }
     }
@@ -258,13 +262,17 @@ impl Actor {
         if difference.doubtful {
             self.watching.second.insert(channel.clone(), Instant::now());
         }
-        let told =
-            |action| move |member: Arc<Member>| PresenceEvent { channel: channel.clone(), action, member };
-        for event in difference.joined.into_iter().map(told(PresenceAction::Join)) {
-            self.tell_presence(event);
-        }
-        for event in difference.left.into_iter().map(told(PresenceAction::Leave)) {
-            self.tell_presence(event);
+        // Where joins and leaves are not announced, a listing must not tell them either.
+        if self.environment.policies.of(channel.as_str()).join_leave {
+            let told = |action| {
+                move |member: Arc<Member>| PresenceEvent { channel: channel.clone(), action, member }
+            };
+            for event in difference.joined.into_iter().map(told(PresenceAction::Join)) {
+                self.tell_presence(event);
+            }
+            for event in difference.left.into_iter().map(told(PresenceAction::Leave)) {
+                self.tell_presence(event);
+            }
         }
         if listing.registers {
             self.watching.answer(&Target::Channel(channel.clone()));
@@ -290,5 +298,51 @@ impl Actor {
         let targets = self.watching.fail(concerned, error);
         targets.iter().for_each(|target| self.end_watch_if_unwanted(target));
         self.watching.failed.push(channel.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::doubt_tests::actor, *};
+    use crate::{broker::conformance::Recorder, policy::ChannelPolicy};
+    use std::time::Duration;
+
+    fn member() -> Arc<Member> {
+        Arc::new(Member { session_id: "s".to_owned(), ..Member::default() })
+    }
+
+    /// An actor with a sink that watches `a.*`.
+    fn watching() -> (Actor, Arc<Recorder>) {
+        let (mut actor, recorder) = (actor(), Arc::new(Recorder::default()));
+        let sink: Arc<dyn crate::broker::Sink> = recorder.clone();
+        let id = actor.environment.sinks.attach(&sink);
+        actor.watching.interest.insert(&Target::parse("a.*").unwrap(), id);
+        actor.watching.patterns.entry(Pattern::parse("a.*").unwrap()).or_default();
+        (actor, recorder)
+    }
+
+    #[tokio::test]
+    async fn the_leave_of_somebody_unknown_leaves_nothing_behind() {
+        let (mut actor, _recorder) = watching();
+        let channel = Channel::parse("a.b").unwrap();
+        let (action, member) = (PresenceAction::Leave, member());
+        actor.take_presence(PresenceEvent { channel, action, member });
+        assert!(actor.watching.known.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_listing_tells_nothing_where_joins_and_leaves_are_not_announced() {
+        for join_leave in [true, false] {
+            let (mut actor, recorder) = watching();
+            actor
+                .environment
+                .policies
+                .replace(vec![], ChannelPolicy { join_leave, ..ChannelPolicy::default() });
+            let channel = Channel::parse("a.b").unwrap();
+            let page = PresencePage { members: vec![member()], count: 1 };
+            actor.take_listing(&channel, page, UnderWay { number: 1, second: false, registers: false });
+            assert_eq!(recorder.next(Duration::ZERO).await.is_some(), join_leave);
+            assert!(!actor.watching.known.is_empty(), "who is there is known all the same");
+        }
     }
 }

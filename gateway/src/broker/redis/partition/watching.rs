@@ -83,6 +83,12 @@ impl Watching {
         prefix.is_some_and(|prefix| self.patterns.keys().any(|pattern| pattern.literal_prefix() == prefix))
     }
 
+    /// The interests of this node that have somebody behind them.
+    pub(super) fn interests(&self) -> impl Iterator<Item = String> {
+        let channels = self.interest.channels().map(|(channel, _)| format!("pi:{channel}"));
+        channels.chain(self.patterns.keys().map(|pattern| format!("pw:{}", pattern.literal_prefix())))
+    }
+
     /// Has what is behind an interest listed again.
     pub(super) fn relist(&mut self, name: &str) {
         if let Some(channel) = name.strip_prefix("pi:").and_then(|channel| Channel::parse(channel).ok()) {

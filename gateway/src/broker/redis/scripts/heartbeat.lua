@@ -3,8 +3,9 @@
 -- ARGV[4] lease, ARGV[5] shortest time between two runs of the reaper, ARGV[6] time without any run after which it was
 --   Redis that was away; all in ms
 -- ARGV[7] greatest number of things to clean up, ARGV[8] '1' to go on at once with what the call before left
+-- ARGV[9] '1' in a Redis Cluster, whose slots may migrate, else '0'
 -- Result: { 1 if something that this node holds was taken away (or never was there), 1 if more is to be cleaned up,
---   nodes ended, members removed, 1 if leases were extended }
+--   nodes ended, members removed, 1 if leases were extended, and the error if cleaning up failed }
 local lease, every, away, most = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
 -- Names of the catalogue in one run.
 local SWEPT = 20
@@ -13,13 +14,11 @@ local function stamp(time)
   return string.format('%.0f', time)
 end
 
--- While a slot migrates a node whose `n:` has gone ahead cannot renew. Then nobody may: who did would keep the reaper at
--- work, and take that node for dead as soon as the slot has arrived.
-local touched = { KEYS[1], leases, base .. 'n:' .. node }
-for _, other in ipairs(redis.call('ZRANGE', leases, 0, 1000)) do
-  touched[#touched + 1] = base .. 'n:' .. other
+local function text_of(err)
+  return type(err) == 'table' and err.err or tostring(err)
 end
-redis.call('EXISTS', unpack(touched))
+
+redis.call('EXISTS', KEYS[1], leases, base .. 'n:' .. node)
 local fresh = redis.call('SADD', base .. 'n:' .. node, 'lease')
 redis.call('ZADD', leases, stamp(now + lease), node)
 local reaped = tonumber(redis.call('HGET', KEYS[1], 'reaped') or '')
@@ -27,6 +26,18 @@ local since = reaped and now - reaped
 local at_work = since and since >= 0 and since <= away
 if at_work and since < every and ARGV[8] ~= '1' then
   return { fresh, 0, 0, 0, 0 }
+end
+-- While a slot migrates a node whose `n:` has gone ahead cannot renew. Then nobody may reap: who did would show that
+-- leases could be renewed, and take that node for dead as soon as the slot has arrived. An error would be no answer, and
+-- this node would never be told that its mark was missing.
+if ARGV[9] == '1' then
+  local touched = {}
+  for _, other in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', '+inf', 'LIMIT', 0, 1000)) do
+    touched[#touched + 1] = base .. 'n:' .. other
+  end
+  if type(redis.pcall('EXISTS', unpack(touched))) == 'table' then
+    return { fresh, 0, 0, 0, 0 }
+  end
 end
 redis.call('HSET', KEYS[1], 'reaped', stamp(now))
 if not at_work then
@@ -39,8 +50,12 @@ if not at_work then
 end
 local dead = redis.call('ZRANGEBYSCORE', leases, '-inf', stamp(now), 'LIMIT', 0, 2)
 if not dead[1] then
-  sweep(SWEPT)
-  return { fresh, 0, 0, 0, 0 }
+  local swept, err = pcall(sweep, SWEPT)
+  return { fresh, 0, 0, 0, 0, not swept and text_of(err) or nil }
 end
-local left, removed = clean(dead[1], most)
+-- What fails goes on at a later turn.
+local cleaned, left, removed = pcall(clean, dead[1], most)
+if not cleaned then
+  return { fresh, 0, 0, 0, 0, text_of(left) }
+end
 return { fresh, (left > 0 or dead[2]) and 1 or 0, left == 0 and 1 or 0, removed, 0 }

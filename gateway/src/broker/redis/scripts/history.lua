@@ -77,11 +77,11 @@ local function view(key, size, ttl)
 end
 
 -- Epoch up to which histories of `channel`, which has none now, may have been lost; '' if it never had one. `gone` holds
--- it, after a `+` if that was before the latest history.
+-- it (see sweep.lua), after a `+` if that was before the latest history.
 local function lost_epoch(channel)
   local lost = redis.call('HGET', base .. 'gone', channel)
   if lost and string.sub(lost, 1, 1) ~= '+' then
-    return lost
+    return string.match(lost, '^%d+')
   end
   if redis.call('ZSCORE', base .. 'chans', channel) then
     redis.call('HSET', base .. 'gone', channel, num(top))

@@ -46,7 +46,8 @@ local function announce(channel, action, member)
     end
     if not id then
       for _, key in ipairs(watcher_keys[channel]) do
-        redis.call('SREM', key, watcher)
+        -- May be gone with the watcher before it, and what is gone fails while the slot migrates.
+        redis.pcall('SREM', key, watcher)
       end
     end
   end
@@ -66,8 +67,10 @@ local function remove_member(of, channel, session)
   if told == '1' then
     announce(channel, 'l', member)
   end
+  -- Asked before: while the slot migrates a key that has just gone fails the script.
+  local last = redis.call('HLEN', key) == 1
   redis.call('HDEL', key, session)
-  if redis.call('EXISTS', key) == 0 then
+  if last then
     redis.call('ZREM', base .. 'mc', channel)
   end
   return true

@@ -139,7 +139,7 @@ local function enlist(channel, lost)
     if not noted or string.sub(noted, 1, 1) == '+' then
       noted = lost
     end
-    redis.call('HSET', base .. 'gone', channel, '+' .. noted)
+    redis.call('HSET', base .. 'gone', channel, '+' .. string.match(noted, '^%d+'))
   elseif redis.call('ZCARD', chans) < catalogue_max then
     redis.call('ZADD', chans, 0, channel)
     redis.call('HDEL', base .. 'gone', channel)

@@ -15,7 +15,9 @@ local function clean(of, most)
   end
   redis.call('EXISTS', base .. 'leases', base .. 'in:' .. of)
   -- Without the mark the node, should it still live, knows that something was taken away.
-  redis.call('SREM', held, 'lease')
+  -- Counted from before: while the slot migrates a key that has just gone fails the script.
+  local left = redis.call('SCARD', held)
+  left = left - redis.call('SREM', held, 'lease')
   for _, item in ipairs(items) do
     local session, channel = string.match(item, '^m(%S+) (.*)$')
     if not session then
@@ -25,9 +27,10 @@ local function clean(of, most)
     elseif remove_member(of, channel, session) then
       removed = removed + 1
     end
-    redis.call('SREM', held, item)
+    if item ~= 'lease' then
+      left = left - redis.call('SREM', held, item)
+    end
   end
-  local left = redis.call('SCARD', held)
   if left == 0 then
     redis.call('ZREM', base .. 'leases', of)
     redis.call('DEL', base .. 'in:' .. of)

@@ -7,8 +7,10 @@
 redis.call('EXISTS', KEYS[1], base .. 'i:' .. ARGV[5], base .. 'n:' .. ARGV[3])
 open_meta()
 local node, limit, channel, size = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+-- The lease first: it is not touched above, and nothing is held without one.
+local held = hold(node)
 redis.call('SADD', base .. 'i:' .. channel, node)
-redis.call('SADD', hold(node), 'i:' .. channel)
+redis.call('SADD', held, 'i:' .. channel)
 if size == '0' then
   return { now, num(top) }
 end
