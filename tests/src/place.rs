@@ -12,7 +12,7 @@ use crate::{
 /// A Redis of its own. Dropping it ends it: after its nodes.
 pub enum Place {
     /// One server.
-    Server(RedisServer),
+    Server(Box<RedisServer>),
     /// Three masters with a replica each.
     Cluster(Arc<RedisCluster>),
 }
@@ -21,7 +21,7 @@ impl Place {
     /// One server.
     #[must_use]
     pub fn server() -> Self {
-        Self::Server(cluster::redis())
+        Self::Server(Box::new(cluster::redis()))
     }
 
     /// Three masters with a replica each, joined and working.

@@ -167,6 +167,8 @@ impl PresenceView {
     /// Takes the next event or answer. Safe to cancel: the subscription keeps its events, and the question is kept here.
     async fn step(&mut self) {
         tokio::select! {
+            // What was told before the answer came counts before it.
+            biased;
             event = self.subscription.next() => match event {
                 Some(event) => self.take(event),
                 None => self.ended = true,
