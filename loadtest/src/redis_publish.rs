@@ -171,7 +171,8 @@ impl Bench {
 
     async fn register(&mut self) -> anyhow::Result<()> {
         let inbox = self.inbox();
-        let request = eval(&scripts::REGISTER_NODE, &inbox, &[NODE, "1", "0", KEEP_MS]);
+        let base = String::from_utf8(self.keys.base(0).to_vec())?;
+        let request = eval(&scripts::REGISTER_NODE, &inbox, &[NODE, "1", "0", KEEP_MS, &base, KEEP_MS]);
         self.client.pipeline(&[request], 1).await?;
         for at in 0..self.channels.len() {
             let interest = self.keys.key(0, &format!("i:{}", self.channels[at].0));
