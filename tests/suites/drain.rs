@@ -50,6 +50,8 @@ struct Subscriber {
     channel: usize,
     via: Via,
     extended: bool,
+    /// At the node that goes.
+    session: String,
     client: Client,
     presence: Recorder,
     seen: tokio::task::JoinHandle<Vec<Message>>,
@@ -63,6 +65,8 @@ impl Subscriber {
         let client = cluster::builder(&nodes, via).client_id(&name).extended(extended).build().unwrap();
         timeout(PATIENCE, client.connected()).await.unwrap().unwrap();
         joined(&presence, channel, &client);
+        // Asked for now: the first ones are away before anybody looks.
+        let session = session_of(&client).expect("connected");
         let mut subscription =
             timeout(PATIENCE, client.subscribe(channel_name(channel))).await.unwrap().unwrap();
         let who = name.clone();
@@ -79,20 +83,19 @@ impl Subscriber {
                 }
             }
         });
-        Self { name, channel, via, extended, client, presence, seen }
+        Self { name, channel, via, extended, session, client, presence, seen }
     }
 
     /// When it had left `node`; then it is back at another one.
     async fn left(&self, node: Addrs) -> Instant {
         let there = address(node, self.via);
         let mut status = self.client.status();
-        let before = session_of(&self.client).expect("connected");
         let away = status
             .wait_for(|status| !matches!(status, Status::Connected { address, .. } if *address == there));
         away.await.unwrap();
         let left = Instant::now();
         let at = self.presence.now();
-        self.presence.history().presence.left(&channel_name(self.channel), &before, at);
+        self.presence.history().presence.left(&channel_name(self.channel), &self.session, at);
         let back = status
             .wait_for(|status| matches!(status, Status::Connected { address, .. } if *address != there));
         match &*back.await.unwrap() {
