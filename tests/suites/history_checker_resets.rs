@@ -135,3 +135,12 @@ fn a_gap_told_to_who_is_past_the_loss_is_found() {
     goes_on_after_the_restart(&mut shorter);
     assert_eq!(shorter.rules(), []);
 }
+
+#[test]
+fn a_gap_back_to_a_history_that_was_thought_gone_is_sound() {
+    let mut run = lossy_restart();
+    run.told("saw", Some(at(9, 0)), "EXPIRED");
+    run.told("saw", Some(at(9, 2)), "HEAD_TRIMMED");
+    goes_on_after_the_restart(&mut run);
+    assert!(!run.rules().contains(&Rule::StaleGap));
+}

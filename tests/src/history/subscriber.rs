@@ -218,7 +218,9 @@ impl<'a> Walk<'a> {
     /// A gap that ends before what this subscriber has concerns it only if that was lost: otherwise it came, or recovered,
     /// past the loss, and was told then what it missed. Whether it was such a gap.
     fn concerned(&mut self, index: usize, channel: &'a str, place: Option<Place>) -> bool {
-        let Some(last) = self.courses.get(channel).and_then(|course| course.last) else { return false };
+        let last = self.courses.get(channel).and_then(|course| course.last);
+        // Offset 0 stands for no history: one of before may come back.
+        let Some(last) = last.filter(|last| last.offset > 0) else { return false };
         let removed = self.history.cuts.get(channel).is_some_and(|cut| cut.removed.is_some());
         let stale =
             place.is_some_and(|place| place < last) && !removed && !self.canon.is_superseded(channel, last);
