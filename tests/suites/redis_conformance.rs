@@ -11,25 +11,26 @@ use streamgate::{
     },
     policy::Policies,
 };
-use streamgate_e2e::redis_server::{RedisServer, RedisServerOptions};
+use streamgate_e2e::cluster;
 
-struct TwoNodes(RedisServer);
+/// Two nodes that are told where Redis is.
+pub(crate) struct TwoNodes(pub(crate) RedisOptions);
 
 impl Harness for TwoNodes {
     fn start(&self, policies: Policies) -> BoxFuture<'_, [Arc<dyn Broker>; 2]> {
-        let options: RedisOptions = self.0.addr().to_string().parse().unwrap();
-        let start = move |options, policies| async move {
-            let node = RedisBroker::start(options, policies).unwrap();
+        let start = |policies| async {
+            let node = RedisBroker::start(self.0.clone(), policies).unwrap();
             node.booted().await.unwrap();
             Arc::new(node) as Arc<dyn Broker>
         };
-        let nodes = join(start(options.clone(), policies.clone()), start(options, policies));
+        let nodes = join(start(policies.clone()), start(policies));
         async move { nodes.await.into() }.boxed()
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_redis_broker_conforms() {
-    let server = RedisServer::start(RedisServerOptions::default().args(&["--stream-node-max-bytes", "512"]));
-    run_all(&TwoNodes(server)).await.unwrap_or_else(|failures| panic!("{failures}"));
+    let server = cluster::redis();
+    let options = server.addr().to_string().parse().unwrap();
+    run_all(&TwoNodes(options)).await.unwrap_or_else(|failures| panic!("{failures}"));
 }
