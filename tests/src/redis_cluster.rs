@@ -4,7 +4,6 @@
 //! [`RedisServer`] does; within a test that goes on meanwhile, call it by [`blocking`].
 
 use std::{
-    net::{Ipv4Addr, TcpListener},
     ops::RangeInclusive,
     thread,
     time::{Duration, Instant},
@@ -277,19 +276,13 @@ pub fn myself(server: &RedisServer) -> Option<Myself> {
 }
 
 fn server(args: &[&str]) -> RedisServer {
-    // The default, 10,000 above the port, may be beyond the last port.
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind a port");
-    let bus = listener.local_addr().expect("a bound socket has an address").port().to_string();
-    drop(listener);
     let cluster = [
-        ["--cluster-enabled", "yes"],
         ["--cluster-config-file", "nodes.conf"],
-        ["--cluster-port", &bus],
         ["--cluster-node-timeout", NODE_TIMEOUT],
         ["--repl-diskless-sync-delay", "0"],
         ["--stream-node-max-bytes", "512"],
     ];
-    RedisServer::start(RedisServerOptions::default().args(&cluster.concat()).args(args))
+    RedisServer::start(RedisServerOptions::default().cluster().args(&cluster.concat()).args(args))
 }
 
 fn id(server: &RedisServer) -> String {

@@ -31,6 +31,7 @@ pub struct RedisServerOptions {
     tls: Option<ServerTls>,
     /// Lines of the configuration of a Sentinel.
     sentinel: Option<Vec<String>>,
+    cluster: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -63,6 +64,14 @@ impl RedisServerOptions {
         self
     }
 
+    /// Makes it a server of a Cluster, with a bus port that the system picks as well: the default, 10,000 above the port, may
+    /// be beyond the last one.
+    #[must_use]
+    pub fn cluster(mut self) -> Self {
+        self.cluster = true;
+        self
+    }
+
     /// Speaks TLS on a port beside the plain one, as `identity`; if `auth_clients`, only with clients that `authority`
     /// has signed.
     #[must_use]
@@ -80,6 +89,8 @@ pub struct RedisServer {
     port: u16,
     /// 0 without TLS.
     tls_port: u16,
+    /// 0 outside of a Cluster.
+    bus_port: u16,
     dir: PathBuf,
     process: Option<Process>,
 }
@@ -97,10 +108,11 @@ impl RedisServer {
     pub fn start(options: RedisServerOptions) -> Self {
         let dir = std::env::temp_dir().join(format!("streamgate-redis-{}", uuid::Uuid::new_v4()));
         fs::create_dir_all(&dir).expect("create the server's directory");
-        let mut server = Self { options, port: 0, tls_port: 0, dir, process: None };
+        let mut server = Self { options, port: 0, tls_port: 0, bus_port: 0, dir, process: None };
         for _ in 0..PORT_ATTEMPTS {
             server.port = free_port();
             server.tls_port = server.options.tls.as_ref().map_or(0, |_| free_port());
+            server.bus_port = if server.options.cluster { free_port() } else { 0 };
             if server.spawn() {
                 return server;
             }
@@ -283,6 +295,9 @@ impl RedisServer {
             command.arg("--tls-cert-file").arg(&tls.identity.cert_file);
             command.arg("--tls-key-file").arg(&tls.identity.key_file);
             command.args(["--tls-auth-clients", if tls.auth_clients { "yes" } else { "no" }]);
+        }
+        if self.options.cluster {
+            command.args(["--cluster-enabled", "yes", "--cluster-port", &self.bus_port.to_string()]);
         }
         let server = command
             .args(&self.options.args)

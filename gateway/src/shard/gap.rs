@@ -18,15 +18,18 @@ pub struct Gap {
 }
 
 impl Gap {
-    /// Whether a subscription that was answered `top`, and got nothing since, came after the loss. In doubt it did not: a
-    /// gap too many is better than one that is hidden.
+    /// Whether a subscription that was answered `top`, and got nothing since, has lost nothing: it came after the loss, or has
+    /// exactly what is left. In doubt it has not: a gap too many is better than one that is hidden.
     #[must_use]
     pub fn is_passed_by(&self, top: Position) -> bool {
         let (Some(after), Some(position)) = (self.after, self.position) else { return false };
+        if top == position {
+            return true;
+        }
         // A history that ends before what was delivered, and did not begin anew: also what is beyond `after` in this epoch
         // may be what was lost.
         let rolled_back = position <= after && top.epoch == after.epoch;
-        top > after && top >= position && !rolled_back
+        top > after && top > position && !rolled_back
     }
 
     /// Lets the gap pass a subscription whose answers are `tops`: whether it is to be told, and then goes on behind it.
@@ -78,10 +81,16 @@ mod tests {
     #[test]
     fn of_a_history_that_only_became_shorter_nobody_of_its_epoch_is_past_the_loss() {
         let shorter = gap((5, 50), (5, 40));
-        for affected in [(5, 39), (5, 40), (5, 45), (5, 50), (5, 52)] {
+        for affected in [(5, 39), (5, 45), (5, 50), (5, 52)] {
             assert!(!shorter.is_passed_by(at(affected)), "{affected:?}");
         }
         assert!(shorter.is_passed_by(at((6, 41))));
+    }
+
+    #[test]
+    fn who_was_answered_exactly_what_is_left_has_lost_nothing() {
+        assert!(gap((5, 50), (5, 40)).is_passed_by(at((5, 40))));
+        assert!(!gap((5, 50), (6, 40)).is_passed_by(at((5, 40))), "the old history may have ended elsewhere");
     }
 
     #[test]
