@@ -198,25 +198,58 @@ pub fn binary() -> &'static Path {
     BINARY.get_or_init(|| std::env::var_os("STREAMGATE_BIN").map_or_else(build, PathBuf::from))
 }
 
-/// Builds with the profile and into the target directory of this test; cargo knows what is stale.
+/// Builds with the profile and into the target directory of this program; cargo knows what is stale.
 fn build() -> PathBuf {
-    let test = std::env::current_exe().expect("the path of this test");
-    // target/<profile>/deps/<test>
-    let profile_dir = test.parent().and_then(Path::parent).expect("a test is in target/<profile>/deps");
+    let program = std::env::current_exe().expect("the path of this program");
+    let profile_dir = profile_dir_of(&program);
     let target_dir = profile_dir.parent().expect("the profile is in the target directory");
     let profile = match profile_dir.file_name().and_then(|name| name.to_str()) {
         Some("debug") | None => "dev",
         Some(name) => name,
     };
-    let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command
         .args(["build", "--quiet", "--package", "streamgate", "--bin", "streamgate", "--profile", profile])
         .arg("--manifest-path")
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml"))
-        .env("CARGO_TARGET_DIR", target_dir)
-        .status()
-        .expect("run cargo");
-    assert!(status.success(), "the gateway does not build");
+        .env("CARGO_TARGET_DIR", target_dir);
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(is_of_this_package) {
+            command.env_remove(name);
+        }
+    }
+    let mut cargo = command.spawn().expect("run cargo");
+    let status = wait_aloud(&mut cargo, profile);
+    assert!(status.success(), "the gateway does not build; STREAMGATE_BIN may name one that is built");
     profile_dir.join("streamgate")
+}
+
+/// What `cargo test` and `cargo run` tell of this program's package. The build script of `ring` asks to run again when
+/// it changes: with it, this build and the one before it would take turns in building the gateway anew.
+fn is_of_this_package(variable: &str) -> bool {
+    variable.starts_with("CARGO_PKG_") || variable.starts_with("CARGO_MANIFEST_") || variable == "OUT_DIR"
+}
+
+/// A test is target/<profile>/deps/<test>, the load generator target/<profile>/loadtest.
+fn profile_dir_of(program: &Path) -> &Path {
+    let dir = program.parent().expect("a program is in a directory");
+    if dir.ends_with("deps") { dir.parent().expect("deps is in target/<profile>") } else { dir }
+}
+
+/// Waits for cargo, and says so if it has more to do than to look: a release build takes minutes.
+fn wait_aloud(cargo: &mut Child, profile: &str) -> ExitStatus {
+    let start = Instant::now();
+    let mut said = false;
+    loop {
+        if let Some(status) = cargo.try_wait().expect("look after cargo") {
+            return status;
+        }
+        if !said && start.elapsed() > Duration::from_secs(2) {
+            said = true;
+            eprintln!("building the gateway (profile {profile}) ...");
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// The binary, in an environment without settings of this process's.
@@ -274,4 +307,15 @@ fn watcher_of(pid: u32) -> Child {
         .stderr(Stdio::null())
         .spawn()
         .expect("start the watcher")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_profile_is_found_from_a_test_and_from_a_program() {
+        assert_eq!(profile_dir_of(Path::new("/t/debug/deps/e2e-1234")), Path::new("/t/debug"));
+        assert_eq!(profile_dir_of(Path::new("/t/release/loadtest")), Path::new("/t/release"));
+    }
 }
