@@ -143,7 +143,10 @@ impl Shard {
         let mut fx = Effects::new();
         work(wire, &mut connection.session, now, &mut fx);
         self.carry_out(state, id.key, fx);
-        self.flush(state);
+        // Answers of a broker come many at a time, often several for one connection: they leave with one write.
+        if !state.dirty.is_empty() {
+            self.0.flush_soon.notify_one();
+        }
     }
 
     /// Runs the session's deadlines and puts the connection back into the wheel.

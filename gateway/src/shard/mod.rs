@@ -36,6 +36,7 @@ use std::{
 };
 
 use slab::Slab;
+use tokio::sync::Notify;
 
 pub use drain::DrainProgress;
 pub use mailbox::{Mail, Mailbox};
@@ -78,6 +79,8 @@ struct Inner {
     rpc_timeout: Duration,
     started: Instant,
     meters: Meters,
+    /// Wakes the shard's loop for a flush, when what is ready now has been taken.
+    flush_soon: Notify,
 }
 
 /// Everything that changes.

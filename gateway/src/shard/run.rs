@@ -12,7 +12,11 @@ use std::{
 };
 
 use slab::Slab;
-use tokio::{sync::watch, task::LocalSet, time::MissedTickBehavior};
+use tokio::{
+    sync::{Notify, watch},
+    task::LocalSet,
+    time::MissedTickBehavior,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -96,6 +100,7 @@ pub fn spawn(number: usize, config: ShardConfig) -> io::Result<ShardHandle> {
             rpc_timeout: config.rpc_timeout,
             started: now,
             meters: Meters::new(),
+            flush_soon: Notify::new(),
         }));
         LocalSet::new().block_on(&runtime, shard.run(inbox, &config.serve));
     };
@@ -152,6 +157,7 @@ impl Shard {
                         return;
                     }
                 }
+                () = self.0.flush_soon.notified() => self.flush(&mut self.0.state.borrow_mut()),
                 _ = ticks.tick() => self.tick(),
             }
         }
