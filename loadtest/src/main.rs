@@ -1,33 +1,136 @@
-//! Load generator and benchmarks of Streamgate: one scenario a file, each prints a table and asserts nothing.
+//! Load generator and benchmarks of Streamgate: what one uses to size a deployment, and to see that it stays fast.
 //!
-//! Figures are comparable within one run only; `docs/performance.md` says which to look at.
+//! A scenario is one file in [`scenario`]. Every run checks what arrives against what was accepted, and fails if something was
+//! lost, repeated or out of order. `docs/performance.md` says which figures to look at.
 
-mod idle;
-mod redis_publish;
-mod resp;
+mod clients;
+mod floor;
+mod load;
+mod measure;
+mod report;
+mod scenario;
+mod servers;
 
+use std::process::ExitCode;
+
+use anyhow::ensure;
 use clap::{Parser, Subcommand};
 
+use load::options::Output;
+use report::{compare, html, progress, repeat, result::RunResult, table};
+use scenario::{fanout, history, idle, pairs, patterns, presence_storm, recover_storm, rooms, soak};
+
 /// Load generator and benchmarks of Streamgate
+///
+/// Starts nodes (and Redis) of its own unless --url names running ones. Figures of one run compare with each other; those of
+/// different runs only on a machine that does nothing else.
 #[derive(Debug, Parser)]
 #[command(name = "loadtest", version)]
 struct Cli {
     #[command(subcommand)]
-    scenario: Scenario,
+    command: Command,
 }
 
 #[derive(Debug, Subcommand)]
-enum Scenario {
-    /// Memory of a node for each idle WebSocket connection with one subscription
+enum Command {
+    /// N idle connections with one subscription each: memory and CPU time of each
     Idle(idle::Args),
-    /// CPU time of Redis for each publish, beside plain XADD and PUBLISH
-    RedisPublish(redis_publish::Args),
+    /// One publisher, N subscribers; beside the bare writer
+    Fanout(fanout::Args),
+    /// N publishers, each with a channel and a subscriber of its own; with Redis beside the bare script
+    Pairs(pairs::Args),
+    /// M rooms of K members, who all publish
+    Rooms(rooms::Args),
+    /// Subscribers of patterns
+    Patterns(patterns::Args),
+    /// Pages of history, asked for at a rate
+    History(history::Args),
+    /// N clients lose their connections, miss messages and come back, each with a cursor
+    RecoverStorm(recover_storm::Args),
+    /// N members come and leave, watched by others
+    PresenceStorm(presence_storm::Args),
+    /// Rooms for a long time, while members go and come back
+    Soak(soak::Args),
+    /// Floor of fanout: one write for each socket and message, and nothing else
+    FloorWrite(fanout::Args),
+    /// Floor: CPU time of Redis for plain XADD and XREAD of the same payloads
+    FloorRedis(floor::redis::Load),
+    /// Floor: CPU time of Redis for the publish script, called without a gateway
+    FloorScript(floor::redis::Args),
+    /// CPU time of Redis for each publish, in all ways, beside plain XADD and PUBLISH
+    RedisPublish(floor::redis::Args),
+    /// Two results beside each other, with ratios
+    Compare(compare::Args),
+    /// The table of a result, and its report with plots
+    Report(html::Args),
+    /// The server side of floor-write
+    #[command(hide = true)]
+    FloorWriter(floor::writer::Args),
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    match Cli::parse().scenario {
-        Scenario::Idle(args) => idle::run(args).await,
-        Scenario::RedisPublish(args) => redis_publish::run(args).await,
+async fn main() -> anyhow::Result<ExitCode> {
+    match Cli::parse().command {
+        Command::Idle(args) => repeated(&args.options.output, async || idle::run(&args).await).await,
+        Command::Fanout(args) => repeated(&args.options.output, async || fanout::run(&args).await).await,
+        Command::Pairs(args) => repeated(&args.options.output, async || pairs::run(&args).await).await,
+        Command::Rooms(args) => repeated(&args.options.output, async || rooms::run(&args).await).await,
+        Command::Patterns(args) => repeated(&args.options.output, async || patterns::run(&args).await).await,
+        Command::History(args) => repeated(&args.options.output, async || history::run(&args).await).await,
+        Command::RecoverStorm(args) => {
+            repeated(&args.options.output, async || recover_storm::run(&args).await).await
+        }
+        Command::PresenceStorm(args) => {
+            repeated(&args.options.output, async || presence_storm::run(&args).await).await
+        }
+        Command::Soak(args) => repeated(&args.options.output, async || soak::run(&args).await).await,
+        Command::FloorWrite(args) => {
+            repeated(&args.options.output, async || fanout::floor(&args).await).await
+        }
+        Command::FloorRedis(load) => floor::redis::plain(load).await.map(done),
+        Command::FloorScript(args) => floor::redis::script(args).await.map(done),
+        Command::RedisPublish(args) => floor::redis::publish(args).await.map(done),
+        Command::Compare(args) => compare::run(&args).map(done),
+        Command::Report(args) => html::run(&args).map(done),
+        Command::FloorWriter(args) => floor::writer::run(args).await.map(done),
+    }
+}
+
+fn done((): ()) -> ExitCode {
+    ExitCode::SUCCESS
+}
+
+/// Runs a scenario as often as asked for, shows and writes what came of it; a failure if something arrived wrongly.
+async fn repeated(
+    output: &Output,
+    run: impl AsyncFn() -> anyhow::Result<RunResult>,
+) -> anyhow::Result<ExitCode> {
+    ensure!(output.repeat > 0, "--repeat 0: there would be no result");
+    if output.quiet {
+        progress::be_quiet();
+    }
+    let mut runs = Vec::new();
+    for _ in 0..output.repeat {
+        runs.push(run().await?);
+    }
+    let Some(result) = repeat::together(runs) else { return Ok(ExitCode::FAILURE) };
+    print!("{}", table::render(&result));
+    if let Some(path) = &output.json {
+        report::write(path, &result)?;
+    }
+    if let Some(path) = &output.html {
+        html::write(path, &result)?;
+    }
+    let fault = result.correctness.fault() || result.floors.iter().any(|floor| floor.correctness.fault());
+    Ok(if fault { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_options_of_all_scenarios_fit_together() {
+        super::Cli::command().debug_assert();
     }
 }

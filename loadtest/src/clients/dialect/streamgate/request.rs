@@ -1,0 +1,83 @@
+//! Requests as envelopes.
+
+use streamgate_proto::{
+    cloudevent::SPEC_VERSION,
+    cloudevents::{Attr, CloudEvent, CloudEventAttributeValue, Data},
+    v1::{
+        Connect, HistoryRequest, InboundMessage, Pong, PresenceQuery, Subscribe, Subscription, Unsubscribe,
+        inbound_message::Envelope,
+    },
+};
+
+use super::super::{Position, Request, Target};
+use crate::load::stamp::Stamp;
+
+/// What a client lists to be spoken to in the extended schema.
+const EXTENSION: &str = "streamgate.v1";
+
+/// The envelope of a request.
+pub fn request(id: u64, request: &Request<'_>) -> InboundMessage {
+    let mut message = InboundMessage { id: id.to_string(), ..InboundMessage::default() };
+    message.envelope = Some(match *request {
+        Request::Connect { client, targets } => Envelope::Connect(Connect {
+            client_id: client.to_owned(),
+            caps: vec![EXTENSION.to_owned()],
+            subscriptions: targets.iter().map(subscription).collect(),
+            ..Connect::default()
+        }),
+        Request::Subscribe { targets } => {
+            Envelope::Subscribe(Subscribe { subscriptions: targets.iter().map(subscription).collect() })
+        }
+        Request::Unsubscribe { channels } => {
+            let named =
+                |channel: &String| Subscription { channel: channel.clone(), ..Subscription::default() };
+            Envelope::Unsubscribe(Unsubscribe { subscriptions: channels.iter().map(named).collect() })
+        }
+        Request::Publish { channel, stamp, size } => {
+            message.channel = channel.to_owned();
+            Envelope::Publish(event(stamp, size))
+        }
+        Request::History { channel, since, limit } => Envelope::History(HistoryRequest {
+            channel: channel.to_owned(),
+            since: since.map(position),
+            limit,
+            reverse: false,
+        }),
+        Request::Presence { channel } => {
+            Envelope::PresenceQuery(PresenceQuery { channel: channel.to_owned() })
+        }
+        Request::Pong => Envelope::Pong(Pong {}),
+    });
+    message
+}
+
+fn subscription(target: &Target) -> Subscription {
+    Subscription {
+        channel: target.channel.clone(),
+        ephemeral: target.ephemeral,
+        recover: target.cursor.is_some(),
+        cursor: target.cursor.as_ref().map(position),
+        presence: target.presence,
+        ..Subscription::default()
+    }
+}
+
+fn position(position: &Position) -> streamgate_proto::v1::Position {
+    streamgate_proto::v1::Position { epoch: position.epoch.clone(), offset: position.offset }
+}
+
+/// An event as a small application would send it: text, with its content type.
+fn event(stamp: Stamp, size: usize) -> CloudEvent {
+    let mut text = String::with_capacity(size.max(Stamp::LENGTH));
+    stamp.write(size, &mut text);
+    let content_type = CloudEventAttributeValue { attr: Some(Attr::CeString("text/plain".to_owned())) };
+    CloudEvent {
+        // Unique as the stamp is, but not to be taken for one.
+        id: format!("{:x}-{:x}-{:x}", stamp.stream, stamp.sequence, stamp.due),
+        source: "/load".to_owned(),
+        spec_version: SPEC_VERSION.to_owned(),
+        r#type: "load.tick".to_owned(),
+        attributes: [("datacontenttype".to_owned(), content_type)].into(),
+        data: Some(Data::TextData(text)),
+    }
+}

@@ -1,0 +1,92 @@
+//! Where a server is, and the handshake of a WebSocket there.
+
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::{Context as _, ensure};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpSocket, TcpStream},
+};
+
+use crate::servers;
+
+/// Longest answer to the handshake, in bytes.
+const GREATEST_ANSWER: usize = 16 * 1024;
+
+/// One address of a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// How it is spoken to.
+    pub transport: Transport,
+    /// Host and port, as in the URL.
+    pub host: String,
+    /// Path of the WebSocket.
+    pub path: String,
+    /// Where to connect to.
+    pub addr: SocketAddr,
+}
+
+/// What carries the frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Transport {
+    /// WebSocket, `ws://`
+    Ws,
+    /// A gRPC stream, `http://`
+    Grpc,
+}
+
+impl Endpoint {
+    /// The address of a node for this transport.
+    ///
+    /// # Errors
+    /// The node has none, as it was given by a URL of the other.
+    pub fn of(node: &servers::Endpoint, transport: Transport) -> anyhow::Result<Self> {
+        let addr = match transport {
+            Transport::Ws => node.websocket()?,
+            Transport::Grpc => node.grpc()?,
+        };
+        Ok(Self { transport, host: node.host.clone(), path: node.path.clone(), addr })
+    }
+
+    /// The WebSocket, open, with what the server sent right after its answer.
+    ///
+    /// # Errors
+    /// The server cannot be reached or refuses.
+    pub async fn open(
+        &self,
+        subprotocol: Option<&str>,
+        source: Option<IpAddr>,
+    ) -> anyhow::Result<(TcpStream, Vec<u8>)> {
+        let socket = if self.addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+        let socket = socket.context("no socket (enough file descriptors? ulimit -n)")?;
+        if let Some(source) = source {
+            socket
+                .bind((source, 0).into())
+                .with_context(|| format!("cannot use the source address {source}"))?;
+        }
+        let mut stream =
+            socket.connect(self.addr).await.with_context(|| format!("cannot connect to {}", self.addr))?;
+        stream.set_nodelay(true)?;
+        let offer = subprotocol.map(|name| format!("Sec-WebSocket-Protocol: {name}\r\n")).unwrap_or_default();
+        let request = format!(
+            "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{offer}\r\n",
+            self.path, self.host
+        );
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = Vec::new();
+        loop {
+            ensure!(
+                stream.read_buf(&mut answer).await? > 0,
+                "the server closed the connection in the handshake"
+            );
+            if let Some(end) = memchr::memmem::find(&answer, b"\r\n\r\n") {
+                let head = String::from_utf8_lossy(&answer[..end]).into_owned();
+                let status = head.lines().next().unwrap_or_default();
+                ensure!(head.starts_with("HTTP/1.1 101"), "the server refuses the WebSocket: {status}");
+                return Ok((stream, answer.split_off(end + 4)));
+            }
+            ensure!(answer.len() < GREATEST_ANSWER, "an endless answer to the handshake");
+        }
+    }
+}

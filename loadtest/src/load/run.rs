@@ -1,0 +1,232 @@
+//! One run: the threads of clients, what the servers spend meanwhile, and the result of both.
+
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, anyhow, bail};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, interval, sleep_until},
+};
+
+use super::{
+    clock,
+    ledger::Ledger,
+    tally::{Tally, Window},
+    worker::{Plan, Stage, Worker, work},
+};
+use crate::{
+    measure::{
+        limits::make_room_for,
+        sampler::{Sampler, Samples, Watched},
+    },
+    report::{
+        progress::Progress,
+        result::{Correctness, Latency, ProcessCost, Second},
+    },
+};
+
+/// How long a run is.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// Load that is not measured.
+    pub warmup: Duration,
+    /// Load that is.
+    pub measure: Duration,
+}
+
+/// What a run has brought.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What was sent against what arrived.
+    pub correctness: Correctness,
+    /// Publications sent, acked, and deliveries, in the time that was measured.
+    pub counts: (u64, u64, u64),
+    /// The time that was measured, seconds.
+    pub seconds: f64,
+    /// All clients were connected after so many seconds.
+    pub connecting: f64,
+    /// Distributions of times.
+    pub latencies: Vec<Latency>,
+    /// What each process spent in that time.
+    pub processes: Vec<ProcessCost>,
+    /// Second by second.
+    pub series: Vec<Second>,
+    /// What else the clients counted.
+    pub tally: Tally,
+    /// What the servers have warned of.
+    pub warnings: Vec<String>,
+}
+
+impl Outcome {
+    /// What processes spent whose name begins so, in CPU seconds; none if there are none.
+    pub fn cpu(&self, name: &str) -> Option<f64> {
+        let named: Vec<f64> = self
+            .processes
+            .iter()
+            .filter(|process| process.name.starts_with(name))
+            .map(|process| process.cpu_seconds)
+            .collect();
+        (!named.is_empty()).then(|| named.iter().sum())
+    }
+
+    /// Publications acked, a second.
+    pub fn acked_a_second(&self) -> f64 {
+        self.counts.1 as f64 / self.seconds
+    }
+
+    /// Deliveries a second.
+    pub fn delivered_a_second(&self) -> f64 {
+        self.counts.2 as f64 / self.seconds
+    }
+
+    /// The distribution of this name.
+    pub fn latency(&self, name: &str) -> Option<&Latency> {
+        self.latencies.iter().find(|latency| latency.name == name)
+    }
+}
+
+/// Runs `script` in every thread of the plan while `watched` are measured.
+///
+/// # Errors
+/// A client cannot be connected, or a process that is watched ends.
+pub async fn run<F>(plan: Plan, times: Times, watched: Vec<Watched>, script: F) -> anyhow::Result<Outcome>
+where
+    F: AsyncFn(&Worker) -> anyhow::Result<()> + Clone + Send + 'static,
+{
+    let stage = Arc::new(Stage::new(plan.threads));
+    let plan = Arc::new(plan);
+    let clients = plan.topology.clients.len() as u64;
+    make_room_for(clients)?;
+    let begun = Instant::now();
+    let mut threads = Threads::start(&plan, &stage, script);
+
+    let bar = Progress::steps("connecting", clients);
+    threads.or(meet(&stage, |stage| bar.set(stage.counters.connected.load(Relaxed)))).await?;
+    bar.finish();
+    let connecting = begun.elapsed().as_secs_f64();
+
+    let start = clock::now() + u64::try_from(times.warmup.as_nanos())?;
+    let window = Window { start, end: start + u64::try_from(times.measure.as_nanos())? };
+    stage.window.set(window).map_err(|_| anyhow!("the time to measure is set twice"))?;
+    threads.or(meet(&stage, |_| ())).await?;
+    let measured = threads.or(measure(&stage, times, watched)).await?;
+    let (samples, connected) = measured?;
+
+    let bar = Progress::steps("waiting for the rest", stage.counters.owed.load(Relaxed));
+    threads.or(meet(&stage, |stage| bar.set(stage.counters.delivered.load(Relaxed)))).await?;
+    bar.finish();
+    let (ledger, tally) = threads.end().await?;
+
+    let receivers =
+        |stream: u32| plan.topology.streams.get(stream as usize).map_or(0, |stream| stream.receivers.into());
+    Ok(Outcome {
+        correctness: ledger.judge(receivers),
+        counts: tally.counts(),
+        seconds: window.seconds(),
+        connecting,
+        latencies: tally.latencies()?,
+        series: series(&tally, &samples, &connected),
+        processes: samples.costs,
+        tally,
+        warnings: Vec::new(),
+    })
+}
+
+/// Meets all threads; tells meanwhile how far they are.
+async fn meet(stage: &Stage, mut tell: impl FnMut(&Stage)) {
+    let mut ticks = interval(Duration::from_millis(100));
+    let meeting = stage.barrier.wait();
+    tokio::pin!(meeting);
+    loop {
+        tokio::select! {
+            _ = &mut meeting => return,
+            _ = ticks.tick() => tell(stage),
+        }
+    }
+}
+
+/// Waits for the time to be over; what the processes spent in it, and the connections at the end of each second.
+async fn measure(stage: &Stage, times: Times, watched: Vec<Watched>) -> anyhow::Result<(Samples, Vec<u64>)> {
+    let start = Instant::now() + times.warmup;
+    let bar = Progress::time("warming up", times.warmup);
+    sleep_until(start).await;
+    bar.finish();
+    let bar = Progress::time("measuring", times.measure);
+    let sampler = Sampler::start(watched).await?;
+    let mut connected = Vec::new();
+    for second in 1..=times.measure.as_secs() {
+        sleep_until(start + Duration::from_secs(second)).await;
+        connected.push(stage.counters.connected.load(Relaxed));
+    }
+    sleep_until(start + times.measure).await;
+    bar.finish();
+    Ok((sampler.stop().await?, connected))
+}
+
+/// Puts together what the clients counted and what the processes spent.
+fn series(tally: &Tally, samples: &Samples, connected: &[u64]) -> Vec<Second> {
+    let mut series = tally.series();
+    samples.merge_into(&mut series);
+    for (second, &connected) in series.iter_mut().zip(connected) {
+        second.connected = connected;
+    }
+    series
+}
+
+/// The threads of clients.
+struct Threads {
+    running: Vec<thread::JoinHandle<()>>,
+    results: Vec<oneshot::Receiver<anyhow::Result<(Ledger, Tally)>>>,
+}
+
+impl Threads {
+    fn start<F>(plan: &Arc<Plan>, stage: &Arc<Stage>, script: F) -> Self
+    where
+        F: AsyncFn(&Worker) -> anyhow::Result<()> + Clone + Send + 'static,
+    {
+        let (mut running, mut results) = (Vec::new(), Vec::new());
+        for index in 0..plan.threads {
+            let (plan, stage, script) = (plan.clone(), stage.clone(), script.clone());
+            let (sender, receiver) = oneshot::channel();
+            running.push(thread::spawn(move || {
+                // An error: nobody is interested any more, as another thread has failed.
+                let _ = sender.send(work(index, plan, stage, async |worker| script(worker).await));
+            }));
+            results.push(receiver);
+        }
+        Self { running, results }
+    }
+
+    /// Waits for `step`, or for the first thread that fails.
+    async fn or<T>(&mut self, step: impl Future<Output = T>) -> anyhow::Result<T> {
+        let failure = futures_util::future::select_all(self.results.iter_mut());
+        tokio::select! {
+            // What has been reached counts, also if a thread is through in the same moment.
+            biased;
+            done = step => Ok(done),
+            (ended, _, _) = failure => match ended {
+                Ok(Err(error)) => Err(error),
+                Ok(Ok(_)) => bail!("a thread of clients ended early"),
+                Err(_) => bail!("a thread of clients panicked"),
+            },
+        }
+    }
+
+    async fn end(self) -> anyhow::Result<(Ledger, Tally)> {
+        let mut all = (Ledger::default(), Tally::default());
+        for result in self.results {
+            let (ledger, tally) = result.await.context("a thread of clients panicked")??;
+            all.0.merge(ledger);
+            all.1.merge(&tally);
+        }
+        for thread in self.running {
+            // Its result is there, so it is at its end.
+            let _ = thread.join();
+        }
+        Ok(all)
+    }
+}

@@ -1,0 +1,306 @@
+//! The clients of one thread: they publish what they are told to, check what they get, and count both.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use super::{clock, ledger::Ledger, stamp::Stamp, tally::Tally, topology::Topology};
+use crate::clients::{
+    dialect::{Event, Position, Request},
+    links::Links,
+    swarm::Crowd,
+};
+
+/// What all threads together have done so far.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Clients that are connected and subscribed.
+    pub connected: AtomicU64,
+    /// Publications sent.
+    pub published: AtomicU64,
+    /// Of them, answered.
+    pub answered: AtomicU64,
+    /// Deliveries that these must bring.
+    pub owed: AtomicU64,
+    /// Deliveries that came, each once.
+    pub delivered: AtomicU64,
+}
+
+/// How much may be under way at once, of all threads, when there is no rate but as much as goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Saturation {
+    /// Publications without an answer.
+    pub publications: u64,
+    /// Deliveries that have not come.
+    pub deliveries: u64,
+}
+
+/// The crowd of one thread.
+#[derive(Debug)]
+pub struct Traffic {
+    topology: Arc<Topology>,
+    counters: Arc<Counters>,
+    /// Bytes of a payload.
+    size: usize,
+    ledger: Ledger,
+    tally: Tally,
+    in_flight: HashMap<u64, Stamp, ahash::RandomState>,
+    /// By stream: the next sequence number, and who has got those that are not complete.
+    streams: Vec<Reach>,
+    /// The streams that this thread publishes, in turn.
+    own: Vec<u32>,
+    turn: usize,
+    saturation: Option<Saturation>,
+    /// Where each client stands in each channel, if positions are asked for.
+    places: HashMap<usize, HashMap<String, Position>>,
+    /// When each client had caught up, since it was asked for.
+    recovered: Vec<(usize, u64)>,
+    /// Joins and leaves, since they were asked for.
+    sightings: Vec<Sighting>,
+    /// Publishers that are about to leave.
+    hushed: HashSet<usize>,
+    delivered: u64,
+}
+
+/// A client has been told of a join or leave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sighting {
+    /// Who was told.
+    pub watcher: usize,
+    /// Of whom: what that client says of itself.
+    pub client: String,
+    /// True for a join.
+    pub joined: bool,
+    /// When.
+    pub at: u64,
+}
+
+#[derive(Debug, Default)]
+struct Reach {
+    next: u64,
+    /// The first that is not complete.
+    first: u64,
+    counts: VecDeque<u32>,
+}
+
+impl Traffic {
+    /// The streams of `own` are published here.
+    pub fn new(topology: Arc<Topology>, counters: Arc<Counters>, size: usize, own: Vec<u32>) -> Self {
+        let streams = topology.streams.iter().map(|_| Reach::default()).collect();
+        Self {
+            topology,
+            counters,
+            size,
+            ledger: Ledger::default(),
+            tally: Tally::default(),
+            in_flight: HashMap::default(),
+            streams,
+            own,
+            turn: 0,
+            saturation: None,
+            places: HashMap::new(),
+            recovered: Vec::new(),
+            sightings: Vec::new(),
+            hushed: HashSet::new(),
+            delivered: 0,
+        }
+    }
+
+    /// Nobody, to put in the place of one that is taken.
+    pub fn none() -> Self {
+        Self::new(Arc::default(), Arc::default(), 0, Vec::new())
+    }
+
+    /// From now on this is measured.
+    pub fn measure(&mut self, tally: Tally) {
+        self.tally = tally;
+    }
+
+    /// Publishes as much as goes from now on, or (`None`) only what it is told to.
+    pub fn saturate(&mut self, limit: Option<Saturation>, links: &Links) {
+        self.saturation = limit;
+        self.pause(links);
+    }
+
+    /// Publishes to the next of this thread's streams; false if it has none.
+    pub fn publish_next(&mut self, due: u64, links: &Links) -> bool {
+        let Some(&stream) = self.own.get(self.turn) else { return false };
+        self.turn = (self.turn + 1) % self.own.len();
+        self.publish(stream, due, links);
+        true
+    }
+
+    /// Publications that have no answer yet.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// Where a client stands, channel by channel.
+    pub fn places(&self, client: usize) -> Option<&HashMap<String, Position>> {
+        self.places.get(&client)
+    }
+
+    /// Which clients have caught up, and when, since this was asked last.
+    pub fn take_recovered(&mut self) -> Vec<(usize, u64)> {
+        std::mem::take(&mut self.recovered)
+    }
+
+    /// Joins and leaves that clients were told of, since this was asked last.
+    pub fn take_sightings(&mut self) -> Vec<Sighting> {
+        std::mem::take(&mut self.sightings)
+    }
+
+    /// A client publishes no more, or (`false`) again.
+    pub fn hush(&mut self, client: usize, quiet: bool) {
+        if quiet {
+            self.hushed.insert(client);
+        } else {
+            self.hushed.remove(&client);
+        }
+    }
+
+    /// True if a client waits for the answer to a publication.
+    pub fn awaits(&self, client: usize) -> bool {
+        let publisher = |stamp: &Stamp| self.topology.streams[stamp.stream as usize].publisher;
+        self.in_flight.values().any(|stamp| publisher(stamp) == client)
+    }
+
+    /// What was counted, to count more.
+    pub fn counted(&mut self) -> (&mut Ledger, &mut Tally) {
+        (&mut self.ledger, &mut self.tally)
+    }
+
+    /// What was counted.
+    pub fn into_parts(self) -> (Ledger, Tally) {
+        (self.ledger, self.tally)
+    }
+
+    fn publish(&mut self, stream: u32, due: u64, links: &Links) {
+        let plan = &self.topology.streams[stream as usize];
+        if self.hushed.contains(&plan.publisher) {
+            return;
+        }
+        let reach = &mut self.streams[stream as usize];
+        let stamp = Stamp { stream, sequence: reach.next, due };
+        let request = Request::Publish { channel: &plan.channel, stamp, size: self.size };
+        // Who is cut off publishes no more; that it was is counted as a fault.
+        let Ok(id) = links.request(plan.publisher, &request) else { return };
+        reach.next += 1;
+        self.ledger.sent(stream, stamp.sequence);
+        self.in_flight.insert(id, stamp);
+        self.tally.published(clock::now(), due);
+        self.counters.published.fetch_add(1, Relaxed);
+        self.counters.owed.fetch_add(u64::from(plan.receivers), Relaxed);
+    }
+
+    fn answered(&mut self, id: u64) -> Option<Stamp> {
+        let stamp = self.in_flight.remove(&id)?;
+        self.counters.answered.fetch_add(1, Relaxed);
+        Some(stamp)
+    }
+
+    fn delivered(&mut self, client: usize, stamp: Stamp) {
+        let now = clock::now();
+        let client = u32::try_from(client).unwrap_or(u32::MAX);
+        if !self.ledger.delivered(client, stamp) {
+            return;
+        }
+        self.delivered += 1;
+        self.tally.delivered(now, stamp.due);
+        let Some(stream) = self.topology.streams.get(stamp.stream as usize) else { return };
+        if stream.receivers > 1 && self.streams[stamp.stream as usize].count(stamp.sequence, stream.receivers)
+        {
+            self.tally.complete(now, stamp.due);
+        }
+    }
+}
+
+impl Reach {
+    /// Counts one more delivery; true if it was the last.
+    fn count(&mut self, sequence: u64, receivers: u32) -> bool {
+        let Some(at) = sequence.checked_sub(self.first) else { return false };
+        let at = at as usize;
+        if self.counts.len() <= at {
+            self.counts.resize(at + 1, 0);
+        }
+        self.counts[at] += 1;
+        let complete = self.counts[at] == receivers;
+        while self.counts.front() == Some(&receivers) {
+            self.counts.pop_front();
+            self.first += 1;
+        }
+        complete
+    }
+}
+
+impl Crowd for Traffic {
+    fn event(&mut self, client: usize, event: Event, _links: &Links) {
+        match event {
+            Event::Delivery(stamp) => self.delivered(client, stamp),
+            Event::Placed { stamp, channel, position } => {
+                if let Some(position) = position {
+                    self.places.entry(client).or_default().insert(channel, position);
+                }
+                self.delivered(client, stamp);
+            }
+            Event::Acked { id } => {
+                if let Some(stamp) = self.answered(id) {
+                    self.ledger.acked(stamp.stream, stamp.sequence);
+                    self.tally.acked(clock::now(), stamp.due);
+                }
+            }
+            Event::Refused { id, .. } => {
+                if let Some(stamp) = self.answered(id) {
+                    self.ledger.refused(stamp.stream, stamp.sequence);
+                    let receivers = self.topology.streams[stamp.stream as usize].receivers;
+                    self.counters.owed.fetch_sub(u64::from(receivers), Relaxed);
+                }
+            }
+            Event::Recovered { channel, position, gap } => {
+                if gap.is_some() {
+                    self.ledger.gap();
+                }
+                if let Some(position) = position {
+                    self.places.entry(client).or_default().insert(channel, position);
+                }
+                self.recovered.push((client, clock::now()));
+            }
+            Event::Gap { .. } => self.ledger.gap(),
+            Event::Presence { client: member, joined, .. } => {
+                self.sightings.push(Sighting { watcher: client, client: member, joined, at: clock::now() });
+            }
+            _ => {}
+        }
+    }
+
+    fn pause(&mut self, links: &Links) {
+        if self.delivered > 0 {
+            self.counters.delivered.fetch_add(std::mem::take(&mut self.delivered), Relaxed);
+        }
+        let Some(limit) = self.saturation else { return };
+        loop {
+            let under_way =
+                |done: &AtomicU64, all: &AtomicU64| all.load(Relaxed).saturating_sub(done.load(Relaxed));
+            let Counters { published, answered, owed, delivered, .. } = &*self.counters;
+            let full = under_way(answered, published) >= limit.publications
+                || under_way(delivered, owed) >= limit.deliveries;
+            let before = published.load(Relaxed);
+            // Nothing was sent: whose turn it is has been cut off.
+            if full
+                || !self.publish_next(clock::now(), links)
+                || self.counters.published.load(Relaxed) == before
+            {
+                return;
+            }
+        }
+    }
+
+    fn cut_off(&mut self, _client: usize, _why: &str) {
+        self.ledger.disconnected();
+        self.counters.connected.fetch_sub(1, Relaxed);
+    }
+}

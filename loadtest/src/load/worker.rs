@@ -1,0 +1,375 @@
+//! One thread of clients, and the steps that a scenario makes with it.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    future::Future,
+    net::IpAddr,
+    rc::Rc,
+    sync::{Arc, OnceLock, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use tokio::{sync::Barrier, task::LocalSet, time::sleep};
+
+use super::{
+    clock,
+    ledger::Ledger,
+    pace::Pace,
+    tally::{Tally, Window},
+    topology::Topology,
+    traffic::{Counters, Saturation, Traffic},
+};
+use crate::clients::{
+    dialect::{Detail, Dialect, Event, Request, Target},
+    endpoint::Endpoint,
+    links::Links,
+    swarm::{Client, Swarm},
+};
+
+/// Connections that one thread opens at once.
+const OPENING: usize = 64;
+/// How often a thread looks whether the others are done, or more may be sent.
+const LOOK: Duration = Duration::from_millis(1);
+/// Publications of one thread that may be without an answer while it publishes a burst.
+const BURST: usize = 1_000;
+/// Without any progress for so long the rest will not come.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What all threads of a run share.
+#[derive(Debug)]
+pub struct Plan {
+    /// Who listens to what, and who publishes where.
+    pub topology: Arc<Topology>,
+    /// The nodes; client number n goes to node n modulo their number.
+    pub endpoints: Vec<Endpoint>,
+    /// How they are spoken to.
+    pub dialect: Dialect,
+    /// How closely publications are looked at.
+    pub detail: Detail,
+    /// Bytes of a payload.
+    pub size: usize,
+    /// Source addresses, in turn; none: the system's choice.
+    pub sources: Vec<IpAddr>,
+    /// How much is published.
+    pub load: Load,
+    /// Threads; client number n is in thread n modulo their number.
+    pub threads: usize,
+}
+
+/// How much is published.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Load {
+    /// So many a second, of all publishers together.
+    Rate(f64),
+    /// As much as goes, with so many publications under way for each publisher.
+    Saturate(u64),
+    /// Nothing by itself.
+    Silence,
+}
+
+/// Where all threads and who measures them meet.
+#[derive(Debug)]
+pub struct Stage {
+    /// What was done so far.
+    pub counters: Arc<Counters>,
+    /// The time that is measured: set between the first and the second meeting.
+    pub window: OnceLock<Window>,
+    /// Everybody, three times: ready; the window is known; all is done.
+    pub barrier: Barrier,
+    /// The threads among themselves.
+    threads: Barrier,
+}
+
+impl Stage {
+    /// For so many threads and one who measures.
+    pub fn new(threads: usize) -> Self {
+        let (counters, window) = (Arc::default(), OnceLock::new());
+        Self { counters, window, barrier: Barrier::new(threads + 1), threads: Barrier::new(threads) }
+    }
+}
+
+/// One thread of clients.
+#[derive(Clone)]
+pub struct Worker {
+    /// Its number, from 0.
+    pub index: usize,
+    /// What the run is.
+    pub plan: Arc<Plan>,
+    /// Where it meets the others.
+    pub stage: Arc<Stage>,
+    /// Its clients' crowd.
+    pub traffic: Rc<RefCell<Traffic>>,
+    swarm: Swarm<Traffic>,
+}
+
+/// Runs `script` with the clients of one thread; blocks. What they counted.
+///
+/// # Errors
+/// Those of the script.
+pub fn work<F>(index: usize, plan: Arc<Plan>, stage: Arc<Stage>, script: F) -> anyhow::Result<(Ledger, Tally)>
+where
+    F: AsyncFnOnce(&Worker) -> anyhow::Result<()>,
+{
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+    LocalSet::new().block_on(&runtime, async {
+        let own = (0_u32..).zip(&plan.topology.streams);
+        let own =
+            own.filter(|(_, stream)| stream.publisher % plan.threads == index).map(|(number, _)| number);
+        let (topology, counters) = (plan.topology.clone(), stage.counters.clone());
+        let traffic = Rc::new(RefCell::new(Traffic::new(topology, counters, plan.size, own.collect())));
+        let swarm = Swarm::new(plan.dialect.clone(), plan.detail, traffic.clone(), plan.sources.clone());
+        let worker = Worker { index, plan, stage, traffic: traffic.clone(), swarm };
+        script(&worker).await?;
+        Ok(traffic.replace(Traffic::none()).into_parts())
+    })
+}
+
+/// What most scenarios do: connect, publish for the time that is measured, wait until all has arrived.
+///
+/// # Errors
+/// A client does not get connected.
+pub async fn connect_and_publish(worker: &Worker) -> anyhow::Result<()> {
+    worker.connect_all().await?;
+    let window = worker.meet().await;
+    worker.publish_until(window.end).await?;
+    worker.settle().await;
+    worker.done().await;
+    Ok(())
+}
+
+impl Worker {
+    /// The connections, to send.
+    pub fn links(&self) -> &Links {
+        self.swarm.links()
+    }
+
+    /// The numbers of this thread's clients.
+    pub fn clients(&self) -> impl Iterator<Item = usize> + use<> {
+        (self.index..self.plan.topology.clients.len()).step_by(self.plan.threads)
+    }
+
+    /// Connects all clients of this thread.
+    ///
+    /// # Errors
+    /// One does not get connected.
+    pub async fn connect_all(&self) -> anyhow::Result<()> {
+        self.connect_those(self.clients()).await
+    }
+
+    /// Connects these clients.
+    ///
+    /// # Errors
+    /// One does not get connected.
+    pub async fn connect_those(&self, clients: impl Iterator<Item = usize>) -> anyhow::Result<()> {
+        let opening = clients
+            .map(|client| async move { self.connect(client, &self.plan.topology.clients[client]).await });
+        stream::iter(opening).buffer_unordered(OPENING).try_collect().await
+    }
+
+    /// Connects one client, with these subscriptions.
+    ///
+    /// # Errors
+    /// It does not come about.
+    pub async fn connect(&self, client: usize, targets: &[Target]) -> anyhow::Result<()> {
+        let endpoint = &self.plan.endpoints[client % self.plan.endpoints.len()];
+        let who = Client { number: client, name: format!("load-{client}"), targets };
+        self.traffic.borrow_mut().hush(client, false);
+        self.swarm.open(endpoint, &who).await?;
+        self.stage.counters.connected.fetch_add(1, Relaxed);
+        Ok(())
+    }
+
+    /// Ends a client's connection, when what it has published is answered, and does not count it as cut off.
+    pub async fn disconnect(&self, client: usize) {
+        self.traffic.borrow_mut().hush(client, true);
+        while self.traffic.borrow().awaits(client) && self.links().is_open(client) {
+            sleep(LOOK).await;
+        }
+        let open = self.links().is_open(client);
+        self.links().close(client);
+        while self.links().is_open(client) {
+            sleep(LOOK).await;
+        }
+        self.stage.counters.connected.fetch_sub(u64::from(open), Relaxed);
+    }
+
+    /// Ends all subscriptions of a client, which stays connected.
+    ///
+    /// # Errors
+    /// The server refuses.
+    pub async fn unsubscribe(&self, client: usize) -> anyhow::Result<()> {
+        let targets = &self.plan.topology.clients[client];
+        let channels: Vec<String> = targets.iter().map(|target| target.channel.clone()).collect();
+        done(self.links().ask(client, &Request::Unsubscribe { channels: &channels }).await?)
+    }
+
+    /// Begins them again, from where the client stands.
+    ///
+    /// # Errors
+    /// The server refuses.
+    pub async fn subscribe_again(&self, client: usize) -> anyhow::Result<()> {
+        let targets = self.targets_with_cursors(client);
+        done(self.links().ask(client, &Request::Subscribe { targets: &targets }).await?)
+    }
+
+    /// How many members the server sees in a channel; asked by this client.
+    ///
+    /// # Errors
+    /// The server refuses.
+    pub async fn members(&self, client: usize, channel: &str) -> anyhow::Result<u64> {
+        match self.links().ask(client, &Request::Presence { channel }).await? {
+            Some(Event::Members { count, .. }) => Ok(count),
+            other => bail!("not told who is in {channel}: {other:?}"),
+        }
+    }
+
+    /// Publishes once to each stream of this thread and waits until everybody has got it, so that all have a position.
+    pub async fn publish_one_each(&self) {
+        self.publish_burst(1).await;
+        self.settle().await;
+    }
+
+    /// Publishes so often to each stream of this thread, and waits for the answers.
+    pub async fn publish_burst(&self, times: usize) {
+        let own = self.own_streams();
+        for _ in 0..times {
+            for _ in 0..own {
+                self.traffic.borrow_mut().publish_next(clock::now(), self.links());
+            }
+            self.links().flush();
+            while self.traffic.borrow().in_flight() > BURST {
+                sleep(LOOK).await;
+            }
+        }
+        while self.traffic.borrow().in_flight() > 0 {
+            sleep(LOOK).await;
+        }
+    }
+
+    fn own_streams(&self) -> usize {
+        let own = self.plan.topology.streams.iter();
+        own.filter(|stream| stream.publisher % self.plan.threads == self.index).count()
+    }
+
+    /// The subscriptions of a client, each from where the client stands.
+    pub fn targets_with_cursors(&self, client: usize) -> Vec<Target> {
+        let traffic = self.traffic.borrow();
+        let none = HashMap::new();
+        let places = traffic.places(client).unwrap_or(&none);
+        let with_cursor = |target: &Target| {
+            let cursor = places.get(&target.channel).cloned();
+            Target { cursor, ..target.clone() }
+        };
+        self.plan.topology.clients[client].iter().map(with_cursor).collect()
+    }
+
+    /// Meets everybody when this thread is ready, and learns what time is measured.
+    pub async fn meet(&self) -> Window {
+        self.stage.barrier.wait().await;
+        self.stage.barrier.wait().await;
+        let window = self.stage.window.get().copied().unwrap_or_default();
+        self.traffic.borrow_mut().measure(Tally::new(window));
+        window
+    }
+
+    /// Meets the other threads.
+    pub async fn together(&self) {
+        self.stage.threads.wait().await;
+    }
+
+    /// Tells that all is done, when everybody else has.
+    pub async fn done(&self) {
+        self.stage.barrier.wait().await;
+    }
+
+    /// Waits until that time, [`clock::now`].
+    pub async fn wait_until(&self, time: u64) {
+        before::<()>(time, std::future::pending()).await;
+    }
+
+    /// Publishes as the plan says until that time.
+    ///
+    /// # Errors
+    /// The system has no thread left.
+    pub async fn publish_until(&self, end: u64) -> anyhow::Result<()> {
+        let streams = self.plan.topology.streams.len().max(1) as f64;
+        match self.plan.load {
+            Load::Silence => {}
+            Load::Rate(rate) => {
+                let own = self.own_streams();
+                if own > 0 {
+                    let offset = self.index as f64 / self.plan.threads as f64;
+                    let pace = Pace::new(rate * own as f64 / streams, offset)?;
+                    return before(end, self.keep_pace(pace)).await.unwrap_or(Ok(()));
+                }
+            }
+            Load::Saturate(window) => {
+                let limit = self.saturation(window);
+                let pumping = async {
+                    loop {
+                        self.traffic.borrow_mut().saturate(Some(limit), self.links());
+                        self.links().flush();
+                        sleep(LOOK).await;
+                    }
+                };
+                before::<()>(end, pumping).await;
+                self.traffic.borrow_mut().saturate(None, self.links());
+                return Ok(());
+            }
+        }
+        self.wait_until(end).await;
+        Ok(())
+    }
+
+    /// Waits until everything is answered and delivered, or nothing comes any more.
+    pub async fn settle(&self) {
+        let (mut last, mut since) = (u64::MAX, clock::now());
+        loop {
+            let Counters { owed, delivered, answered, published, .. } = &*self.stage.counters;
+            let (answered, delivered) = (answered.load(Relaxed), delivered.load(Relaxed));
+            if answered >= published.load(Relaxed) && delivered >= owed.load(Relaxed) {
+                return;
+            }
+            let now = clock::now();
+            if answered + delivered != last {
+                (last, since) = (answered + delivered, now);
+            } else if u128::from(now - since) > PATIENCE.as_nanos() {
+                return;
+            }
+            sleep(LOOK * 10).await;
+        }
+    }
+
+    async fn keep_pace(&self, mut pace: Pace) -> anyhow::Result<()> {
+        loop {
+            for due in pace.due().await {
+                self.traffic.borrow_mut().publish_next(due, self.links());
+            }
+            self.links().flush();
+        }
+    }
+
+    /// The limits of all threads together.
+    fn saturation(&self, window: u64) -> Saturation {
+        let topology = &self.plan.topology;
+        let deliveries = window * topology.deliveries();
+        Saturation { publications: window * topology.streams.len() as u64, deliveries: deliveries.max(1) }
+    }
+}
+
+/// That a request was carried out; nothing is wrong if the connection ended, which is counted elsewhere.
+fn done(answer: Option<Event>) -> anyhow::Result<()> {
+    match answer {
+        Some(Event::Done { .. }) | None => Ok(()),
+        Some(other) => bail!("refused: {other:?}"),
+    }
+}
+
+/// Does this until that time; its result if it ended before.
+async fn before<T>(end: u64, doing: impl Future<Output = T>) -> Option<T> {
+    let left = Duration::from_nanos(end.saturating_sub(clock::now()));
+    tokio::time::timeout(left, doing).await.ok()
+}

@@ -1,0 +1,81 @@
+//! What a run leaves behind: its result as a JSON file, and all that is made of such a file.
+//!
+//! Nothing here measures. A table, a page or a comparison reads [`result::RunResult`] and nothing else, so that a file
+//! from another day or machine shows the same as when it was written.
+
+pub mod compare;
+pub mod html;
+mod number;
+pub mod progress;
+pub mod repeat;
+pub mod result;
+#[cfg(test)]
+mod sample;
+mod section;
+pub mod table;
+
+use std::{fs, path::Path};
+
+use anyhow::{Context as _, ensure};
+use serde::Deserialize;
+
+use result::{FORMAT, RunResult};
+
+/// The part of a result that every format has.
+#[derive(Debug, Deserialize)]
+struct Header {
+    format: u32,
+}
+
+/// Reads the result of a run.
+///
+/// # Errors
+/// The file cannot be read, is no result, or has a format that is newer than [`FORMAT`].
+pub fn read(path: &Path) -> anyhow::Result<RunResult> {
+    let json = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    parse(&json).with_context(|| format!("{} is not a result that can be read", path.display()))
+}
+
+/// Writes the result of a run, for people to look into as well: indented.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write(path: &Path, result: &RunResult) -> anyhow::Result<()> {
+    let mut json = serde_json::to_string_pretty(result)?;
+    json.push('\n');
+    fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// The format is looked at first: the rest of a newer one may have any shape.
+fn parse(json: &[u8]) -> anyhow::Result<RunResult> {
+    let Header { format } = serde_json::from_slice(json)?;
+    ensure!(format <= FORMAT, "format {format} is newer than {FORMAT}, the newest that this loadtest reads");
+    Ok(serde_json::from_slice(json)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_survives_its_file() {
+        let path = std::env::temp_dir().join(format!("loadtest-result-{}.json", std::process::id()));
+        let result = sample::fanout();
+        write(&path, &result).unwrap();
+        let back = read(&path);
+        fs::remove_file(&path).unwrap();
+        assert_eq!(back.unwrap(), result);
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_whatever_else_it_holds() {
+        let error = parse(br#"{"format": 2, "figures": "elsewhere"}"#).unwrap_err();
+        assert_eq!(error.to_string(), "format 2 is newer than 1, the newest that this loadtest reads");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_named() {
+        let error = read(Path::new("/nowhere/result.json")).unwrap_err();
+        assert_eq!(error.to_string(), "cannot read /nowhere/result.json");
+    }
+}

@@ -1,0 +1,69 @@
+//! Several runs of the same, put together: medians of the figures, and the distributions and plots of a middle one.
+
+use super::result::{Better, RunResult};
+
+/// The result of all runs; `None` if there were none.
+///
+/// What every run must have done correctly is added up: a fault in one is a fault of all.
+pub fn together(mut runs: Vec<RunResult>) -> Option<RunResult> {
+    let count = runs.len();
+    if count < 2 {
+        return runs.pop();
+    }
+    let leading = |run: &RunResult| {
+        let figure = run.figures.iter().find(|figure| figure.better != Better::Neither);
+        figure.and_then(|figure| figure.value).unwrap_or(f64::NAN)
+    };
+    runs.sort_by(|one, two| leading(one).total_cmp(&leading(two)));
+    let mut result = runs[count / 2].clone();
+    for at in 0..result.figures.len() {
+        let name = result.figures[at].name.clone();
+        let mut values = values(&runs, &name);
+        values.sort_by(f64::total_cmp);
+        result.figures[at].value = values.get(values.len() / 2).copied();
+        if let (Some(least), Some(most)) = (values.first(), values.last()) {
+            result.notes.push(format!("{name}: {least:.4} to {most:.4} in {count} runs"));
+        }
+    }
+    result.correctness = Default::default();
+    for run in &runs {
+        result.correctness.add(&run.correctness);
+    }
+    Some(result)
+}
+
+fn values(runs: &[RunResult], name: &str) -> Vec<f64> {
+    let of = |run: &RunResult| {
+        run.figures.iter().find(|figure| figure.name == name).and_then(|figure| figure.value)
+    };
+    runs.iter().filter_map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{load::options::blank, report::result::Figure};
+
+    fn run(speed: f64, lost: u64) -> RunResult {
+        let figures = vec![Figure::higher("speed", Some(speed), "1/s"), Figure::fact("none", None, "")];
+        let mut run = blank("test", Default::default(), Default::default(), figures);
+        run.correctness.lost = lost;
+        run.notes.push(format!("of {speed}"));
+        run
+    }
+
+    #[test]
+    fn figures_are_medians_and_faults_add_up() {
+        let result = together(vec![run(3.0, 0), run(1.0, 2), run(2.0, 0)]).unwrap();
+        assert_eq!(result.figures[0].value, Some(2.0));
+        assert_eq!(result.figures[1].value, None);
+        assert_eq!(result.notes, ["of 2", "speed: 1.0000 to 3.0000 in 3 runs"]);
+        assert!(result.correctness.fault());
+    }
+
+    #[test]
+    fn one_run_is_itself_and_none_is_none() {
+        assert_eq!(together(vec![run(3.0, 0)]), Some(run(3.0, 0)));
+        assert_eq!(together(Vec::new()), None);
+    }
+}

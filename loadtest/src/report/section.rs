@@ -1,0 +1,302 @@
+//! The contents of a report, for whoever lays them out: the table of the terminal and the page show the same cells.
+
+use super::{
+    number::{count, memory, micros, quotient, ratio, seconds, value, with_unit},
+    result::{Better, Correctness, Figure, Latency, RunResult},
+};
+
+/// How a cell wants to be seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tone {
+    /// A value.
+    Plain,
+    /// Something to be glad of.
+    Good,
+    /// Something to look at.
+    Bad,
+}
+
+/// One cell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cell {
+    /// What it says.
+    pub text: String,
+    /// How it is seen.
+    pub tone: Tone,
+}
+
+impl<T: Into<String>> From<T> for Cell {
+    fn from(text: T) -> Self {
+        Self { text: text.into(), tone: Tone::Plain }
+    }
+}
+
+impl Cell {
+    /// A cell with a verdict: `None` is neither good nor bad.
+    pub fn verdict(text: impl Into<String>, good: Option<bool>) -> Self {
+        let tone = match good {
+            Some(true) => Tone::Good,
+            Some(false) => Tone::Bad,
+            None => Tone::Plain,
+        };
+        Self { text: text.into(), tone }
+    }
+}
+
+/// A titled table. The first column is text, the others are figures and belong to the right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Section {
+    /// What the rows are.
+    pub title: String,
+    /// One heading for each column.
+    pub columns: Vec<String>,
+    /// Rows of as many cells as there are columns.
+    pub rows: Vec<Vec<Cell>>,
+}
+
+impl Section {
+    /// A table without rows yet.
+    pub fn new(title: &str, columns: &[&str]) -> Self {
+        Self {
+            title: title.to_owned(),
+            columns: columns.iter().map(|&name| name.to_owned()).collect(),
+            rows: Vec::new(),
+        }
+    }
+}
+
+/// What ran, where and with what, by name.
+pub fn facts(result: &RunResult) -> Vec<(&'static str, String)> {
+    let (target, machine) = (&result.target, &result.machine);
+    let (nodes, cores) = (amount(target.nodes, "node"), amount(machine.cores, "core"));
+    let broker = if target.broker.is_empty() { String::new() } else { format!("broker {}", target.broker) };
+    let kernel = if machine.kernel.is_empty() { String::new() } else { format!("kernel {}", machine.kernel) };
+    let mut facts = vec![
+        ("target", listed(&[&target.server, &nodes, &broker, &target.transport, &target.encoding])),
+        ("options", result.options.iter().filter_map(option).collect::<Vec<_>>().join(" ")),
+        ("machine", listed(&[cores, machine.processor.clone(), kernel])),
+        ("started", result.started.clone()),
+        (
+            "measured",
+            result.series.last().map_or_else(String::new, |second| format!("{} s", value(second.at))),
+        ),
+        ("loadtest", result.version.clone()),
+    ];
+    facts.retain(|(_, text)| !text.is_empty());
+    facts
+}
+
+/// `1 node`, `2 nodes`; empty for none, which is not known.
+fn amount(number: usize, what: &str) -> String {
+    match number {
+        0 => String::new(),
+        1 => format!("1 {what}"),
+        _ => format!("{} {what}s", count(number as u64)),
+    }
+}
+
+/// An option with its value, or `None` if it says nothing: a switch that is off, a value that was not given.
+fn option((name, value): (&String, &serde_json::Value)) -> Option<String> {
+    match value {
+        serde_json::Value::Null | serde_json::Value::Bool(false) => None,
+        serde_json::Value::Bool(true) => Some(name.clone()),
+        _ => Some(format!("{name}={}", option_value(value))).filter(|text| !text.ends_with('=')),
+    }
+}
+
+/// The value of an option.
+pub fn option_value(given: &serde_json::Value) -> String {
+    match given {
+        serde_json::Value::String(text) => text.clone(),
+        serde_json::Value::Number(number) => number.as_f64().map_or_else(|| number.to_string(), value),
+        serde_json::Value::Array(items) => items.iter().map(option_value).collect::<Vec<_>>().join(","),
+        _ => given.to_string(),
+    }
+}
+
+fn listed(parts: &[impl AsRef<str>]) -> String {
+    parts.iter().map(AsRef::as_ref).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ")
+}
+
+/// One line on what was sent against what arrived.
+pub fn verdict(correctness: &Correctness) -> String {
+    let Correctness { expected, delivered, lost, duplicated, reordered, gaps, disconnected, .. } =
+        *correctness;
+    let faults =
+        format!("{} lost, {} duplicated, {} reordered", count(lost), count(duplicated), count(reordered));
+    if correctness.fault() {
+        format!(
+            "FAILED: {faults}, {} gaps, {} disconnected; {} of {} deliveries came",
+            count(gaps),
+            count(disconnected),
+            count(delivered),
+            count(expected)
+        )
+    } else {
+        format!("correct: {} deliveries, {faults}", count(delivered))
+    }
+}
+
+/// One line on what became of the publications.
+pub fn publications(correctness: &Correctness) -> String {
+    let Correctness { published, acked, refused, unanswered, .. } = *correctness;
+    format!(
+        "published {}, acked {}, refused {}, unanswered {}",
+        count(published),
+        count(acked),
+        count(refused),
+        count(unanswered)
+    )
+}
+
+/// The figures with their goals, and beside them those of the floors.
+pub fn figures(result: &RunResult) -> Section {
+    let mut section = Section::new("figures", &["figure", "value", "goal", ""]);
+    for floor in &result.floors {
+        section.columns.extend([floor.scenario.clone(), "ratio".to_owned()]);
+    }
+    for figure in &result.figures {
+        let mut row = vec![figure.name.as_str().into(), with_unit(figure.value, &figure.unit).into()];
+        row.extend(goal(figure));
+        for floor in &result.floors {
+            row.extend(beside(Some(figure), floor.figures.iter().find(|other| other.name == figure.name)));
+        }
+        section.rows.push(row);
+    }
+    let mut alone: Vec<&str> = Vec::new();
+    for figure in result.floors.iter().flat_map(|floor| &floor.figures) {
+        let name = figure.name.as_str();
+        if alone.contains(&name) || result.figures.iter().any(|own| own.name == name) {
+            continue;
+        }
+        alone.push(name);
+        let mut row = vec![name.into(), "".into(), "".into(), "".into()];
+        for floor in &result.floors {
+            row.extend(beside(None, floor.figures.iter().find(|other| other.name == name)));
+        }
+        section.rows.push(row);
+    }
+    section
+}
+
+/// The goal of a figure and whether it is met.
+fn goal(figure: &Figure) -> [Cell; 2] {
+    let Some(goal) = figure.goal else { return ["".into(), "".into()] };
+    let bound = match figure.better {
+        Better::Lower => "<= ",
+        Better::Higher => ">= ",
+        Better::Neither => "",
+    };
+    let said = match figure.met() {
+        Some(true) => "met",
+        Some(false) => "MISSED",
+        None => "unknown",
+    };
+    [format!("{bound}{}", with_unit(Some(goal), &figure.unit)).into(), Cell::verdict(said, figure.met())]
+}
+
+/// The figure of a floor and what the run's own is of it.
+fn beside(own: Option<&Figure>, floor: Option<&Figure>) -> [Cell; 2] {
+    let Some(floor) = floor else { return ["".into(), "".into()] };
+    let quotient = own.and_then(|own| quotient(own.value, floor.value));
+    let ratio = if own.is_some() { ratio(quotient) } else { String::new() };
+    [with_unit(floor.value, &floor.unit).into(), ratio.into()]
+}
+
+/// The latencies, those of floors of the same name below with the ratio.
+pub fn latencies(result: &RunResult) -> Section {
+    let mut section =
+        Section::new("latencies", &["latency", "count", "p50", "p90", "p99", "p99.9", "max", "mean"]);
+    for latency in &result.latencies {
+        section.rows.push(times(&latency.name, latency));
+        for (floor, same) in of_floors(result).filter(|(_, same)| same.name == latency.name) {
+            section.rows.push(times(&format!("  {}", floor.scenario), same));
+            let ratios = percentiles(latency).into_iter().zip(percentiles(same));
+            let mut row: Vec<Cell> = vec!["  ratio".into(), "".into()];
+            row.extend(ratios.map(|((_, own), (_, floor))| ratio(quotient(Some(own), Some(floor))).into()));
+            section.rows.push(row);
+        }
+    }
+    for (floor, alone) in
+        of_floors(result).filter(|(_, other)| result.latencies.iter().all(|own| own.name != other.name))
+    {
+        section.rows.push(times(&format!("{} {}", floor.scenario, alone.name), alone));
+    }
+    section
+}
+
+fn of_floors(result: &RunResult) -> impl Iterator<Item = (&RunResult, &Latency)> {
+    result.floors.iter().flat_map(|floor| floor.latencies.iter().map(move |latency| (floor, latency)))
+}
+
+/// What is shown of a distribution, by name, in microseconds.
+pub fn percentiles(latency: &Latency) -> [(&'static str, f64); 6] {
+    let Latency { p50, p90, p99, p999, max, mean, .. } = *latency;
+    [("p50", p50), ("p90", p90), ("p99", p99), ("p99.9", p999), ("max", max), ("mean", mean)]
+}
+
+fn times(name: &str, latency: &Latency) -> Vec<Cell> {
+    let mut row = vec![name.into(), count(latency.count).into()];
+    row.extend(
+        percentiles(latency)
+            .map(|(_, time)| if latency.count == 0 { "-".into() } else { micros(time).into() }),
+    );
+    row
+}
+
+/// What each process spent, those of the floors too.
+pub fn processes(result: &RunResult) -> Section {
+    let mut section =
+        Section::new("processes", &["process", "CPU", "cores", "RSS before", "RSS after", "RSS peak"]);
+    for (run, prefix) in runs(result) {
+        let length = run.series.last().map(|second| second.at);
+        for process in &run.processes {
+            section.rows.push(vec![
+                format!("{prefix}{}", process.name).into(),
+                seconds(process.cpu_seconds).into(),
+                quotient(Some(process.cpu_seconds), length)
+                    .map_or("-".to_owned(), |cores| format!("{cores:.2}"))
+                    .into(),
+                memory(process.rss_before).into(),
+                memory(process.rss_after).into(),
+                memory(process.rss_peak).into(),
+            ]);
+        }
+    }
+    section
+}
+
+/// All counters, by name.
+fn counted(correctness: &Correctness) -> [(&'static str, u64); 11] {
+    [
+        ("published", correctness.published),
+        ("acked", correctness.acked),
+        ("refused", correctness.refused),
+        ("unanswered", correctness.unanswered),
+        ("deliveries expected", correctness.expected),
+        ("delivered", correctness.delivered),
+        ("lost", correctness.lost),
+        ("duplicated", correctness.duplicated),
+        ("reordered", correctness.reordered),
+        ("gaps announced", correctness.gaps),
+        ("disconnected", correctness.disconnected),
+    ]
+}
+
+/// What was sent against what arrived, the floors beside it.
+pub fn counters(result: &RunResult) -> Section {
+    let mut section = Section::new("correctness", &["counted", "number"]);
+    section.columns.extend(result.floors.iter().map(|floor| floor.scenario.clone()));
+    let counts: Vec<_> = runs(result).map(|(run, _)| counted(&run.correctness)).collect();
+    for (row, (name, _)) in counted(&result.correctness).into_iter().enumerate() {
+        let numbers = counts.iter().map(|run| count(run[row].1).into());
+        section.rows.push(std::iter::once(name.into()).chain(numbers).collect());
+    }
+    section
+}
+
+/// The run and its floors, each with what its names begin with.
+pub fn runs(result: &RunResult) -> impl Iterator<Item = (&RunResult, String)> {
+    let floors = result.floors.iter().map(|floor| (floor, format!("{}: ", floor.scenario)));
+    std::iter::once((result, String::new())).chain(floors)
+}

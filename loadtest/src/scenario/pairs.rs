@@ -1,0 +1,138 @@
+//! Scenario `pairs`: N publishers, each with a channel and one subscriber of its own; with Redis beside the publish script
+//! called directly, which is the floor.
+
+use std::sync::Arc;
+
+use prost::Message as _;
+use serde_json::json;
+use streamgate_proto::v1::inbound_message::Envelope;
+
+use crate::{
+    clients::dialect::{Request, Target, streamgate},
+    floor::redis::{ScriptCost, script_cost},
+    load::{
+        options::Options,
+        probe::{self, Probe},
+        stamp::Stamp,
+        topology::Topology,
+    },
+    measure::redis::Info,
+    report::result::{Figure, RunResult},
+    servers::Servers,
+};
+
+/// Options of `pairs`.
+#[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
+pub struct Args {
+    #[command(flatten)]
+    pub options: Options,
+    #[command(flatten)]
+    load: probe::Args,
+    /// How many publishers, and as many subscribers
+    #[arg(long, default_value_t = 100, help_heading = "Load")]
+    pairs: usize,
+    /// Leaves out the script called directly
+    #[arg(long, help_heading = "Load")]
+    no_floor: bool,
+}
+
+const SHARE_OF_SCRIPT: f64 = 0.8;
+const GATEWAY_US: f64 = 15.0;
+/// Publishes of the floor: enough for steady figures, few enough for some seconds.
+const FLOOR_PUBLISHES: usize = 100_000;
+/// Bytes that are stored beside the event of a publication without publisher.
+const STORED_BESIDES: usize = 21;
+/// At most so many publishes to a call of the floor.
+const GREATEST_BATCH: usize = 256;
+
+/// Runs it.
+///
+/// # Errors
+/// Servers or clients do not start.
+pub async fn run(args: &Args) -> anyhow::Result<RunResult> {
+    let options = &args.options;
+    let topology = Arc::new(topology(args.pairs));
+    let servers = Servers::start(&options.servers, "").await?;
+    let target = options.target(&servers)?;
+    let before = calls(&servers).await?;
+    let probe = args.load.probe(options, &servers, &topology).await?;
+    let batch = match (before, calls(&servers).await?) {
+        (Some(before), Some(after)) => Some(published(&probe) / (after - before).max(1) as f64),
+        _ => None,
+    };
+    // Its processors are the floor's now.
+    drop(servers);
+    let floor = match batch {
+        Some(batch) if !args.no_floor && options.servers.url.is_empty() => {
+            let batch = (batch.round() as usize).clamp(1, GREATEST_BATCH);
+            Some(script_cost(batch, stored(options.size), FLOOR_PUBLISHES).await?)
+        }
+        _ => None,
+    };
+    let figures = figures(&probe, batch, floor.as_ref());
+    options.probed("pairs", target, json!({ "pairs": args.pairs }), probe, figures)
+}
+
+/// The subscriber of a pair follows its publisher.
+fn topology(pairs: usize) -> Topology {
+    let mut topology = Topology::default();
+    for pair in 0..pairs {
+        let channel = format!("load.pairs.{pair}");
+        let publisher = topology.client(Vec::new());
+        topology.client(vec![Target::live(&channel)]);
+        topology.stream(publisher, &channel, 1);
+    }
+    topology
+}
+
+/// Calls of scripts so far, if Redis is known.
+async fn calls(servers: &Servers) -> anyhow::Result<Option<u64>> {
+    let Some(addr) = servers.redis else { return Ok(None) };
+    Ok(Some(Info::connect(addr).await?.usage().await?.evalsha_calls))
+}
+
+/// Of all runs of the probe.
+fn published(probe: &Probe) -> f64 {
+    probe.correctness().published as f64
+}
+
+/// Bytes that are stored of a publication with a payload of this size.
+fn stored(size: usize) -> usize {
+    let stamp = Stamp { stream: 0, sequence: 0, due: 0 };
+    let request = streamgate::request(1, &Request::Publish { channel: "", stamp, size });
+    let Some(Envelope::Publish(event)) = request.envelope else { return size };
+    event.encoded_len() + STORED_BESIDES
+}
+
+fn figures(probe: &Probe, batch: Option<f64>, floor: Option<&ScriptCost>) -> Vec<Figure> {
+    let run = probe.busiest();
+    let each = |cpu: Option<f64>| cpu.map(|cpu| cpu * 1e6 / run.counts.1.max(1) as f64);
+    let (gateway, redis) = (each(run.cpu("gateway")), each(run.cpu("redis")));
+    let deliver = probe.timed.latency("deliver");
+    let mut figures = vec![
+        Figure::higher("publications", Some(run.acked_a_second()), "1/s"),
+        Figure::lower("gateway CPU for a publish and its delivery", gateway, "us").goal(GATEWAY_US),
+        Figure::fact("publications at which times are measured", Some(probe.rate), "1/s"),
+        Figure::lower("publish to deliver, p50", deliver.map(|times| times.p50), "us"),
+        Figure::lower("publish to deliver, p99", deliver.map(|times| times.p99), "us"),
+    ];
+    if let Some(redis) = redis {
+        figures.push(Figure::lower("Redis CPU for a publish, reading included", Some(redis), "us"));
+        figures.push(Figure::fact("publishes to a call of Redis, over all runs", batch, ""));
+    }
+    if let Some((redis, floor)) = redis.zip(floor) {
+        let script = floor.redis_cpu_us_per_publish;
+        figures.extend([
+            Figure::fact("Redis CPU of the script called directly, reading included", Some(script), "us"),
+            Figure::fact("of it the script", Some(floor.script_us), "us"),
+            Figure::fact("of it the reading", Some(floor.reading_us), "us"),
+            Figure::fact("Redis CPU of plain XADD", Some(floor.xadd_us), "us"),
+        ]);
+        figures.push(
+            Figure::higher("publishes per Redis CPU second, of the script's", Some(script / redis), "")
+                .goal(SHARE_OF_SCRIPT),
+        );
+    }
+    figures
+}

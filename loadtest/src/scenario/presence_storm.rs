@@ -1,0 +1,199 @@
+//! Scenario `presence-storm`: N members come within S seconds and leave within S seconds, watched all the time.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::ensure;
+use serde_json::json;
+use tokio::{task::JoinSet, time::sleep};
+
+use crate::{
+    clients::dialect::{Detail, Target},
+    load::{
+        clock,
+        options::Options,
+        pace::Pace,
+        run::Outcome,
+        topology::Topology,
+        worker::{Load, Worker},
+    },
+    report::result::{Figure, RunResult},
+    servers::Servers,
+};
+
+/// Options of `presence-storm`.
+#[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
+pub struct Args {
+    #[command(flatten)]
+    pub options: Options,
+    /// How many members
+    #[arg(long, default_value_t = 2_000, help_heading = "Load")]
+    members: usize,
+    /// Channels that they are spread over
+    #[arg(long, default_value_t = 20, help_heading = "Load")]
+    channels: usize,
+    /// Watchers of each channel
+    #[arg(long, default_value_t = 10, help_heading = "Load")]
+    watchers: usize,
+    /// Seconds in which all come, and in which all leave
+    #[arg(long, default_value_t = 3.0, help_heading = "Load")]
+    within: f64,
+}
+
+const JOIN: &str = "connect to join seen";
+const LEAVE: &str = "leave to leave seen";
+const LOOK: Duration = Duration::from_millis(2);
+/// Nothing more seen for so long: the rest will not come.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Runs it. The time that is measured begins with the first member; it ends when the last has left, if that is later.
+///
+/// # Errors
+/// Servers or clients do not start.
+pub async fn run(args: &Args) -> anyhow::Result<RunResult> {
+    let (options, settings) = (&args.options, args.clone());
+    ensure!(options.threads == 1, "--threads {}: this scenario has one", options.threads);
+    ensure!(args.channels > 0 && args.within > 0.0, "there must be channels, and some time to come in");
+    let servers = Servers::start(&options.servers, "").await?;
+    let target = options.target(&servers)?;
+    let what = (Load::Silence, Detail::Stamps);
+    let script = async move |worker: &Worker| storm(worker, &settings).await;
+    let outcome = options.run(&servers, Arc::new(topology(args)), what, script).await?;
+    let own = json!({
+        "members": args.members, "channels": args.channels, "watchers": args.watchers, "within": args.within,
+    });
+    let figures = figures(args, &outcome);
+    options.result("presence-storm", target, own, outcome, figures)
+}
+
+/// The watchers come first; they are no members themselves.
+fn topology(args: &Args) -> Topology {
+    let mut topology = Topology::default();
+    for channel in 0..args.channels {
+        for _ in 0..args.watchers {
+            topology.client(vec![Target { presence: true, ephemeral: true, ..Target::live(name(channel)) }]);
+        }
+    }
+    for member in 0..args.members {
+        topology.client(vec![Target::live(name(member % args.channels))]);
+    }
+    topology
+}
+
+fn name(channel: usize) -> String {
+    format!("load.presence.{channel}")
+}
+
+async fn storm(worker: &Worker, args: &Args) -> anyhow::Result<()> {
+    let watchers = args.watchers * args.channels;
+    worker.connect_those(0..watchers).await?;
+    let window = worker.meet().await;
+    worker.wait_until(window.start).await;
+    let members = watchers..watchers + args.members;
+    let mut seen = Seen::default();
+    for joined in [true, false] {
+        let mut changing = JoinSet::new();
+        let mut pace = Pace::new(args.members.max(1) as f64 / args.within, 0.0)?;
+        let mut left = members.clone();
+        while !left.is_empty() {
+            let due = pace.due().await;
+            for (due, member) in due.zip(left.by_ref()) {
+                seen.begun.insert((format!("load-{member}"), joined), due);
+                let worker = worker.clone();
+                changing.spawn_local(async move {
+                    if joined {
+                        return worker.connect(member, &worker.plan.topology.clients[member]).await;
+                    }
+                    worker.disconnect(member).await;
+                    Ok(())
+                });
+            }
+            seen.look(worker);
+        }
+        while let Some(changed) = changing.join_next().await {
+            changed??;
+        }
+        seen.all(worker, (args.members * args.watchers) as u64).await;
+        if args.watchers > 0 {
+            ask_for_members(worker, args, if joined { args.members } else { 0 }).await?;
+        }
+    }
+    worker.wait_until(window.end).await;
+    worker.done().await;
+    Ok(())
+}
+
+/// That so many are members of all channels together, as the first watcher of each is told when it asks.
+async fn ask_for_members(worker: &Worker, args: &Args, due: usize) -> anyhow::Result<()> {
+    let mut count = 0;
+    for channel in 0..args.channels {
+        count += worker.members(channel * args.watchers, &name(channel)).await?;
+    }
+    let (due, come) = (due as u64, count.min(due as u64));
+    worker.traffic.borrow_mut().counted().0.other(due, come, count - come);
+    Ok(())
+}
+
+/// What the watchers have seen.
+#[derive(Debug, Default)]
+struct Seen {
+    /// When each member was to come and to leave.
+    begun: HashMap<(String, bool), u64>,
+    /// Watcher, member, join or leave.
+    told: HashSet<(usize, String, bool)>,
+    repeated: u64,
+    /// Of the present phase.
+    come: u64,
+}
+
+impl Seen {
+    /// Looks until each watcher has seen each of its channel, or nothing more comes; counts what has.
+    async fn all(&mut self, worker: &Worker, due: u64) {
+        let mut since = clock::now();
+        while self.come < due && u128::from(clock::now() - since) < PATIENCE.as_nanos() {
+            let before = self.come;
+            self.look(worker);
+            if self.come > before {
+                since = clock::now();
+            }
+            sleep(LOOK).await;
+        }
+        let (come, repeated) = (std::mem::take(&mut self.come), std::mem::take(&mut self.repeated));
+        worker.traffic.borrow_mut().counted().0.other(due, come, repeated);
+    }
+
+    fn look(&mut self, worker: &Worker) {
+        let mut traffic = worker.traffic.borrow_mut();
+        for sighting in traffic.take_sightings() {
+            let what = (sighting.client, sighting.joined);
+            let Some(&begun) = self.begun.get(&what) else { continue };
+            if self.told.insert((sighting.watcher, what.0, what.1)) {
+                self.come += 1;
+                let name = if what.1 { JOIN } else { LEAVE };
+                traffic.counted().1.time(name, sighting.at.saturating_sub(begun));
+            } else {
+                self.repeated += 1;
+            }
+        }
+    }
+}
+
+fn figures(args: &Args, outcome: &Outcome) -> Vec<Figure> {
+    let p99 = |name| outcome.latency(name).map(|times| times.p99);
+    let changes = (2 * args.members).max(1) as f64;
+    let each = |name| outcome.cpu(name).map(|cpu| cpu * 1e6 / changes);
+    let mut figures = vec![
+        Figure::fact("joins and leaves", Some(args.members as f64 / args.within), "1/s"),
+        Figure::lower("connect to join seen, p99", p99(JOIN), "us"),
+        Figure::lower("leave to leave seen, p99", p99(LEAVE), "us"),
+        Figure::lower("gateway CPU for a join or leave, connection included", each("gateway"), "us"),
+    ];
+    if let Some(redis) = each("redis") {
+        figures.push(Figure::lower("Redis CPU for a join or leave", Some(redis), "us"));
+    }
+    figures
+}

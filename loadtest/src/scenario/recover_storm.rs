@@ -1,0 +1,185 @@
+//! Scenario `recover-storm`: N clients lose their connections, miss G messages each, and come back within S seconds, each
+//! with a cursor.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use anyhow::ensure;
+use serde_json::json;
+use tokio::{task::JoinSet, time::sleep};
+
+use crate::{
+    clients::dialect::{Detail, Target},
+    load::{
+        clock,
+        options::Options,
+        pace::Pace,
+        run::Outcome,
+        topology::Topology,
+        worker::{Load, Worker},
+    },
+    report::result::{Figure, RunResult},
+    servers::Servers,
+};
+
+/// Options of `recover-storm`.
+#[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
+pub struct Args {
+    #[command(flatten)]
+    pub options: Options,
+    /// How many clients
+    #[arg(long, default_value_t = 10_000, help_heading = "Load")]
+    clients: usize,
+    /// Channels that they are spread over
+    #[arg(long, default_value_t = 100, help_heading = "Load")]
+    channels: usize,
+    /// Messages that each misses
+    #[arg(long, default_value_t = 20, help_heading = "Load")]
+    missed: usize,
+    /// Seconds within which they come back
+    #[arg(long, default_value_t = 5.0, help_heading = "Load")]
+    within: f64,
+}
+
+const CAUGHT_UP_WITHIN: f64 = 3.0;
+const MEMORY_AFTER: f64 = 1.2;
+const CATCH_UP: &str = "connect to caught up";
+const CONNECTED: &str = "last connected";
+const CAUGHT_UP: &str = "last caught up";
+/// How often a thread looks who has caught up.
+const LOOK: Duration = Duration::from_millis(2);
+/// How long clients may take to catch up before the storm counts as failed.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Runs it. The time that is measured begins with the loss of the connections.
+///
+/// # Errors
+/// Servers or clients do not start.
+pub async fn run(args: &Args) -> anyhow::Result<RunResult> {
+    let (options, times) = (&args.options, args.clone());
+    ensure!(args.channels > 0 && args.within > 0.0, "there must be channels, and some time to come back in");
+    let servers = Servers::start(&options.servers, "").await?;
+    let target = options.target(&servers)?;
+    let what = (Load::Silence, Detail::Positions);
+    let script = async move |worker: &Worker| storm(worker, &times).await;
+    let outcome = options.run(&servers, Arc::new(topology(args)), what, script).await?;
+    let own = json!({
+        "clients": args.clients, "channels": args.channels, "missed": args.missed, "within": args.within,
+    });
+    let figures = figures(&outcome);
+    options.result("recover-storm", target, own, outcome, figures)
+}
+
+/// The publishers, one for each channel, come first.
+fn topology(args: &Args) -> Topology {
+    let mut topology = Topology::default();
+    let listeners = |channel| (channel..args.clients).step_by(args.channels).count();
+    for channel in 0..args.channels {
+        let publisher = topology.client(Vec::new());
+        topology.stream(publisher, &name(channel), listeners(channel));
+    }
+    for client in 0..args.clients {
+        topology.client(vec![Target::live(name(client % args.channels))]);
+    }
+    topology
+}
+
+fn name(channel: usize) -> String {
+    format!("load.storm.{channel}")
+}
+
+async fn storm(worker: &Worker, args: &Args) -> anyhow::Result<()> {
+    worker.connect_all().await?;
+    worker.together().await;
+    worker.publish_one_each().await;
+    let window = worker.meet().await;
+    worker.wait_until(window.start).await;
+    let clients: Vec<usize> = worker.clients().filter(|client| *client >= args.channels).collect();
+    for &client in &clients {
+        worker.disconnect(client).await;
+    }
+    worker.together().await;
+    worker.publish_burst(args.missed).await;
+    worker.together().await;
+    come_back(worker, &clients, args.within).await?;
+    worker.settle().await;
+    worker.wait_until(window.end).await;
+    worker.done().await;
+    Ok(())
+}
+
+/// Connects the clients at an even rate, whatever becomes of those before, and waits until all have caught up.
+async fn come_back(worker: &Worker, clients: &[usize], within: f64) -> anyhow::Result<()> {
+    let mut storm = Storm::default();
+    // What connected before has caught up, too.
+    worker.traffic.borrow_mut().take_recovered();
+    let mut opening = JoinSet::new();
+    let mut pace = Pace::new(clients.len().max(1) as f64 / within, 0.0)?;
+    let mut left = clients.iter().copied().peekable();
+    while left.peek().is_some() {
+        let due = pace.due().await;
+        for (due, client) in due.zip(left.by_ref()) {
+            storm.begun.insert(client, due);
+            let worker = worker.clone();
+            opening.spawn_local(async move {
+                worker.connect(client, &worker.targets_with_cursors(client)).await?;
+                worker.traffic.borrow_mut().counted().1.mark(CONNECTED, clock::now());
+                anyhow::Ok(())
+            });
+        }
+        storm.look(worker);
+    }
+    while let Some(opened) = opening.join_next().await {
+        opened??;
+    }
+    let start = clock::now();
+    while storm.look(worker) < clients.len() {
+        let waited = Duration::from_nanos(clock::now() - start);
+        ensure!(waited < PATIENCE, "clients do not catch up within {PATIENCE:?}");
+        sleep(LOOK).await;
+    }
+    Ok(())
+}
+
+/// Who has come back, and who has caught up.
+#[derive(Debug, Default)]
+struct Storm {
+    /// When each client was to connect.
+    begun: HashMap<usize, u64>,
+    caught_up: usize,
+}
+
+impl Storm {
+    /// How many have caught up, each with one channel.
+    fn look(&mut self, worker: &Worker) -> usize {
+        let mut traffic = worker.traffic.borrow_mut();
+        for (client, at) in traffic.take_recovered() {
+            if let Some(&begun) = self.begun.get(&client) {
+                self.caught_up += 1;
+                let tally = traffic.counted().1;
+                tally.time(CATCH_UP, at.saturating_sub(begun));
+                tally.mark(CAUGHT_UP, at);
+            }
+        }
+        self.caught_up
+    }
+}
+
+fn figures(outcome: &Outcome) -> Vec<Figure> {
+    let (connected, caught_up) = (outcome.tally.marked(CONNECTED), outcome.tally.marked(CAUGHT_UP));
+    let after = connected.zip(caught_up).map(|(connected, caught_up)| (caught_up - connected).max(0.0));
+    let nodes = || outcome.processes.iter().filter(|process| process.name.starts_with("gateway"));
+    let (before, end): (u64, u64) =
+        nodes().fold((0, 0), |(before, end), node| (before + node.rss_before, end + node.rss_after));
+    let peak: u64 = nodes().map(|node| node.rss_peak).sum();
+    let times = |rss: u64| (before > 0).then(|| rss as f64 / before as f64);
+    let each = outcome.latency(CATCH_UP);
+    vec![
+        Figure::lower("all caught up after the last connected", after, "s").goal(CAUGHT_UP_WITHIN),
+        Figure::lower("connect to caught up, p50", each.map(|each| each.p50), "us"),
+        Figure::lower("connect to caught up, p99", each.map(|each| each.p99), "us"),
+        Figure::lower("RSS of the nodes at the end, of before the storm", times(end), "").goal(MEMORY_AFTER),
+        Figure::fact("RSS of the nodes at its highest, of before the storm", times(peak), ""),
+        Figure::lower("gateway CPU", outcome.cpu("gateway"), "s"),
+    ]
+}

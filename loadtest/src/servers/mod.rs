@@ -1,0 +1,267 @@
+//! What is under load: nodes that are started here, or those that the command line names.
+//!
+//! Owns: the options that say so, shared by all scenarios, and the processes that it starts. Nodes that were named are
+//! never touched beyond what a client does.
+
+mod endpoint;
+mod settings;
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use anyhow::{Context as _, bail, ensure};
+use streamgate_e2e::{
+    cluster,
+    process::{self, GatewayProcess},
+    redis_server::RedisServer,
+};
+use tokio::{net::lookup_host, task::JoinHandle};
+
+pub use endpoint::Endpoint;
+
+use crate::{
+    floor::bare_server::BareWriter,
+    measure::{
+        limits::raise_open_files,
+        sampler::{Source, Watched},
+    },
+    report::result::Target,
+};
+
+/// Options that say what is under load.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "What is under load")]
+#[group(skip)]
+pub struct Args {
+    /// Endpoint of a running node: ws://HOST:PORT/PATH or, for gRPC, http://HOST:PORT; repeat it for several nodes.
+    /// Without it nodes are started here, on this machine
+    #[arg(long, value_name = "URL")]
+    pub url: Vec<String>,
+    /// Process id of the node of the --url in the same place, to read its CPU time and memory from /proc
+    #[arg(long, requires = "url")]
+    pub pid: Vec<u32>,
+    /// Redis behind the nodes of --url, to read its CPU time and memory by INFO
+    #[arg(long, value_name = "HOST:PORT", requires = "url")]
+    pub redis: Option<String>,
+    /// How many nodes to start; more than one need --broker redis
+    #[arg(long, default_value_t = 1, conflicts_with = "url")]
+    pub nodes: usize,
+    /// Broker of the nodes that are started; redis starts a redis-server, too
+    #[arg(long, value_enum, default_value_t = Broker::Memory, conflicts_with = "url")]
+    pub broker: Broker,
+    /// Settings for the nodes that are started, as in a configuration file of the gateway; they go before the load
+    /// generator's own, its elements of `channels` before those of the scenario
+    #[arg(long, value_name = "FILE", conflicts_with = "url")]
+    pub config: Option<PathBuf>,
+    /// `history_size` of the channels on nodes that are started, instead of what the scenario asks for
+    #[arg(long, value_name = "N", conflicts_with = "url")]
+    pub history: Option<u64>,
+}
+
+/// Broker of the nodes that are started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Broker {
+    /// Within the one node.
+    Memory,
+    /// A redis-server that is started, too.
+    Redis,
+}
+
+impl Broker {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Redis => "redis",
+        }
+    }
+}
+
+/// Nodes that are ready. Dropping it ends those that it has started, and their Redis.
+pub struct Servers {
+    /// Where the nodes are.
+    pub endpoints: Vec<Endpoint>,
+    /// Names and ids of the processes on this machine that are known: `gateway 1`, `gateway 2` ..., `redis`.
+    pub processes: Vec<(String, u32)>,
+    /// Redis behind the nodes.
+    pub redis: Option<SocketAddr>,
+    /// `memory`, `redis`, or empty if not known.
+    pub broker: &'static str,
+    server: &'static str,
+    nodes: Vec<GatewayProcess>,
+    _writer: Option<BareWriter>,
+    /// Declared last: it outlives the nodes.
+    _server: Option<RedisServer>,
+}
+
+impl Servers {
+    /// Finds or starts the nodes. `policies` is what the scenario needs of its channels: the YAML text of a list, as
+    /// `channels` in the gateway's configuration, empty for the defaults; it means nothing for nodes that run already.
+    ///
+    /// # Errors
+    /// A URL or the settings are wrong, a name has no address, or something does not start.
+    pub async fn start(args: &Args, policies: &str) -> anyhow::Result<Self> {
+        // Before any process is started: it inherits the limit.
+        raise_open_files()?;
+        if args.url.is_empty() { Self::launch(args, policies).await } else { Self::find(args).await }
+    }
+
+    /// The bare writer in the place of a node, as the process `floor`.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn bare_writer() -> anyhow::Result<Self> {
+        raise_open_files()?;
+        let writer = blocking("the bare writer", BareWriter::start).await??;
+        Ok(Self {
+            endpoints: vec![
+                Endpoint::resolve(FLOOR.to_owned(), &format!("ws://{}/ws", writer.address)).await?,
+            ],
+            processes: vec![(FLOOR.to_owned(), writer.pid())],
+            redis: None,
+            broker: "",
+            server: FLOOR_SERVER,
+            nodes: Vec::new(),
+            _writer: Some(writer),
+            _server: None,
+        })
+    }
+
+    /// What to sample: this process, the nodes and Redis, as far as they are known.
+    pub fn watched(&self) -> Vec<Watched> {
+        let processes = self.processes.iter().map(|(name, pid)| (name.clone(), Source::Process(*pid)));
+        let known = self.processes.iter().any(|(name, _)| name == REDIS);
+        let redis = self.redis.filter(|_| !known).map(|addr| (REDIS.to_owned(), Source::Redis(addr)));
+        let this = ("loadtest".to_owned(), Source::Process(std::process::id()));
+        processes.chain(redis).chain([this]).map(|(name, source)| Watched { name, source }).collect()
+    }
+
+    /// How a result describes it.
+    pub fn target(&self, transport: &str, encoding: &str) -> Target {
+        Target {
+            server: self.server.to_owned(),
+            broker: self.broker.to_owned(),
+            nodes: self.endpoints.len(),
+            transport: transport.to_owned(),
+            encoding: encoding.to_owned(),
+        }
+    }
+
+    /// What the nodes that were started here have warned of or called an error, each line behind the node's name.
+    pub fn warnings(&self) -> Vec<String> {
+        let lines = self.nodes.iter().enumerate().flat_map(|(at, node)| {
+            node.log().into_iter().map(move |line| format!("{}: {line}", gateway(at)))
+        });
+        lines.filter(|line| line.contains(" WARN ") || line.contains(" ERROR ")).collect()
+    }
+
+    async fn find(args: &Args) -> anyhow::Result<Self> {
+        let (urls, pids) = (args.url.len(), args.pid.len());
+        ensure!(
+            pids == 0 || pids == urls,
+            "{pids} times --pid, but {urls} times --url: one for each, or none"
+        );
+        let mut endpoints = Vec::with_capacity(urls);
+        for (at, url) in args.url.iter().enumerate() {
+            endpoints.push(Endpoint::resolve(gateway(at), url).await?);
+        }
+        let redis = match &args.redis {
+            Some(name) => Some(address(name).await?),
+            None => None,
+        };
+        Ok(Self {
+            endpoints,
+            processes: args.pid.iter().enumerate().map(|(at, pid)| (gateway(at), *pid)).collect(),
+            redis,
+            broker: redis.map_or("", |_| Broker::Redis.name()),
+            server: STREAMGATE,
+            nodes: Vec::new(),
+            _writer: None,
+            _server: None,
+        })
+    }
+
+    async fn launch(args: &Args, policies: &str) -> anyhow::Result<Self> {
+        let (count, broker) = (args.nodes, args.broker);
+        ensure!(count > 0, "--nodes 0: there is nothing to load");
+        ensure!(
+            count == 1 || broker == Broker::Redis,
+            "--nodes {count} need --broker redis to know each other"
+        );
+        let settings = settings::read(args.config.as_deref(), policies, args.history)?;
+        blocking("the gateway's binary", process::binary).await?;
+        let server = match broker {
+            Broker::Redis => Some(blocking("redis-server", cluster::redis).await?),
+            Broker::Memory => None,
+        };
+        let (redis, redis_pid) = server.as_ref().map(|server| (server.addr(), server.pid())).unzip();
+        let yaml = settings.yaml(redis)?;
+        let mut servers = Self {
+            endpoints: Vec::with_capacity(count),
+            processes: Vec::with_capacity(count + 1),
+            redis,
+            broker: broker.name(),
+            server: STREAMGATE,
+            nodes: Vec::with_capacity(count),
+            _writer: None,
+            _server: server,
+        };
+        for at in 0..count {
+            let node = node(gateway(at), yaml.clone()).await?;
+            servers.endpoints.push(Endpoint::of_node(gateway(at), node.addrs(), &settings.path));
+            servers.processes.push((gateway(at), node.pid()));
+            servers.nodes.push(node);
+        }
+        servers.processes.extend(redis_pid.map(|pid| (REDIS.to_owned(), pid)));
+        Ok(servers)
+    }
+}
+
+const REDIS: &str = "redis";
+const FLOOR: &str = "floor";
+const STREAMGATE: &str = "streamgate";
+const FLOOR_SERVER: &str = "bare writer";
+
+fn gateway(at: usize) -> String {
+    format!("gateway {}", at + 1)
+}
+
+/// Starts one node and waits until it is ready.
+async fn node(name: String, yaml: String) -> anyhow::Result<GatewayProcess> {
+    let starting = async move {
+        let node = GatewayProcess::start(&yaml).await;
+        node.addrs().ready().await;
+        node
+    };
+    outcome(&name, tokio::spawn(starting)).await
+}
+
+/// Does something of the harness that blocks.
+async fn blocking<T: Send + 'static>(
+    what: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> anyhow::Result<T> {
+    outcome(what, tokio::task::spawn_blocking(work)).await
+}
+
+/// The harness of the tests panics when something is wrong; here that is an error.
+async fn outcome<T>(what: &str, task: JoinHandle<T>) -> anyhow::Result<T> {
+    match task.await {
+        Ok(value) => Ok(value),
+        Err(error) if error.is_panic() => {
+            let panic = error.into_panic();
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it panicked");
+            bail!("{what}: {text}")
+        }
+        Err(error) => Err(error).with_context(|| what.to_owned()),
+    }
+}
+
+/// The first address of `host:port`.
+async fn address(name: &str) -> anyhow::Result<SocketAddr> {
+    let mut found = lookup_host(name).await.with_context(|| format!("cannot resolve {name} (HOST:PORT)"))?;
+    found.next().with_context(|| format!("{name} has no address"))
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -1,0 +1,148 @@
+//! Every scenario, small and short, against a gateway of its own: that it runs, writes its result, and that all is correct.
+//! How fast it is, is not looked at.
+
+#![allow(clippy::unwrap_used, reason = "in a test the panic is the report")]
+
+use std::{path::PathBuf, process::Command};
+
+use serde_json::Value;
+use streamgate_e2e::process::GatewayProcess;
+
+/// Of a node that the load generator has not started.
+const LIMITS: &str = "limits: {publishes_per_second: 1000000}";
+
+/// A result file, gone when the test is.
+struct Results(PathBuf);
+
+impl Results {
+    fn of(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("streamgate-loadtest-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        Self(dir)
+    }
+}
+
+impl Drop for Results {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Runs a scenario for some seconds, and answers its result. The program itself fails if something arrived wrongly.
+fn run(name: &str, args: &[&str]) -> Value {
+    let results = Results::of(name);
+    let (json, html) = (results.0.join("result.json"), results.0.join("result.html"));
+    let scenario = args[0];
+    let output = Command::new(env!("CARGO_BIN_EXE_loadtest"))
+        .args(args)
+        .args(["--warmup", "0.5", "--quiet", "--json"])
+        .arg(&json)
+        .arg("--html")
+        .arg(&html)
+        .output()
+        .unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{name}: {}\n{out}\n{err}", output.status);
+    let result: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    assert_eq!(result["scenario"], scenario);
+    assert!(std::fs::read_to_string(&html).unwrap().contains("<svg"), "{name}: a page without plots");
+    let correctness = &result["correctness"];
+    for fault in ["lost", "duplicated", "reordered", "gaps", "disconnected"] {
+        assert_eq!(correctness[fault], 0, "{name}: {fault} in {correctness}");
+    }
+    let gateway =
+        result["processes"].as_array().unwrap().iter().find(|process| process["name"] == "gateway 1");
+    assert!(gateway.is_some_and(|gateway| gateway["cpu_seconds"].as_f64() > Some(0.0)), "{name}: {out}");
+    result
+}
+
+/// That so many were delivered at least.
+fn delivered(result: &Value, least: u64) {
+    let correctness = &result["correctness"];
+    assert!(correctness["delivered"].as_u64() >= Some(least), "{correctness}");
+}
+
+#[test]
+fn idle_connections_are_all_connected() {
+    let result = run("idle", &["idle", "--connections", "200", "--seconds", "2"]);
+    let last = result["series"].as_array().unwrap().last().unwrap();
+    assert_eq!(last["connected"], 200);
+}
+
+#[test]
+fn fanout_reaches_everybody_in_either_encoding_beside_its_floor() {
+    for encoding in ["json", "protobuf"] {
+        let args = ["fanout", "--subscribers", "50", "--seconds", "1", "--encoding", encoding];
+        let result = run(&format!("fanout-{encoding}"), &args);
+        delivered(&result, 100);
+        let floor = &result["floors"][0];
+        assert_eq!(floor["scenario"], "floor-write");
+        assert_eq!(floor["correctness"]["lost"], 0, "{}", floor["correctness"]);
+        delivered(floor, 100);
+    }
+}
+
+#[test]
+fn pairs_go_through_redis_beside_the_script_and_over_grpc() {
+    let args = ["pairs", "--broker", "redis", "--nodes", "2", "--pairs", "10", "--seconds", "2"];
+    let result = run("pairs", &args);
+    delivered(&result, 100);
+    let figures = result["figures"].as_array().unwrap();
+    assert!(figures.iter().any(|figure| figure["name"].as_str().unwrap().contains("of the script's")));
+    let args =
+        ["pairs", "--transport", "grpc", "--pairs", "5", "--rate", "100", "--seconds", "1", "--no-floor"];
+    delivered(&run("pairs-grpc", &args), 50);
+}
+
+#[test]
+fn rooms_hear_all_their_members_in_two_threads_of_clients() {
+    let args = ["rooms", "--rooms", "5", "--members", "6", "--seconds", "2", "--threads", "2"];
+    delivered(&run("rooms", &args), 100);
+}
+
+#[test]
+fn another_server_is_spoken_to_by_a_table() {
+    let node = tokio::runtime::Runtime::new().unwrap().block_on(GatewayProcess::start(LIMITS));
+    let (url, pid) = (format!("ws://{}", node.addrs().websocket), node.pid().to_string());
+    let adapter = concat!(env!("CARGO_MANIFEST_DIR"), "/adapters/messageloop.yaml");
+    let args = ["rooms", "--rooms", "4", "--members", "5", "--seconds", "1", "--url", &url, "--pid", &pid];
+    let result = run("adapter", &[&args[..], &["--adapter", adapter]].concat());
+    delivered(&result, 100);
+    assert_eq!(result["target"]["server"], "messageloop");
+}
+
+#[test]
+fn patterns_get_all_channels_that_match() {
+    let args = ["patterns", "--groups", "3", "--channels", "4", "--subscribers", "4", "--seconds", "2"];
+    delivered(&run("patterns", &args), 100);
+}
+
+#[test]
+fn pages_of_history_are_whole() {
+    let args = ["history", "--broker", "redis", "--clients", "10", "--channels", "5", "--messages", "60"];
+    let result = run("history", &[&args[..], &["--rate", "100", "--seconds", "2"]].concat());
+    delivered(&result, 100 * 50);
+}
+
+#[test]
+fn a_storm_of_clients_misses_nothing() {
+    let args = ["recover-storm", "--broker", "redis", "--nodes", "2", "--clients", "200", "--channels", "10"];
+    let result =
+        run("recover-storm", &[&args[..], &["--missed", "5", "--within", "1", "--seconds", "3"]].concat());
+    // The first one, and those that were missed.
+    delivered(&result, 200 * 6);
+}
+
+#[test]
+fn joins_and_leaves_are_seen_once_by_each_watcher() {
+    let args = ["presence-storm", "--members", "100", "--channels", "4", "--watchers", "3", "--within", "1"];
+    delivered(&run("presence-storm", &[&args[..], &["--seconds", "3"]].concat()), 100 * 3 * 2);
+}
+
+#[test]
+fn members_that_go_and_come_back_miss_nothing() {
+    let args =
+        ["soak", "--broker", "redis", "--rooms", "5", "--members", "5", "--rate", "100", "--churn", "10"];
+    let result = run("soak", &[&args[..], &["--away", "0.5", "--seconds", "5"]].concat());
+    delivered(&result, 500);
+}
