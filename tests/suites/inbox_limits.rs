@@ -140,7 +140,8 @@ impl Stage {
             reasons.dedup();
             let expected =
                 if listener.targets == ["short.a"] { vec![GapReason::HeadTrimmed] } else { vec![] };
-            let others = || heard.iter().filter(|event| !matches!(event, Event::Message(_))).collect::<Vec<_>>();
+            let others =
+                || heard.iter().filter(|event| !matches!(event, Event::Message(_))).collect::<Vec<_>>();
             assert_eq!(reasons, expected, "{}: {:#?}", listener.name, others());
             if listener.targets == ["short.a"] {
                 assert_hole_before(listener, kept);
