@@ -164,6 +164,7 @@ impl Options {
             all.extend(own);
         }
         Ok(RunResult {
+            started: machine::rfc3339(outcome.begun),
             latencies: outcome.latencies,
             correctness: outcome.correctness,
             processes: outcome.processes,

@@ -3,7 +3,7 @@
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
     thread,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context as _, anyhow, bail};
@@ -41,6 +41,8 @@ pub struct Times {
 /// What a run has brought.
 #[derive(Debug)]
 pub struct Outcome {
+    /// When it began.
+    pub begun: SystemTime,
     /// What was sent against what arrived.
     pub correctness: Correctness,
     /// Publications sent, acked, and deliveries, in the time that was measured.
@@ -101,7 +103,7 @@ where
     let plan = Arc::new(plan);
     let clients = plan.topology.clients.len() as u64;
     make_room_for(clients)?;
-    let begun = Instant::now();
+    let (begun, begun_at) = (Instant::now(), SystemTime::now());
     let mut threads = Threads::start(&plan, &stage, script);
 
     let bar = Progress::steps("connecting", clients);
@@ -124,6 +126,7 @@ where
     let receivers =
         |stream: u32| plan.topology.streams.get(stream as usize).map_or(0, |stream| stream.receivers.into());
     Ok(Outcome {
+        begun: begun_at,
         correctness: ledger.judge(receivers),
         counts: tally.counts(),
         seconds: window.seconds(),

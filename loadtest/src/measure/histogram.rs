@@ -35,8 +35,9 @@ impl Histogram {
     }
 
     /// Counts a time in nanoseconds; more than 10 minutes count as 10 minutes.
+    #[expect(clippy::expect_used, reason = "times are within the bounds, or the bounds grow")]
     pub fn record(&mut self, ns: u64) {
-        self.0.saturating_record(ns);
+        self.0.record(ns.min(GREATEST)).expect("within bounds");
     }
 
     /// Adds all that `other` has counted.
@@ -129,6 +130,18 @@ mod tests {
         near(latency.p99, 990.0);
         near(latency.p999, 999.0);
         near(latency.max, 1_000.0);
+    }
+
+    #[test]
+    fn coarse_ones_tell_long_times_as_well_and_add_up() {
+        let (mut one, mut two) = (Histogram::coarse(), Histogram::coarse());
+        one.record(1_000);
+        two.record(30_000_000_000);
+        two.record(u64::MAX);
+        one.merge(&two);
+        assert_eq!(one.count(), 3);
+        assert!((one.quantile_us(0.5).unwrap() / 30e6 - 1.0).abs() < 0.01);
+        assert!((one.max_us().unwrap() / 600e6 - 1.0).abs() < 0.01);
     }
 
     #[test]
