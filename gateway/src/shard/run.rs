@@ -195,7 +195,10 @@ impl Shard {
                 Mail::Drained(id) => self.drained(id),
                 Mail::Gone(id) => self.gone(id),
                 Mail::Drain(over, progress) => self.begin_drain(over, progress),
-                Mail::Stop => return false,
+                Mail::Stop => {
+                    self.flush(&mut self.0.state.borrow_mut());
+                    return false;
+                }
             }
         }
         self.flush(&mut self.0.state.borrow_mut());
