@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ahash::AHashMap;
 use streamgate_proto::decode_inbound;
 
-use super::{ConnId, Shard, State};
+use super::{ConnId, FLUSH_BYTES, Shard, State};
 use crate::{
     broker::Owner,
     error::CloseCode,
@@ -143,8 +143,11 @@ impl Shard {
         let mut fx = Effects::new();
         work(wire, &mut connection.session, now, &mut fx);
         self.carry_out(state, id.key, fx);
-        // Answers of a broker come many at a time, often several for one connection: they leave with one write.
-        if !state.dirty.is_empty() {
+        // Answers of a broker come many at a time, often several for one connection: they leave with one write, unless
+        // they are large.
+        if state.connection(id).is_some_and(|connection| connection.outlet.queued_bytes() >= FLUSH_BYTES) {
+            self.flush(state);
+        } else if !state.dirty.is_empty() {
             self.0.flush_soon.notify_one();
         }
     }

@@ -51,7 +51,9 @@ impl Shard {
             // Only after all live ones: what a connection just got by one subscription needs not be held by another.
             for key in &members {
                 let Some(subscription) = state.subscriptions.get_mut(*key as usize) else { continue };
-                if state.connections[subscription.connection as usize].delivery != state.delivery {
+                if state.connections[subscription.connection as usize].delivery == state.delivery {
+                    subscription.flow.pass_by(publication);
+                } else {
                     subscription.flow.accept(publication);
                 }
             }

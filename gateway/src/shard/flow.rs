@@ -20,6 +20,9 @@ use crate::{
 /// Live publications that one opening or replaying subscription may hold, in bytes of events.
 pub const HOLD_BYTES: usize = 256 * 1024;
 
+/// What is held of a publication that the connection has already, in bytes.
+const ELSEWHERE_BYTES: usize = 64;
+
 /// The state of one subscription.
 #[derive(Debug, Default)]
 pub enum Flow {
@@ -59,6 +62,8 @@ pub struct Behind {
 #[derive(Debug)]
 enum Held {
     Publication(Arc<Publication>),
+    /// The connection has got it by another subscription: of this one it only moves the place where it stands.
+    Elsewhere(Channel, Position),
     Gap(Gap),
 }
 
@@ -186,12 +191,26 @@ impl Flow {
         step
     }
 
+    /// Takes a publication that the connection gets through another subscription.
+    pub fn pass_by(&mut self, publication: &Publication) {
+        if let Self::Behind(behind) = self
+            && let Some(position) = publication.position
+        {
+            behind.hold_elsewhere(&publication.channel, position);
+        }
+    }
+
     /// Drops a held publication that the connection has got through another subscription.
     pub fn forget(&mut self, publication: &Arc<Publication>) {
-        if let Self::Behind(behind) = self {
-            let held = behind.held.len();
-            behind.held.retain(|one| !matches!(one, Held::Publication(one) if Arc::ptr_eq(one, publication)));
-            behind.held_bytes -= (held - behind.held.len()) * weight(publication);
+        let Self::Behind(behind) = self else { return };
+        for held in &mut behind.held {
+            if matches!(held, Held::Publication(one) if Arc::ptr_eq(one, publication)) {
+                behind.held_bytes -= weight(publication);
+                // Without a position it moves nothing: the channel's own beginning stands for it.
+                let position = publication.position.unwrap_or(Position { epoch: 0, offset: 0 });
+                behind.held_bytes += ELSEWHERE_BYTES;
+                *held = Held::Elsewhere(publication.channel.clone(), position);
+            }
         }
     }
 
@@ -216,6 +235,19 @@ impl Behind {
         }
         self.held_bytes += size;
         self.held.push_back(Held::Publication(publication.clone()));
+    }
+
+    /// Only the last of each run is kept, so many of one channel cost no more than one.
+    fn hold_elsewhere(&mut self, channel: &Channel, position: Position) {
+        match self.held.back_mut() {
+            Some(Held::Elsewhere(last, at)) if last == channel => *at = position,
+            // Without room, or to be asked for again, it is as if the connection had not got it.
+            _ if self.overflowed || self.held_bytes + ELSEWHERE_BYTES > HOLD_BYTES => {}
+            _ => {
+                self.held_bytes += ELSEWHERE_BYTES;
+                self.held.push_back(Held::Elsewhere(channel.clone(), position));
+            }
+        }
     }
 
     fn hold_gap(&mut self, gap: &Gap) {
@@ -282,6 +314,12 @@ impl Behind {
                     return Some(Step::Gap(gap.channel, gap.position, gap.reason));
                 }
                 Held::Gap(_) => {}
+                Held::Elsewhere(channel, position) => {
+                    self.held_bytes -= ELSEWHERE_BYTES;
+                    if let Some(top) = self.tops.get_mut(&channel) {
+                        *top = (*top).max(position);
+                    }
+                }
                 Held::Publication(publication) => {
                     if let Some(step) = self.take_held(publication) {
                         return Some(step);
@@ -320,6 +358,8 @@ impl Behind {
         for held in std::mem::take(&mut self.held) {
             match held {
                 Held::Gap(gap) => self.start_before(&gap),
+                // It is read again from where this one stands.
+                Held::Elsewhere(..) => {}
                 Held::Publication(publication) => {
                     if let Some(position) = publication.position {
                         self.tops.entry(publication.channel.clone()).or_insert(before(position));

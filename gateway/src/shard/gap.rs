@@ -23,6 +23,10 @@ impl Gap {
     #[must_use]
     pub fn is_passed_by(&self, top: Position) -> bool {
         let (Some(after), Some(position)) = (self.after, self.position) else { return false };
+        // Delivery goes on where it stood: what is missing comes behind it, for everybody.
+        if position == after {
+            return false;
+        }
         if top == position {
             return true;
         }
@@ -85,6 +89,13 @@ mod tests {
             assert!(!shorter.is_passed_by(at(affected)), "{affected:?}");
         }
         assert!(shorter.is_passed_by(at((6, 41))));
+    }
+
+    #[test]
+    fn a_hole_behind_what_was_delivered_concerns_everybody() {
+        for anybody in [(5, 50), (5, 40), (6, 55)] {
+            assert!(!gap((5, 50), (5, 50)).is_passed_by(at(anybody)), "{anybody:?}");
+        }
     }
 
     #[test]

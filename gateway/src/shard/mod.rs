@@ -56,6 +56,10 @@ use subscriptions::Subscription;
 use watchers::Watchers;
 use wheel::Wheel;
 
+/// Bytes for one connection, or of deliveries, after which what is queued is written out at once: long before a write
+/// queue of usual size is full for a client that reads.
+const FLUSH_BYTES: usize = 64 * 1024;
+
 /// Names a connection of a shard; never used again by another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ConnId {

@@ -20,7 +20,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    DrainProgress, Inner, Mail, Mailbox, Shard, State,
+    DrainProgress, FLUSH_BYTES, Inner, Mail, Mailbox, Shard, State,
     frames::ReplayFrames,
     index::Index,
     mailbox::{Inbox, mailbox},
@@ -34,8 +34,6 @@ use crate::{broker::Broker, rpc::Handlers, session::Settings};
 const SCRATCH_BYTES: usize = 64 * 1024;
 /// Mail taken before what it caused is written out.
 const BATCH: usize = 256;
-/// Bytes of deliveries after which what they caused is written out, within a batch.
-const FLUSH_BYTES: usize = 64 * 1024;
 
 /// Serves an accepted socket; runs on the shard's thread.
 pub type Serve = Arc<dyn Fn(&Shard, std::net::TcpStream, SocketAddr) + Send + Sync>;

@@ -213,3 +213,41 @@ fn who_got_nothing_since_its_answer_reads_again_from_there() {
     let Some(Step::Refetch(cursors)) = flow.step() else { panic!("not asked for") };
     assert_eq!(cursors.channels[&channel()], at(1, 52));
 }
+
+#[test]
+fn a_loss_of_what_came_by_another_subscription_meanwhile_is_told() {
+    let lost = Gap {
+        channel: channel(),
+        after: Some(Position { epoch: 1, offset: 5 }),
+        position: Some(Position { epoch: 1, offset: 3 }),
+        reason: GapReason::EpochReset,
+    };
+    let by_another = |flow: &mut Flow| (4..=5).for_each(|offset| flow.pass_by(&publication(offset, 1)));
+    // While it waits for its answer, and after it has it.
+    let (mut early, mut late) = (Flow::opening(true), Flow::opening(true));
+    by_another(&mut early);
+    assert!(!early.gap(&lost));
+    early.opened(&target(), answer(3, 2..=3));
+    assert_eq!(drain(&mut early), ["replay 2", "replay 3", "complete 3", "gap"]);
+    by_another(&mut late);
+    late.opened(&target(), answer(3, 2..=3));
+    assert_eq!(drain(&mut late), ["replay 2", "replay 3", "complete 3"]);
+    assert!(late.gap(&lost));
+    // Who had nothing of it has lost nothing.
+    let mut other = Flow::opening(true);
+    other.opened(&target(), answer(3, 2..=3));
+    drain(&mut other);
+    assert!(!other.gap(&lost));
+}
+
+#[test]
+fn what_was_held_and_came_by_another_subscription_is_not_sent_again() {
+    let mut flow = Flow::opening(true);
+    let both = publication(4, 1);
+    flow.accept(&both);
+    flow.forget(&both);
+    (5..=2_000).for_each(|offset| flow.pass_by(&publication(offset, 1_000)));
+    flow.opened(&target(), answer(3, 3..=3));
+    assert_eq!(drain(&mut flow), ["replay 3", "complete 3"], "many that passed by cost no room");
+    assert!(!flow.accept(&publication(2_000, 1)) && flow.accept(&publication(2_001, 1)));
+}

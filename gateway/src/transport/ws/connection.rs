@@ -134,7 +134,11 @@ impl Socket {
                 Ok::<_, io::Error>(size)
             });
             match read {
-                Ok(0) => return Poll::Ready(End::Gone),
+                Ok(0) => {
+                    // It may have closed its side only, and wait for the answers to what it said before.
+                    let _ = self.write();
+                    return Poll::Ready(End::Gone);
+                }
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => return Poll::Ready(End::Gone),
@@ -316,6 +320,8 @@ impl Outlet for WsOutlet {
     }
 
     fn close(&mut self, code: CloseCode, reason: &str) {
+        // What was answered before is not taken back, as far as the socket takes it.
+        self.socket.make_room();
         let queue = &mut *self.socket.queue.borrow_mut();
         if code == CloseCode::SlowConsumer {
             queue.discard_unsent();
