@@ -6,12 +6,14 @@ use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
     rc::Rc,
+    time::Duration,
 };
 
 use streamgate_proto::v1::InboundMessage;
 use tokio::{
     net::tcp::OwnedWriteHalf,
     sync::{Notify, mpsc, oneshot},
+    time::timeout,
 };
 
 use super::{
@@ -19,6 +21,8 @@ use super::{
     frames,
 };
 
+/// How long an answer is waited for.
+const ANSWER: Duration = Duration::from_secs(30);
 /// The request that every connection begins with.
 pub(super) const CONNECT: u64 = 1;
 
@@ -99,7 +103,8 @@ impl Links {
         self.queue(client, id, request).map(|()| id)
     }
 
-    /// Sends a request and waits for its answer, which nobody else is told of; `None` if the connection ends.
+    /// Sends a request and waits for its answer, which nobody else is told of; `None` if none comes within half a minute, or
+    /// the connection ends.
     ///
     /// # Errors
     /// [`NotSent`].
@@ -112,7 +117,9 @@ impl Links {
             return Err(error);
         }
         self.flush();
-        Ok(answer.await.ok())
+        let answer = timeout(ANSWER, answer).await;
+        self.asked.borrow_mut().remove(&id);
+        Ok(answer.ok().and_then(Result::ok))
     }
 
     /// Closes a client's connection; its end is then not counted as a loss.

@@ -204,7 +204,7 @@ impl<C: Crowd> Reader<C> {
             // Reading is safe to cancel: nothing is taken from the socket before it is ready.
             tokio::select! {
                 read = std::future::poll_fn(|context| self.poll(context)) => end = read,
-                () = link.wake.notified(), if !stuck => stuck = link.unwritten(),
+                () = link.wake.notified() => stuck = link.unwritten(),
                 // While it waits to write it reads: the server may wait for just that.
                 () = link.writable(), if stuck => {
                     link.write_some();

@@ -54,6 +54,9 @@ const GREATEST_HEAD: usize = 8 * 1024;
 /// How long a client that does not read is waited for.
 const PATIENCE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
+/// Every so manieth publication is a faulty one, if one shall be.
+const FAULT_EVERY: u64 = 10;
+
 /// Options of `floor-writer`.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
@@ -61,6 +64,22 @@ pub struct Args {
     /// Where to listen
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
+    /// Does something wrong with every tenth publication: what a test shows that it is noticed by
+    #[arg(long, value_enum)]
+    fault: Option<Fault>,
+}
+
+/// What may be done wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Fault {
+    /// One listener does not get it.
+    Lose,
+    /// One listener gets it twice.
+    Repeat,
+    /// The publisher gets it, too.
+    Misroute,
+    /// It is not acked.
+    Swallow,
 }
 
 /// Serves until its standard input closes. Prints where it listens.
@@ -69,7 +88,7 @@ pub struct Args {
 /// It cannot listen, or the system refuses what it needs.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     raise_open_files()?;
-    let mut writer = Writer::listen(args.listen)?;
+    let mut writer = Writer::listen(args.listen, args.fault)?;
     println!("{}", writer.listener.local_addr()?);
     io::stdout().flush()?;
     thread::spawn(|| {
@@ -84,6 +103,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 
 /// All sockets, and who listens where.
 struct Writer {
+    fault: Option<Fault>,
     epoll: OwnedFd,
     listener: TcpListener,
     clients: Slab<Client>,
@@ -125,13 +145,14 @@ struct Channel {
 }
 
 impl Writer {
-    fn listen(addr: SocketAddr) -> anyhow::Result<Self> {
+    fn listen(addr: SocketAddr, fault: Option<Fault>) -> anyhow::Result<Self> {
         let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.bind(addr).with_context(|| format!("bind {addr}"))?;
         let listener = socket.listen(BACKLOG)?.into_std()?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, &listener, epoll::EventData::new_u64(LISTENER), epoll::EventFlags::IN)?;
         Ok(Self {
+            fault,
             epoll,
             listener,
             clients: Slab::new(),
@@ -305,18 +326,33 @@ impl Writer {
         let channel = self.channels.entry(name.clone()).or_default();
         channel.offset += 1;
         let position = Position { epoch: self.epoch.clone(), offset: channel.offset };
+        let fault = self.fault.filter(|_| channel.offset.is_multiple_of(FAULT_EVERY));
         let wanted = channel.listeners.each_ref().map(|listeners| !listeners.is_empty());
         let frames = match words::publication(&name, position.clone(), event, wanted) {
             Ok(frames) => frames,
             Err(error) => return self.say(key, form, words::error(id, "BAD_REQUEST", &error.to_string())),
         };
-        if let Ok(ack) = form.frame(words::publish_ack(id, position))
+        if fault != Some(Fault::Swallow)
+            && let Ok(ack) = form.frame(words::publish_ack(id, position))
             && write(&self.clients[key].socket, &ack).is_err()
         {
             self.failed.push(key);
         }
         for (frame, listeners) in frames.iter().zip(&channel.listeners) {
             let Some(frame) = frame else { continue };
+            let listeners = match (fault, listeners.as_slice()) {
+                (Some(Fault::Lose), [_, others @ ..]) => others,
+                (Some(Fault::Repeat), [first, ..]) => {
+                    // That it failed is seen by the next one.
+                    let _ = write(&self.clients[*first].socket, frame);
+                    listeners
+                }
+                (Some(Fault::Misroute), _) => {
+                    let _ = write(&self.clients[key].socket, frame);
+                    listeners
+                }
+                _ => listeners,
+            };
             for &listener in listeners {
                 if write(&self.clients[listener].socket, frame).is_err() {
                     self.failed.push(listener);

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::stamp::Stamp;
+use super::{stamp::Stamp, topology::Stream};
 use crate::report::result::Correctness;
 
 /// Everything that was sent and received by the clients of one thread.
@@ -39,6 +39,21 @@ struct Seen {
     next: u64,
     /// Below that, not come.
     missing: BTreeSet<u64>,
+}
+
+impl Seen {
+    /// How many came, each counted once.
+    fn come(&self) -> u64 {
+        self.next - self.missing.len() as u64
+    }
+
+    /// How many came of those that had to.
+    fn due_and_come(&self, sent: &Sent) -> u64 {
+        let came = |sequence: &&u64| **sequence < self.next && !self.missing.contains(sequence);
+        let optional = sent.refused.iter().chain(&sent.unanswered).filter(came).count() as u64;
+        // Never more than were sent, unless a stamp was made up.
+        (self.come() - optional).min(sent.acked)
+    }
 }
 
 impl Ledger {
@@ -108,8 +123,8 @@ impl Ledger {
         self.come += other.come;
     }
 
-    /// The verdict, if each stream has so many receivers.
-    pub fn judge(&self, receivers: impl Fn(u32) -> u64) -> Correctness {
+    /// The verdict on these streams: each receiver of each is judged by itself, so nothing makes up for a loss elsewhere.
+    pub fn judge(&self, streams: &[Stream]) -> Correctness {
         let mut verdict = Correctness {
             duplicated: self.duplicated,
             reordered: self.reordered,
@@ -117,26 +132,31 @@ impl Ledger {
             disconnected: self.disconnected,
             ..Correctness::default()
         };
-        for (&stream, sent) in &self.sent {
+        let unknown = Seen::default();
+        for (number, stream) in (0_u32..).zip(streams) {
+            let Some(sent) = self.sent.get(&number) else { continue };
             verdict.published += sent.count;
             verdict.acked += sent.acked;
             verdict.refused += sent.refused.len() as u64;
             verdict.unanswered += sent.unanswered.len() as u64;
-            verdict.expected += sent.acked * receivers(stream);
+            for client in stream.receivers.all() {
+                let client = u32::try_from(client).unwrap_or(u32::MAX);
+                let seen = self.seen.get(&(client, number)).unwrap_or(&unknown);
+                verdict.expected += sent.acked;
+                verdict.lost += sent.acked - seen.due_and_come(sent);
+            }
         }
-        let none = Sent::default();
-        let mut due_and_come = 0;
-        for (&(_, stream), seen) in &self.seen {
-            let sent = self.sent.get(&stream).unwrap_or(&none);
-            let came = |sequence: &u64| *sequence < seen.next && !seen.missing.contains(sequence);
-            let optional = sent.refused.iter().chain(&sent.unanswered).filter(|at| came(at)).count() as u64;
-            let all = seen.next - seen.missing.len() as u64;
-            verdict.delivered += all;
-            due_and_come += all - optional;
+        for (&(client, stream), seen) in &self.seen {
+            let known = streams.get(stream as usize).filter(|_| self.sent.contains_key(&stream));
+            let meant = known.is_some_and(|stream| stream.receivers.contains(client as usize));
+            verdict.delivered += seen.come();
+            if !meant {
+                verdict.misrouted += seen.come();
+            }
         }
         verdict.expected += self.due;
         verdict.delivered += self.come;
-        verdict.lost = verdict.expected.saturating_sub(due_and_come + self.come);
+        verdict.lost += self.due.saturating_sub(self.come);
         verdict
     }
 }
@@ -144,9 +164,16 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::load::topology::Receivers;
+
+    /// Streams 0 and 1, the second one with these receivers.
+    fn streams(receivers: std::ops::Range<usize>) -> [Stream; 2] {
+        let stream = |receivers| Stream { publisher: 0, channel: "a".into(), receivers };
+        [stream(Receivers::default()), stream(Receivers::of(receivers))]
+    }
 
     fn stamp(sequence: u64) -> Stamp {
-        Stamp { stream: 1, sequence, due: 0 }
+        Stamp { run: 0, stream: 1, sequence, due: 0 }
     }
 
     fn sent(acked: u64, refused: &[u64]) -> Ledger {
@@ -169,7 +196,7 @@ mod tests {
             assert!(receiver.delivered(7, stamp(sequence)));
         }
         ledger.merge(receiver);
-        let verdict = ledger.judge(|_| 1);
+        let verdict = ledger.judge(&streams(7..8));
         assert_eq!((verdict.expected, verdict.delivered, verdict.lost), (3, 3, 0));
         assert!(!verdict.fault());
     }
@@ -181,7 +208,7 @@ mod tests {
             ledger.delivered(7, stamp(sequence));
         }
         // The second receiver got nothing.
-        assert_eq!(ledger.judge(|_| 2).lost, 2 + 5);
+        assert_eq!(ledger.judge(&streams(7..9)).lost, 2 + 5);
     }
 
     #[test]
@@ -191,7 +218,7 @@ mod tests {
         assert!(ledger.delivered(7, stamp(2)));
         assert!(ledger.delivered(7, stamp(1)));
         assert!(!ledger.delivered(7, stamp(1)));
-        let verdict = ledger.judge(|_| 1);
+        let verdict = ledger.judge(&streams(7..8));
         assert_eq!((verdict.lost, verdict.reordered, verdict.duplicated), (0, 1, 1));
     }
 
@@ -205,8 +232,17 @@ mod tests {
                     ledger.delivered(7, stamp(sequence));
                 }
             }
-            let verdict = ledger.judge(|_| 1);
+            let verdict = ledger.judge(&streams(7..8));
             assert_eq!((verdict.lost, verdict.refused, verdict.unanswered), (0, 1, 1), "{come}");
         }
+    }
+
+    #[test]
+    fn what_came_to_somebody_else_makes_up_for_no_loss() {
+        let mut ledger = sent(3, &[]);
+        (0..3).for_each(|sequence| assert!(ledger.delivered(6, stamp(sequence))));
+        let verdict = ledger.judge(&streams(7..8));
+        assert_eq!((verdict.lost, verdict.misrouted, verdict.delivered), (3, 3, 3));
+        assert!(verdict.fault());
     }
 }

@@ -9,6 +9,7 @@ use streamgate_proto::Encoding;
 use super::{
     probe::Probe,
     run::{Outcome, Times, run},
+    stamp::Stamp,
     topology::Topology,
     worker::{Load, Plan, Worker},
 };
@@ -22,6 +23,8 @@ use crate::{
     servers::{self, Servers},
 };
 
+/// Share of the latency from which on the lateness of sending is told of.
+const BEHIND: f64 = 0.1;
 /// Warnings of servers that go into a result.
 const GREATEST_WARNINGS: usize = 20;
 
@@ -118,6 +121,8 @@ impl Options {
         F: AsyncFn(&Worker) -> anyhow::Result<()> + Clone + Send + 'static,
     {
         ensure!(self.threads > 0, "--threads 0: nobody would connect");
+        ensure!(self.seconds > 0.0 && self.warmup >= 0.0, "--seconds and --warmup are times");
+        ensure!(self.size >= Stamp::LENGTH, "--size {}: a stamp has {} bytes", self.size, Stamp::LENGTH);
         let endpoints = servers.endpoints.iter().map(|node| Endpoint::of(node, self.transport));
         let mut endpoints = endpoints.collect::<anyhow::Result<Vec<Endpoint>>>()?;
         let dialect = self.dialect()?;
@@ -132,10 +137,12 @@ impl Options {
             size: self.size,
             sources: self.source.clone(),
             load,
+            run: rand::random(),
             threads: self.threads,
         };
         let outcome = run(plan, self.times(), servers.watched(), script).await?;
-        let warnings = servers.warnings().into_iter().take(GREATEST_WARNINGS).collect();
+        let mut warnings = outcome.warnings;
+        warnings.extend(servers.warnings().into_iter().take(GREATEST_WARNINGS));
         Ok(Outcome { warnings, ..outcome })
     }
 
@@ -151,6 +158,11 @@ impl Options {
         outcome: Outcome,
         figures: Vec<Figure>,
     ) -> anyhow::Result<RunResult> {
+        let p99 = |name| outcome.latency(name).map_or(0.0, |latency| latency.p99);
+        let mut notes = outcome.warnings.clone();
+        if p99("send lag") > p99("deliver") * BEHIND && p99("deliver") > 0.0 {
+            notes.push("the load generator itself was late: see send lag; latencies include it".to_owned());
+        }
         let mut all = Map::new();
         for (name, value) in [
             ("seconds", self.seconds.into()),
@@ -169,7 +181,7 @@ impl Options {
             correctness: outcome.correctness,
             processes: outcome.processes,
             series: outcome.series,
-            notes: outcome.warnings,
+            notes,
             ..blank(scenario, target, all, figures)
         })
     }

@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use anyhow::ensure;
+
 use super::{
     options::Options,
     run::Outcome,
@@ -52,6 +54,20 @@ impl Args {
         topology: &Arc<Topology>,
     ) -> anyhow::Result<Probe> {
         let most = self.most(options, servers, topology).await?;
+        self.after_most(options, servers, topology, most).await
+    }
+
+    /// Measures times, when the most is known.
+    ///
+    /// # Errors
+    /// Those of [`Options::run`].
+    pub async fn after_most(
+        &self,
+        options: &Options,
+        servers: &Servers,
+        topology: &Arc<Topology>,
+        most: Option<Outcome>,
+    ) -> anyhow::Result<Probe> {
         let rate = self.part_of(most.as_slice());
         Ok(Probe { timed: timed(options, servers, topology, rate).await?, most, rate })
     }
@@ -77,13 +93,17 @@ impl Args {
     }
 
     /// As much as goes; nothing if the rate is given.
-    async fn most(
+    ///
+    /// # Errors
+    /// Those of [`Options::run`].
+    pub async fn most(
         &self,
         options: &Options,
         servers: &Servers,
         topology: &Arc<Topology>,
     ) -> anyhow::Result<Option<Outcome>> {
-        if self.rate.is_some() {
+        if let Some(rate) = self.rate {
+            ensure!(rate > 0.0, "--rate {rate}: nothing would be published");
             return Ok(None);
         }
         let what = (Load::Saturate(self.window.max(1)), Detail::Stamps);

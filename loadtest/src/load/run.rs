@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use tokio::{
     sync::oneshot,
     time::{Instant, interval, sleep_until},
@@ -14,9 +14,9 @@ use tokio::{
 
 use super::{
     clock,
-    ledger::Ledger,
     tally::{Tally, Window},
-    worker::{Plan, Stage, Worker, work},
+    traffic::Counted,
+    worker::{Load, Plan, Stage, Worker, work},
 };
 use crate::{
     measure::{
@@ -121,13 +121,15 @@ where
     let bar = Progress::steps("waiting for the rest", stage.counters.owed.load(Relaxed));
     threads.or(meet(&stage, |stage| bar.set(stage.counters.delivered.load(Relaxed)))).await?;
     bar.finish();
-    let (ledger, tally) = threads.end().await?;
+    let Counted { ledger, tally, notes } = threads.end().await?;
+    ensure!(
+        matches!(plan.load, Load::Silence) || tally.counts().1 > 0,
+        "nothing was accepted in the time that was measured: {notes:?}"
+    );
 
-    let receivers =
-        |stream: u32| plan.topology.streams.get(stream as usize).map_or(0, |stream| stream.receivers.into());
     Ok(Outcome {
         begun: begun_at,
-        correctness: ledger.judge(receivers),
+        correctness: ledger.judge(&plan.topology.streams),
         counts: tally.counts(),
         seconds: window.seconds(),
         connecting,
@@ -135,7 +137,7 @@ where
         series: series(&tally, &samples, &connected),
         processes: samples.costs,
         tally,
-        warnings: Vec::new(),
+        warnings: notes.into_iter().map(|(what, times)| format!("{times} times {what}")).collect(),
     })
 }
 
@@ -183,7 +185,7 @@ fn series(tally: &Tally, samples: &Samples, connected: &[u64]) -> Vec<Second> {
 /// The threads of clients.
 struct Threads {
     running: Vec<thread::JoinHandle<()>>,
-    results: Vec<oneshot::Receiver<anyhow::Result<(Ledger, Tally)>>>,
+    results: Vec<oneshot::Receiver<anyhow::Result<Counted>>>,
 }
 
 impl Threads {
@@ -219,12 +221,15 @@ impl Threads {
         }
     }
 
-    async fn end(self) -> anyhow::Result<(Ledger, Tally)> {
-        let mut all = (Ledger::default(), Tally::default());
+    async fn end(self) -> anyhow::Result<Counted> {
+        let mut all = Counted::default();
         for result in self.results {
-            let (ledger, tally) = result.await.context("a thread of clients panicked")??;
-            all.0.merge(ledger);
-            all.1.merge(&tally);
+            let counted = result.await.context("a thread of clients panicked")??;
+            all.ledger.merge(counted.ledger);
+            all.tally.merge(&counted.tally);
+            for (what, times) in counted.notes {
+                *all.notes.entry(what).or_default() += times;
+            }
         }
         for thread in self.running {
             // Its result is there, so it is at its end.

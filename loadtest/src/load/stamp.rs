@@ -7,6 +7,8 @@ use memchr::memmem;
 /// Who sent a publication, which one it is, and when it was due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
+    /// Of which run: what others publish, or an earlier run did, is none of this one's business.
+    pub run: u32,
     /// One publisher's sequence in one channel.
     pub stream: u32,
     /// Its place in the stream, from 0.
@@ -19,14 +21,15 @@ const MARK: &[u8] = b"sg!";
 
 impl Stamp {
     /// Bytes of a stamp.
-    pub const LENGTH: usize = 3 + 8 + 1 + 12 + 1 + 16 + 1;
+    pub const LENGTH: usize = 3 + 8 + 1 + 8 + 1 + 12 + 1 + 16 + 1;
 
     /// Appends the stamp and fills up to `size` bytes.
     pub fn write(self, size: usize, out: &mut String) {
         use std::fmt::Write as _;
         let start = out.len();
         // Writing to a String cannot fail.
-        let _ = write!(out, "sg!{:08x}.{:012x}.{:016x}.", self.stream, self.sequence, self.due);
+        let _ =
+            write!(out, "sg!{:08x}.{:08x}.{:012x}.{:016x}.", self.run, self.stream, self.sequence, self.due);
         let missing = size.saturating_sub(out.len() - start);
         out.extend(std::iter::repeat_n('x', missing));
     }
@@ -51,9 +54,9 @@ impl Stamp {
         let number = |from: usize, to: usize| {
             u64::from_str_radix(std::str::from_utf8(text.get(from..to)?).ok()?, 16).ok()
         };
-        let stream = u32::try_from(number(3, 11)?).ok()?;
-        let whole = text.starts_with(MARK) && [11, 24, 41].iter().all(|&at| text.get(at) == Some(&b'.'));
-        whole.then_some(Self { stream, sequence: number(12, 24)?, due: number(25, 41)? })
+        let (run, stream) = (u32::try_from(number(3, 11)?).ok()?, u32::try_from(number(12, 20)?).ok()?);
+        let whole = text.starts_with(MARK) && [11, 20, 33, 50].iter().all(|&at| text.get(at) == Some(&b'.'));
+        whole.then_some(Self { run, stream, sequence: number(21, 33)?, due: number(34, 50)? })
     }
 }
 
@@ -64,8 +67,8 @@ mod tests {
     #[test]
     fn stamps_are_found_wherever_they_stand() {
         let stamps = [
-            Stamp { stream: 7, sequence: 9, due: 1_234_567_890_123 },
-            Stamp { stream: u32::MAX, sequence: 1, due: u64::MAX },
+            Stamp { run: 5, stream: 7, sequence: 9, due: 1_234_567_890_123 },
+            Stamp { run: u32::MAX, stream: u32::MAX, sequence: 1, due: u64::MAX },
         ];
         let mut text = "sg!nothing {\"text\":\"".to_owned();
         for stamp in stamps {
@@ -82,7 +85,7 @@ mod tests {
     #[test]
     fn a_stamp_has_its_length_and_no_less() {
         let mut text = String::new();
-        Stamp { stream: 1, sequence: 2, due: 3 }.write(0, &mut text);
+        Stamp { run: 0, stream: 1, sequence: 2, due: 3 }.write(0, &mut text);
         assert_eq!(text.len(), Stamp::LENGTH);
         assert_eq!(Stamp::parse(&text.as_bytes()[..Stamp::LENGTH - 1]), None);
     }

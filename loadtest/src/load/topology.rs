@@ -5,8 +5,10 @@ use std::sync::Arc;
 use crate::clients::dialect::Target;
 
 /// All clients of a run and all streams between them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Topology {
+    /// A number that no other run has had, for the names of channels.
+    id: u32,
     /// What each client subscribes to, by its number.
     pub clients: Vec<Vec<Target>>,
     /// The streams, by their number.
@@ -21,10 +23,51 @@ pub struct Stream {
     /// Where to.
     pub channel: Arc<str>,
     /// Clients that get each publication.
-    pub receivers: u32,
+    pub receivers: Receivers,
+}
+
+/// Clients with evenly spaced numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Receivers {
+    /// The first one.
+    pub first: usize,
+    /// How many they are.
+    pub count: usize,
+    /// From one to the next; at least 1 if there are several.
+    pub step: usize,
+}
+
+impl Receivers {
+    /// These clients, one after the other.
+    pub fn of(clients: std::ops::Range<usize>) -> Self {
+        Self { first: clients.start, count: clients.len(), step: 1 }
+    }
+
+    /// Whether this client is one.
+    pub fn contains(&self, client: usize) -> bool {
+        let Some(beyond) = client.checked_sub(self.first) else { return false };
+        let step = self.step.max(1);
+        beyond % step == 0 && beyond / step < self.count
+    }
+
+    /// All of them.
+    pub fn all(self) -> impl Iterator<Item = usize> {
+        (0..self.count).map(move |number| self.first + number * self.step)
+    }
+}
+
+impl Default for Topology {
+    fn default() -> Self {
+        Self { id: rand::random(), clients: Vec::new(), streams: Vec::new() }
+    }
 }
 
 impl Topology {
+    /// A channel of this run: what another one left on the server is not there.
+    pub fn channel(&self, name: impl std::fmt::Display) -> String {
+        format!("load.{:08x}.{name}", self.id)
+    }
+
     /// Adds a client.
     pub fn client(&mut self, targets: Vec<Target>) -> usize {
         self.clients.push(targets);
@@ -32,14 +75,13 @@ impl Topology {
     }
 
     /// Adds a stream.
-    pub fn stream(&mut self, publisher: usize, channel: &str, receivers: usize) {
-        let receivers = u32::try_from(receivers).unwrap_or(u32::MAX);
+    pub fn stream(&mut self, publisher: usize, channel: &str, receivers: Receivers) {
         self.streams.push(Stream { publisher, channel: channel.into(), receivers });
     }
 
     /// Deliveries for one publication to each stream.
     pub fn deliveries(&self) -> u64 {
-        self.streams.iter().map(|stream| u64::from(stream.receivers)).sum()
+        self.streams.iter().map(|stream| stream.receivers.count as u64).sum()
     }
 }
 
@@ -47,5 +89,26 @@ impl Target {
     /// A channel or pattern from now on, nothing else wanted.
     pub fn live(channel: impl Into<String>) -> Self {
         Self { channel: channel.into(), ..Self::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn receivers_are_those_that_they_list() {
+        let stepped = Receivers { first: 5, count: 3, step: 10 };
+        let listed: Vec<usize> = (0..100).filter(|client| stepped.contains(*client)).collect();
+        assert_eq!(listed, [5, 15, 25]);
+        assert_eq!(stepped.all().collect::<Vec<_>>(), listed);
+        assert_eq!(Receivers::of(3..5).all().collect::<Vec<_>>(), [3, 4]);
+        assert!(!Receivers::default().contains(0));
+    }
+
+    #[test]
+    fn channels_of_two_runs_differ() {
+        let (one, two) = (Topology::default(), Topology::default());
+        assert_ne!(one.channel("a"), two.channel("a"));
     }
 }

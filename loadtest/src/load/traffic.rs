@@ -1,7 +1,7 @@
 //! The clients of one thread: they publish what they are told to, check what they get, and count both.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -11,9 +11,20 @@ use std::{
 use super::{clock, ledger::Ledger, stamp::Stamp, tally::Tally, topology::Topology};
 use crate::clients::{
     dialect::{Event, Position, Request},
-    links::Links,
+    links::{Links, NotSent},
     swarm::Crowd,
 };
+
+/// What one thread counted.
+#[derive(Debug, Default)]
+pub struct Counted {
+    /// What was sent against what arrived.
+    pub ledger: Ledger,
+    /// How much and how fast.
+    pub tally: Tally,
+    /// What went wrong, and how often.
+    pub notes: BTreeMap<String, u64>,
+}
 
 /// What all threads together have done so far.
 #[derive(Debug, Default)]
@@ -39,11 +50,15 @@ pub struct Saturation {
     pub deliveries: u64,
 }
 
+/// Kinds of trouble that are told apart.
+const GREATEST_NOTES: usize = 20;
+
 /// The crowd of one thread.
 #[derive(Debug)]
 pub struct Traffic {
     topology: Arc<Topology>,
     counters: Arc<Counters>,
+    run: u32,
     /// Bytes of a payload.
     size: usize,
     ledger: Ledger,
@@ -63,6 +78,12 @@ pub struct Traffic {
     sightings: Vec<Sighting>,
     /// Publishers that are about to leave.
     hushed: HashSet<usize>,
+    /// All receivers are in this thread, so it knows when a publication has reached everybody.
+    all_here: bool,
+    /// What went wrong, and how often.
+    notes: BTreeMap<String, u64>,
+    /// The server cannot be asked for what the scenario needs.
+    failure: Option<anyhow::Error>,
     delivered: u64,
 }
 
@@ -84,16 +105,23 @@ struct Reach {
     next: u64,
     /// The first that is not complete.
     first: u64,
-    counts: VecDeque<u32>,
+    counts: VecDeque<usize>,
 }
 
 impl Traffic {
-    /// The streams of `own` are published here.
-    pub fn new(topology: Arc<Topology>, counters: Arc<Counters>, size: usize, own: Vec<u32>) -> Self {
+    /// The streams of `own` are published here; `run` is the number of the run, in every stamp.
+    pub fn new(
+        topology: Arc<Topology>,
+        counters: Arc<Counters>,
+        (run, size): (u32, usize),
+        own: Vec<u32>,
+    ) -> Self {
+        let all_here = own.len() == topology.streams.len();
         let streams = topology.streams.iter().map(|_| Reach::default()).collect();
         Self {
             topology,
             counters,
+            run,
             size,
             ledger: Ledger::default(),
             tally: Tally::default(),
@@ -106,13 +134,16 @@ impl Traffic {
             recovered: Vec::new(),
             sightings: Vec::new(),
             hushed: HashSet::new(),
+            all_here,
+            notes: BTreeMap::new(),
+            failure: None,
             delivered: 0,
         }
     }
 
     /// Nobody, to put in the place of one that is taken.
     pub fn none() -> Self {
-        Self::new(Arc::default(), Arc::default(), 0, Vec::new())
+        Self::new(Arc::default(), Arc::default(), (0, 0), Vec::new())
     }
 
     /// From now on this is measured.
@@ -174,9 +205,13 @@ impl Traffic {
         (&mut self.ledger, &mut self.tally)
     }
 
-    /// What was counted.
-    pub fn into_parts(self) -> (Ledger, Tally) {
-        (self.ledger, self.tally)
+    /// What was counted, and what went wrong how often.
+    ///
+    /// # Errors
+    /// The server could not be asked for what the scenario needs.
+    pub fn into_parts(self) -> anyhow::Result<Counted> {
+        let Self { ledger, tally, notes, failure, .. } = self;
+        failure.map_or(Ok(Counted { ledger, tally, notes }), Err)
     }
 
     fn publish(&mut self, stream: u32, due: u64, links: &Links) {
@@ -185,16 +220,30 @@ impl Traffic {
             return;
         }
         let reach = &mut self.streams[stream as usize];
-        let stamp = Stamp { stream, sequence: reach.next, due };
+        let stamp = Stamp { run: self.run, stream, sequence: reach.next, due };
         let request = Request::Publish { channel: &plan.channel, stamp, size: self.size };
-        // Who is cut off publishes no more; that it was is counted as a fault.
-        let Ok(id) = links.request(plan.publisher, &request) else { return };
+        let id = match links.request(plan.publisher, &request) {
+            Ok(id) => id,
+            // Who is cut off publishes no more; that it was is counted as a fault.
+            Err(NotSent::Closed(_)) => return,
+            Err(NotSent::Unspoken(error)) => {
+                self.failure.get_or_insert(error);
+                return;
+            }
+        };
         reach.next += 1;
         self.ledger.sent(stream, stamp.sequence);
         self.in_flight.insert(id, stamp);
         self.tally.published(clock::now(), due);
         self.counters.published.fetch_add(1, Relaxed);
-        self.counters.owed.fetch_add(u64::from(plan.receivers), Relaxed);
+        self.counters.owed.fetch_add(plan.receivers.count as u64, Relaxed);
+    }
+
+    /// Notes a kind of trouble, at most so many kinds.
+    fn note(&mut self, what: String) {
+        if self.notes.len() < GREATEST_NOTES || self.notes.contains_key(&what) {
+            *self.notes.entry(what).or_default() += 1;
+        }
     }
 
     fn answered(&mut self, id: u64) -> Option<Stamp> {
@@ -204,6 +253,9 @@ impl Traffic {
     }
 
     fn delivered(&mut self, client: usize, stamp: Stamp) {
+        if stamp.run != self.run {
+            return self.note("came from another run".to_owned());
+        }
         let now = clock::now();
         let client = u32::try_from(client).unwrap_or(u32::MAX);
         if !self.ledger.delivered(client, stamp) {
@@ -212,7 +264,10 @@ impl Traffic {
         self.delivered += 1;
         self.tally.delivered(now, stamp.due);
         let Some(stream) = self.topology.streams.get(stamp.stream as usize) else { return };
-        if stream.receivers > 1 && self.streams[stamp.stream as usize].count(stamp.sequence, stream.receivers)
+        let receivers = stream.receivers.count;
+        if self.all_here
+            && receivers > 1
+            && self.streams[stamp.stream as usize].count(stamp.sequence, receivers)
         {
             self.tally.complete(now, stamp.due);
         }
@@ -221,7 +276,7 @@ impl Traffic {
 
 impl Reach {
     /// Counts one more delivery; true if it was the last.
-    fn count(&mut self, sequence: u64, receivers: u32) -> bool {
+    fn count(&mut self, sequence: u64, receivers: usize) -> bool {
         let Some(at) = sequence.checked_sub(self.first) else { return false };
         let at = at as usize;
         if self.counts.len() <= at {
@@ -253,11 +308,12 @@ impl Crowd for Traffic {
                     self.tally.acked(clock::now(), stamp.due);
                 }
             }
-            Event::Refused { id, .. } => {
+            Event::Refused { id, code } => {
                 if let Some(stamp) = self.answered(id) {
                     self.ledger.refused(stamp.stream, stamp.sequence);
                     let receivers = self.topology.streams[stamp.stream as usize].receivers;
-                    self.counters.owed.fetch_sub(u64::from(receivers), Relaxed);
+                    self.counters.owed.fetch_sub(receivers.count as u64, Relaxed);
+                    self.note(format!("refused: {code}"));
                 }
             }
             Event::Recovered { channel, position, gap } => {
@@ -299,8 +355,14 @@ impl Crowd for Traffic {
         }
     }
 
-    fn cut_off(&mut self, _client: usize, _why: &str) {
+    fn cut_off(&mut self, client: usize, why: &str) {
         self.ledger.disconnected();
         self.counters.connected.fetch_sub(1, Relaxed);
+        self.note(format!("cut off: {why}"));
+        // Nobody answers these any more. They stay unanswered in the ledger.
+        let topology = &self.topology;
+        let before = self.in_flight.len();
+        self.in_flight.retain(|_, stamp| topology.streams[stamp.stream as usize].publisher != client);
+        self.counters.answered.fetch_add((before - self.in_flight.len()) as u64, Relaxed);
     }
 }

@@ -16,11 +16,10 @@ use tokio::{sync::Barrier, task::LocalSet, time::sleep};
 
 use super::{
     clock,
-    ledger::Ledger,
     pace::Pace,
     tally::{Tally, Window},
     topology::Topology,
-    traffic::{Counters, Saturation, Traffic},
+    traffic::{Counted, Counters, Saturation, Traffic},
 };
 use crate::clients::{
     dialect::{Detail, Dialect, Event, Request, Target},
@@ -35,6 +34,8 @@ const OPENING: usize = 64;
 const LOOK: Duration = Duration::from_millis(1);
 /// Publications of one thread that may be without an answer while it publishes a burst.
 const BURST: usize = 1_000;
+/// After the last delivery that was due.
+const AFTERWARDS: Duration = Duration::from_millis(300);
 /// Without any progress for so long the rest will not come.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -43,7 +44,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Plan {
     /// Who listens to what, and who publishes where.
     pub topology: Arc<Topology>,
-    /// The nodes; client number n goes to node n modulo their number.
+    /// The nodes; clients are spread over them, and come back to another one.
     pub endpoints: Vec<Endpoint>,
     /// How they are spoken to.
     pub dialect: Dialect,
@@ -55,6 +56,8 @@ pub struct Plan {
     pub sources: Vec<IpAddr>,
     /// How much is published.
     pub load: Load,
+    /// The number of this run, in every stamp.
+    pub run: u32,
     /// Threads; client number n is in thread n modulo their number.
     pub threads: usize,
 }
@@ -103,13 +106,15 @@ pub struct Worker {
     /// Its clients' crowd.
     pub traffic: Rc<RefCell<Traffic>>,
     swarm: Swarm<Traffic>,
+    /// How often each client has connected.
+    visits: Rc<RefCell<HashMap<usize, usize>>>,
 }
 
 /// Runs `script` with the clients of one thread; blocks. What they counted.
 ///
 /// # Errors
 /// Those of the script.
-pub fn work<F>(index: usize, plan: Arc<Plan>, stage: Arc<Stage>, script: F) -> anyhow::Result<(Ledger, Tally)>
+pub fn work<F>(index: usize, plan: Arc<Plan>, stage: Arc<Stage>, script: F) -> anyhow::Result<Counted>
 where
     F: AsyncFnOnce(&Worker) -> anyhow::Result<()>,
 {
@@ -119,11 +124,12 @@ where
         let own =
             own.filter(|(_, stream)| stream.publisher % plan.threads == index).map(|(number, _)| number);
         let (topology, counters) = (plan.topology.clone(), stage.counters.clone());
-        let traffic = Rc::new(RefCell::new(Traffic::new(topology, counters, plan.size, own.collect())));
+        let traffic =
+            Rc::new(RefCell::new(Traffic::new(topology, counters, (plan.run, plan.size), own.collect())));
         let swarm = Swarm::new(plan.dialect.clone(), plan.detail, traffic.clone(), plan.sources.clone());
-        let worker = Worker { index, plan, stage, traffic: traffic.clone(), swarm };
+        let worker = Worker { index, plan, stage, traffic: traffic.clone(), swarm, visits: Rc::default() };
         script(&worker).await?;
-        Ok(traffic.replace(Traffic::none()).into_parts())
+        traffic.replace(Traffic::none()).into_parts()
     })
 }
 
@@ -174,7 +180,8 @@ impl Worker {
     /// # Errors
     /// It does not come about.
     pub async fn connect(&self, client: usize, targets: &[Target]) -> anyhow::Result<()> {
-        let endpoint = &self.plan.endpoints[client % self.plan.endpoints.len()];
+        let endpoint = &self.plan.endpoints[self.node_of(client)];
+        *self.visits.borrow_mut().entry(client).or_default() += 1;
         let who = Client { number: client, name: format!("load-{client}"), targets };
         self.traffic.borrow_mut().hush(client, false);
         self.swarm.open(endpoint, &who).await?;
@@ -182,10 +189,20 @@ impl Worker {
         Ok(())
     }
 
+    /// The node that a client goes to: spread without regard to its number's meaning, and another one each time it comes.
+    fn node_of(&self, client: usize) -> usize {
+        let visit = self.visits.borrow().get(&client).copied().unwrap_or_default();
+        // Fibonacci hashing: the high bits of the product are well mixed.
+        let mixed = (client as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        (mixed as usize + visit) % self.plan.endpoints.len()
+    }
+
     /// Ends a client's connection, when what it has published is answered, and does not count it as cut off.
     pub async fn disconnect(&self, client: usize) {
         self.traffic.borrow_mut().hush(client, true);
-        while self.traffic.borrow().awaits(client) && self.links().is_open(client) {
+        let begun = clock::now();
+        let patient = || u128::from(clock::now() - begun) < PATIENCE.as_nanos();
+        while self.traffic.borrow().awaits(client) && self.links().is_open(client) && patient() {
             sleep(LOOK).await;
         }
         let open = self.links().is_open(client);
@@ -240,11 +257,22 @@ impl Worker {
                 self.traffic.borrow_mut().publish_next(clock::now(), self.links());
             }
             self.links().flush();
-            while self.traffic.borrow().in_flight() > BURST {
-                sleep(LOOK).await;
-            }
+            self.answered_but(BURST).await;
         }
-        while self.traffic.borrow().in_flight() > 0 {
+        self.answered_but(0).await;
+    }
+
+    /// Waits until no more than so many publications of this thread have no answer, or no answer comes any more.
+    async fn answered_but(&self, rest: usize) {
+        let (mut last, mut since) = (usize::MAX, clock::now());
+        loop {
+            let open = self.traffic.borrow().in_flight();
+            if open != last {
+                (last, since) = (open, clock::now());
+            }
+            if open <= rest || u128::from(clock::now() - since) > PATIENCE.as_nanos() {
+                return;
+            }
             sleep(LOOK).await;
         }
     }
@@ -331,7 +359,8 @@ impl Worker {
             let Counters { owed, delivered, answered, published, .. } = &*self.stage.counters;
             let (answered, delivered) = (answered.load(Relaxed), delivered.load(Relaxed));
             if answered >= published.load(Relaxed) && delivered >= owed.load(Relaxed) {
-                return;
+                // What comes again, or to the wrong client, may come last.
+                return sleep(AFTERWARDS).await;
             }
             let now = clock::now();
             if answered + delivered != last {

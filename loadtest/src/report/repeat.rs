@@ -16,12 +16,25 @@ pub fn together(mut runs: Vec<RunResult>) -> Option<RunResult> {
     };
     runs.sort_by(|one, two| leading(one).total_cmp(&leading(two)));
     let mut result = runs[count / 2].clone();
+    for run in &runs {
+        let new = run.notes.iter().filter(|note| !result.notes.contains(note)).cloned().collect::<Vec<_>>();
+        result.notes.extend(new);
+    }
+    // Floors are put together in the same way: a fault in one of them is one, too.
+    for floor in &mut result.floors {
+        let same = |run: &RunResult| run.floors.iter().find(|one| one.scenario == floor.scenario).cloned();
+        let floors = runs.iter().filter_map(same).collect();
+        if let Some(all) = together(floors) {
+            *floor = all;
+        }
+    }
     for at in 0..result.figures.len() {
         let name = result.figures[at].name.clone();
         let mut values = values(&runs, &name);
         values.sort_by(f64::total_cmp);
         result.figures[at].value = values.get(values.len() / 2).copied();
         if let (Some(least), Some(most)) = (values.first(), values.last()) {
+            let count = values.len();
             result.notes.push(format!("{name}: {least:.4} to {most:.4} in {count} runs"));
         }
     }
@@ -57,8 +70,17 @@ mod tests {
         let result = together(vec![run(3.0, 0), run(1.0, 2), run(2.0, 0)]).unwrap();
         assert_eq!(result.figures[0].value, Some(2.0));
         assert_eq!(result.figures[1].value, None);
-        assert_eq!(result.notes, ["of 2", "speed: 1.0000 to 3.0000 in 3 runs"]);
+        assert_eq!(result.notes, ["of 2", "of 1", "of 3", "speed: 1.0000 to 3.0000 in 3 runs"]);
         assert!(result.correctness.fault());
+    }
+
+    #[test]
+    fn floors_are_put_together_in_the_same_way() {
+        let with_floor =
+            |speed: f64, lost| RunResult { floors: vec![run(speed * 10.0, lost)], ..run(speed, 0) };
+        let result = together(vec![with_floor(1.0, 0), with_floor(3.0, 2), with_floor(2.0, 0)]).unwrap();
+        assert_eq!(result.floors[0].figures[0].value, Some(20.0));
+        assert!(result.floors[0].correctness.fault());
     }
 
     #[test]

@@ -130,7 +130,7 @@ pub struct Correctness {
     pub acked: u64,
     /// Of them, refused with an error.
     pub refused: u64,
-    /// Of them, neither at the end: they may arrive and need not.
+    /// Of them, neither at the end: they may arrive and need not, but a server that is there answers.
     pub unanswered: u64,
     /// Deliveries due for what was acked.
     pub expected: u64,
@@ -142,6 +142,9 @@ pub struct Correctness {
     pub duplicated: u64,
     /// Come after a later one of the same publisher and channel.
     pub reordered: u64,
+    /// Come to somebody who had not subscribed to it.
+    #[serde(default)]
+    pub misrouted: u64,
     /// Losses that the server announced by `gap`.
     pub gaps: u64,
     /// Connections that ended without being asked to.
@@ -149,9 +152,10 @@ pub struct Correctness {
 }
 
 impl Correctness {
-    /// True if something was lost, repeated, out of order or cut off.
+    /// True if something was lost, repeated, out of order, misrouted, cut off, or never answered.
     pub fn fault(&self) -> bool {
-        self.lost + self.duplicated + self.reordered + self.gaps + self.disconnected > 0
+        let arrived_wrongly = self.lost + self.duplicated + self.reordered + self.misrouted + self.gaps;
+        arrived_wrongly + self.disconnected + self.unanswered > 0
     }
 }
 
@@ -199,7 +203,7 @@ impl Correctness {
     /// Adds another run's counts.
     pub fn add(&mut self, other: &Self) {
         let Self { published, acked, refused, unanswered, expected, delivered, .. } = other;
-        let Self { lost, duplicated, reordered, gaps, disconnected, .. } = other;
+        let Self { lost, duplicated, reordered, misrouted, gaps, disconnected, .. } = other;
         self.published += published;
         self.acked += acked;
         self.refused += refused;
@@ -209,6 +213,7 @@ impl Correctness {
         self.lost += lost;
         self.duplicated += duplicated;
         self.reordered += reordered;
+        self.misrouted += misrouted;
         self.gaps += gaps;
         self.disconnected += disconnected;
     }

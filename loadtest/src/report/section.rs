@@ -120,15 +120,17 @@ fn listed(parts: &[impl AsRef<str>]) -> String {
 
 /// One line on what was sent against what arrived.
 pub fn verdict(correctness: &Correctness) -> String {
-    let Correctness { expected, delivered, lost, duplicated, reordered, gaps, disconnected, .. } =
-        *correctness;
+    let Correctness { expected, delivered, lost, duplicated, reordered, misrouted, .. } = *correctness;
+    let Correctness { gaps, disconnected, unanswered, .. } = *correctness;
     let faults =
         format!("{} lost, {} duplicated, {} reordered", count(lost), count(duplicated), count(reordered));
     if correctness.fault() {
         format!(
-            "FAILED: {faults}, {} gaps, {} disconnected; {} of {} deliveries came",
+            "FAILED: {faults}, {} misrouted, {} gaps, {} disconnected, {} unanswered; {} of {} deliveries came",
+            count(misrouted),
             count(gaps),
             count(disconnected),
+            count(unanswered),
             count(delivered),
             count(expected)
         )
@@ -267,7 +269,7 @@ pub fn processes(result: &RunResult) -> Section {
 }
 
 /// All counters, by name.
-fn counted(correctness: &Correctness) -> [(&'static str, u64); 11] {
+fn counted(correctness: &Correctness) -> [(&'static str, u64); 12] {
     [
         ("published", correctness.published),
         ("acked", correctness.acked),
@@ -278,6 +280,7 @@ fn counted(correctness: &Correctness) -> [(&'static str, u64); 11] {
         ("lost", correctness.lost),
         ("duplicated", correctness.duplicated),
         ("reordered", correctness.reordered),
+        ("misrouted", correctness.misrouted),
         ("gaps announced", correctness.gaps),
         ("disconnected", correctness.disconnected),
     ]

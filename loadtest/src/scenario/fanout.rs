@@ -11,7 +11,7 @@ use crate::{
         options::Options,
         probe::{self, Probe},
         run::Outcome,
-        topology::Topology,
+        topology::{Receivers, Topology},
     },
     report::result::{self as reports, Figure, RunResult},
     servers::Servers,
@@ -33,7 +33,6 @@ pub struct Args {
     no_floor: bool,
 }
 
-const CHANNEL: &str = "load.fanout";
 const SHARE_OF_FLOOR: f64 = 0.8;
 const TIMES_OF_FLOOR: f64 = 2.0;
 
@@ -84,11 +83,12 @@ fn own(args: &Args) -> Value {
 /// The publisher is the first client.
 fn topology(subscribers: usize) -> Topology {
     let mut topology = Topology::default();
+    let channel = topology.channel("fanout");
     let publisher = topology.client(Vec::new());
     for _ in 0..subscribers {
-        topology.client(vec![Target::live(CHANNEL)]);
+        topology.client(vec![Target::live(&channel)]);
     }
-    topology.stream(publisher, CHANNEL, subscribers);
+    topology.stream(publisher, &channel, Receivers::of(1..subscribers + 1));
     topology
 }
 

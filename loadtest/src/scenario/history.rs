@@ -14,7 +14,7 @@ use crate::{
         pace::Pace,
         run::Outcome,
         stamp::Stamp,
-        topology::Topology,
+        topology::{Receivers, Topology},
         worker::{Load, Worker},
     },
     report::result::{Figure, RunResult},
@@ -53,6 +53,7 @@ const PAGE: &str = "page";
 pub async fn run(args: &Args) -> anyhow::Result<RunResult> {
     let (options, settings) = (&args.options, args.clone());
     ensure!(args.clients > 0 && args.channels > 0, "there must be clients, and channels to ask for");
+    ensure!(args.rate > 0.0, "--rate {}: nobody would ask", args.rate);
     let servers = Servers::start(&options.servers, "").await?;
     let target = options.target(&servers)?;
     let what = (Load::Silence, Detail::Stamps);
@@ -71,16 +72,13 @@ fn topology(args: &Args) -> Topology {
     let mut topology = Topology::default();
     for channel in 0..args.channels {
         let publisher = topology.client(Vec::new());
-        topology.stream(publisher, &name(channel), 0);
+        let name = topology.channel(format_args!("history.{channel}"));
+        topology.stream(publisher, &name, Receivers::default());
     }
     for _ in 0..args.clients {
         topology.client(Vec::new());
     }
     topology
-}
-
-fn name(channel: usize) -> String {
-    format!("load.history.{channel}")
 }
 
 async fn ask(worker: &Worker, args: &Args) -> anyhow::Result<()> {
@@ -125,13 +123,15 @@ async fn one_page(
     due: u64,
 ) -> anyhow::Result<()> {
     let limit = i32::try_from(args.page)?;
-    let request = Request::History { channel: &name(channel), since: None, limit };
+    // The channels' streams come in the same order.
+    let name = worker.plan.topology.streams[channel].channel.clone();
+    let request = Request::History { channel: &name, since: None, limit };
     let answer = worker.links().ask(client, &request).await?;
     let mut traffic = worker.traffic.borrow_mut();
     let (ledger, tally) = traffic.counted();
     let due_messages = args.page.min(args.messages) as u64;
     let come = match &answer {
-        Some(Event::Page { stamps, .. }) => in_order(stamps, channel),
+        Some(Event::Page { stamps, .. }) => in_order(stamps, worker.plan.run, channel),
         _ => 0,
     };
     ledger.other(due_messages, come.min(due_messages), come.saturating_sub(due_messages));
@@ -140,11 +140,10 @@ async fn one_page(
 }
 
 /// How many messages, from the first on, are those of the channel without a hole.
-fn in_order(stamps: &[Stamp], channel: usize) -> u64 {
-    let whole = stamps
-        .iter()
-        .zip(0..)
-        .take_while(|(stamp, sequence)| stamp.stream as usize == channel && stamp.sequence == *sequence);
+fn in_order(stamps: &[Stamp], run: u32, channel: usize) -> u64 {
+    let whole = stamps.iter().zip(0..).take_while(|(stamp, sequence)| {
+        stamp.run == run && stamp.stream as usize == channel && stamp.sequence == *sequence
+    });
     whole.count() as u64
 }
 

@@ -55,7 +55,8 @@ pub async fn run(args: &Args) -> anyhow::Result<RunResult> {
 fn topology(args: &Args) -> Topology {
     let mut topology = Topology::default();
     for number in 0..args.connections {
-        let channel = if args.one_channel { "load.idle".to_owned() } else { format!("load.idle.{number}") };
+        let number = if args.one_channel { 0 } else { number };
+        let channel = topology.channel(format_args!("idle.{number}"));
         topology.client(vec![Target { ephemeral: args.ephemeral, ..Target::live(channel) }]);
     }
     topology

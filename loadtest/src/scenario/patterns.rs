@@ -6,7 +6,11 @@ use serde_json::json;
 
 use crate::{
     clients::dialect::Target,
-    load::{options::Options, probe, topology::Topology},
+    load::{
+        options::Options,
+        probe,
+        topology::{Receivers, Topology},
+    },
     report::result::RunResult,
     scenario::delivery,
     servers::Servers,
@@ -48,11 +52,16 @@ fn topology(args: &Args) -> Topology {
         for subscriber in 0..args.subscribers {
             // Both kinds of wildcard.
             let rest = if subscriber % 2 == 0 { "*.tick" } else { "**" };
-            topology.client(vec![Target::live(format!("load.patterns.{group}.{rest}"))]);
+            let pattern = topology.channel(format_args!("patterns.{group}.{rest}"));
+            topology.client(vec![Target::live(pattern)]);
         }
         for channel in 0..args.channels {
-            let channel = format!("load.patterns.{group}.{channel}.tick");
-            topology.stream(publisher, &channel, args.subscribers);
+            let channel = topology.channel(format_args!("patterns.{group}.{channel}.tick"));
+            topology.stream(
+                publisher,
+                &channel,
+                Receivers::of(publisher + 1..publisher + 1 + args.subscribers),
+            );
         }
     }
     topology

@@ -50,7 +50,7 @@ const LOOK: Duration = Duration::from_millis(2);
 /// Nothing more seen for so long: the rest will not come.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Runs it. The time that is measured begins with the first member; it ends when the last has left, if that is later.
+/// Runs it. The time that is measured begins with the first member, and must last until the last has left.
 ///
 /// # Errors
 /// Servers or clients do not start.
@@ -75,17 +75,15 @@ fn topology(args: &Args) -> Topology {
     let mut topology = Topology::default();
     for channel in 0..args.channels {
         for _ in 0..args.watchers {
-            topology.client(vec![Target { presence: true, ephemeral: true, ..Target::live(name(channel)) }]);
+            let name = topology.channel(format_args!("presence.{channel}"));
+            topology.client(vec![Target { presence: true, ephemeral: true, ..Target::live(name) }]);
         }
     }
     for member in 0..args.members {
-        topology.client(vec![Target::live(name(member % args.channels))]);
+        let name = topology.channel(format_args!("presence.{}", member % args.channels));
+        topology.client(vec![Target::live(name)]);
     }
     topology
-}
-
-fn name(channel: usize) -> String {
-    format!("load.presence.{channel}")
 }
 
 async fn storm(worker: &Worker, args: &Args) -> anyhow::Result<()> {
@@ -122,6 +120,10 @@ async fn storm(worker: &Worker, args: &Args) -> anyhow::Result<()> {
             ask_for_members(worker, args, if joined { args.members } else { 0 }).await?;
         }
     }
+    ensure!(
+        clock::now() < window.end,
+        "the storm lasted longer than --seconds, so its costs were not measured whole"
+    );
     worker.wait_until(window.end).await;
     worker.done().await;
     Ok(())
@@ -131,7 +133,8 @@ async fn storm(worker: &Worker, args: &Args) -> anyhow::Result<()> {
 async fn ask_for_members(worker: &Worker, args: &Args, due: usize) -> anyhow::Result<()> {
     let mut count = 0;
     for channel in 0..args.channels {
-        count += worker.members(channel * args.watchers, &name(channel)).await?;
+        let name = worker.plan.topology.channel(format_args!("presence.{channel}"));
+        count += worker.members(channel * args.watchers, &name).await?;
     }
     let (due, come) = (due as u64, count.min(due as u64));
     worker.traffic.borrow_mut().counted().0.other(due, come, count - come);

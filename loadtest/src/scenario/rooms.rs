@@ -6,7 +6,11 @@ use serde_json::json;
 
 use crate::{
     clients::dialect::Target,
-    load::{options::Options, probe, topology::Topology},
+    load::{
+        options::Options,
+        probe,
+        topology::{Receivers, Topology},
+    },
     report::result::RunResult,
     scenario::delivery,
     servers::Servers,
@@ -51,10 +55,11 @@ impl Rooms {
     pub fn topology(self) -> Topology {
         let mut topology = Topology::default();
         for room in 0..self.rooms {
-            let channel = format!("load.rooms.{room}");
+            let channel = topology.channel(format_args!("rooms.{room}"));
+            let first = topology.clients.len();
             for _ in 0..self.members {
                 let member = topology.client(vec![Target::live(&channel)]);
-                topology.stream(member, &channel, self.members);
+                topology.stream(member, &channel, Receivers::of(first..first + self.members));
             }
         }
         topology

@@ -1,6 +1,6 @@
 //! Streamgate's own protocol, with the extension `streamgate.v1`, in either encoding and over gRPC.
 //!
-//! A request becomes an `InboundMessage` ([`request`]) and an `OutboundMessage` becomes events ([`events`]): that is
+//! A request becomes an `InboundMessage` ([`request()`]) and an `OutboundMessage` becomes events ([`events()`]): that is
 //! all of gRPC, and WebSocket adds the encoding. What arrives by the thousand, publications and the acks of publishes,
 //! is not decoded there but looked at by [`glance`], with the same result.
 

@@ -18,7 +18,7 @@ use crate::{
 const CHANNEL: &str = "load.room";
 const SIZE: usize = 128;
 const STAMPS: [Stamp; 2] =
-    [Stamp { stream: 1, sequence: 0, due: 11 }, Stamp { stream: 1, sequence: 1, due: 22 }];
+    [Stamp { run: 0, stream: 1, sequence: 0, due: 11 }, Stamp { run: 0, stream: 1, sequence: 1, due: 22 }];
 
 enum Link {
     Ws(RawWs, Encoding),

@@ -32,7 +32,7 @@ const TRICKY: [&str; 9] = [
 ];
 
 fn stamp(number: u64) -> Stamp {
-    Stamp { stream: 7, sequence: number, due: 1_000 + number }
+    Stamp { run: 0, stream: 7, sequence: number, due: 1_000 + number }
 }
 
 fn stamped(number: u64, size: usize) -> String {

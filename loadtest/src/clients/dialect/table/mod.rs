@@ -73,7 +73,8 @@ pub struct Table {
     refused: Mark,
     /// The server's ping.
     ping: Option<Mark>,
-    /// What else the server may say. A message that nothing recognises ends the run.
+    /// What else the server may say. A message that nothing recognises ends its connection, which is a fault of the
+    /// run.
     #[serde(default)]
     ignored: Vec<Mark>,
 }

@@ -19,7 +19,7 @@ refused: 'no '
 "#;
 
 fn stamp(sequence: u64) -> Stamp {
-    Stamp { stream: 1, sequence, due: 3 }
+    Stamp { run: 0, stream: 1, sequence, due: 3 }
 }
 
 fn stamped(sequence: u64) -> String {
