@@ -19,6 +19,7 @@ mod fault_schedule;
 mod gaps_in_place;
 mod ghost_reader;
 mod grpc_stream;
+mod half_closed;
 mod history_checker;
 mod history_checker_presence;
 mod history_checker_resets;
