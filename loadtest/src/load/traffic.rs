@@ -41,12 +41,12 @@ pub struct Counters {
     pub delivered: AtomicU64,
 }
 
-/// How much may be under way at once, of all threads, when there is no rate but as much as goes.
+/// How much may be under way at once when there is no rate but as much as goes.
 #[derive(Debug, Clone, Copy)]
 pub struct Saturation {
-    /// Publications without an answer.
-    pub publications: u64,
-    /// Deliveries that have not come.
+    /// Publications of a stream without an answer.
+    pub window: u64,
+    /// Deliveries to all threads that have not come.
     pub deliveries: u64,
 }
 
@@ -70,6 +70,8 @@ pub struct Traffic {
     own: Vec<u32>,
     turn: usize,
     saturation: Option<Saturation>,
+    /// While as much as goes is published: the streams that may publish once more, each as often as it stands here.
+    free: VecDeque<u32>,
     /// Where each client stands in each channel, if positions are asked for.
     places: HashMap<usize, HashMap<String, Position>>,
     /// When each client had caught up, since it was asked for.
@@ -130,6 +132,7 @@ impl Traffic {
             own,
             turn: 0,
             saturation: None,
+            free: VecDeque::new(),
             places: HashMap::new(),
             recovered: Vec::new(),
             sightings: Vec::new(),
@@ -154,7 +157,22 @@ impl Traffic {
     /// Publishes as much as goes from now on, or (`None`) only what it is told to.
     pub fn saturate(&mut self, limit: Option<Saturation>, links: &Links) {
         self.saturation = limit;
-        self.pause(links);
+        self.free.clear();
+        if let Some(limit) = limit {
+            // One after the other, so that all begin at once.
+            self.free.extend((0..limit.window).flat_map(|_| self.own.iter().copied()));
+        }
+        self.pump(links);
+    }
+
+    /// Publishes what may be under way, if as much as goes is to be published.
+    pub fn pump(&mut self, links: &Links) {
+        let Some(limit) = self.saturation else { return };
+        let Counters { owed, delivered, .. } = &*self.counters.clone();
+        while owed.load(Relaxed).saturating_sub(delivered.load(Relaxed)) < limit.deliveries {
+            let Some(stream) = self.free.pop_front() else { return };
+            self.publish(stream, clock::now(), links);
+        }
     }
 
     /// Publishes to the next of this thread's streams; false if it has none.
@@ -248,6 +266,9 @@ impl Traffic {
 
     fn answered(&mut self, id: u64) -> Option<Stamp> {
         let stamp = self.in_flight.remove(&id)?;
+        if self.saturation.is_some() {
+            self.free.push_back(stamp.stream);
+        }
         self.counters.answered.fetch_add(1, Relaxed);
         Some(stamp)
     }
@@ -337,22 +358,7 @@ impl Crowd for Traffic {
         if self.delivered > 0 {
             self.counters.delivered.fetch_add(std::mem::take(&mut self.delivered), Relaxed);
         }
-        let Some(limit) = self.saturation else { return };
-        loop {
-            let under_way =
-                |done: &AtomicU64, all: &AtomicU64| all.load(Relaxed).saturating_sub(done.load(Relaxed));
-            let Counters { published, answered, owed, delivered, .. } = &*self.counters;
-            let full = under_way(answered, published) >= limit.publications
-                || under_way(delivered, owed) >= limit.deliveries;
-            let before = published.load(Relaxed);
-            // Nothing was sent: whose turn it is has been cut off.
-            if full
-                || !self.publish_next(clock::now(), links)
-                || self.counters.published.load(Relaxed) == before
-            {
-                return;
-            }
-        }
+        self.pump(links);
     }
 
     fn cut_off(&mut self, client: usize, why: &str) {

@@ -336,11 +336,13 @@ impl Worker {
             }
             Load::Saturate(window) => {
                 let limit = self.saturation(window);
+                self.traffic.borrow_mut().saturate(Some(limit), self.links());
                 let pumping = async {
                     loop {
-                        self.traffic.borrow_mut().saturate(Some(limit), self.links());
                         self.links().flush();
                         sleep(LOOK).await;
+                        // Deliveries to other threads make room, too.
+                        self.traffic.borrow_mut().pump(self.links());
                     }
                 };
                 before::<()>(end, pumping).await;
@@ -381,11 +383,8 @@ impl Worker {
         }
     }
 
-    /// The limits of all threads together.
     fn saturation(&self, window: u64) -> Saturation {
-        let topology = &self.plan.topology;
-        let deliveries = window * topology.deliveries();
-        Saturation { publications: window * topology.streams.len() as u64, deliveries: deliveries.max(1) }
+        Saturation { window, deliveries: (window * self.plan.topology.deliveries()).max(1) }
     }
 }
 
