@@ -1,6 +1,6 @@
 //! Frames of the client protocol: bytes to envelopes and back, in either encoding.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -80,7 +80,7 @@ pub fn encode_outbound(encoding: Encoding, message: &OutboundMessage) -> Result<
 pub fn encode_outbound_into(
     encoding: Encoding,
     message: &OutboundMessage,
-    buffer: &mut BytesMut,
+    buffer: &mut Vec<u8>,
 ) -> Result<(), EncodeError> {
     encode_into(encoding, message, buffer)
 }
@@ -100,7 +100,7 @@ pub fn encode_inbound(encoding: Encoding, message: &InboundMessage) -> Result<By
 pub fn encode_inbound_into(
     encoding: Encoding,
     message: &InboundMessage,
-    buffer: &mut BytesMut,
+    buffer: &mut Vec<u8>,
 ) -> Result<(), EncodeError> {
     encode_into(encoding, message, buffer)
 }
@@ -122,7 +122,7 @@ fn encode<M: prost::Message + Serialize>(encoding: Encoding, message: &M) -> Res
     }
 }
 
-fn encode_into<M>(encoding: Encoding, message: &M, buffer: &mut BytesMut) -> Result<(), EncodeError>
+fn encode_into<M>(encoding: Encoding, message: &M, buffer: &mut Vec<u8>) -> Result<(), EncodeError>
 where
     M: prost::Message + Serialize,
 {

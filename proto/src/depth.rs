@@ -8,6 +8,10 @@
 /// `text` need not be valid JSON; brackets in strings do not count. Text that is not valid can
 /// only be over-counted where the parser would refuse it anyway.
 pub(crate) fn deeper_than(limit: usize, text: &[u8]) -> bool {
+    // Most text has too few brackets to go so deep, and counting them is several times cheaper than reading.
+    if text.iter().filter(|byte| matches!(byte, b'{' | b'[')).count() <= limit {
+        return false;
+    }
     let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
     for &byte in text {
         if in_string {

@@ -8,7 +8,7 @@
 //! A `proto_data` payload has no JSON form without its schema: see
 //! [`cloudevent::binary_form`](crate::cloudevent::binary_form).
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -40,9 +40,9 @@ pub fn decode<M: DeserializeOwned>(text: &[u8]) -> Result<M, DecodeError> {
 /// # Errors
 /// See [`encode_into`].
 pub fn encode<M: Serialize>(message: &M) -> Result<Bytes, EncodeError> {
-    let mut buffer = BytesMut::with_capacity(256);
+    let mut buffer = Vec::with_capacity(256);
     encode_into(message, &mut buffer)?;
-    Ok(buffer.freeze())
+    Ok(buffer.into())
 }
 
 /// Appends one message as JSON text to `buffer`; on error `buffer` is as it was.
@@ -50,9 +50,9 @@ pub fn encode<M: Serialize>(message: &M) -> Result<Bytes, EncodeError> {
 /// # Errors
 /// [`EncodeError::Json`] for values that JSON cannot carry: a timestamp outside the years 1 to
 /// 9999, a number that is not finite.
-pub fn encode_into<M: Serialize>(message: &M, buffer: &mut BytesMut) -> Result<(), EncodeError> {
+pub fn encode_into<M: Serialize>(message: &M, buffer: &mut Vec<u8>) -> Result<(), EncodeError> {
     let start = buffer.len();
-    serde_json::to_writer(buffer.writer(), message).map_err(|error| {
+    serde_json::to_writer(&mut *buffer, message).map_err(|error| {
         buffer.truncate(start);
         EncodeError::Json { reason: shortened(error.to_string()) }
     })

@@ -141,10 +141,10 @@ fn what_json_cannot_carry_is_an_error_and_leaves_the_buffer_alone() {
     let time = Attr::CeTimestamp(Timestamp { seconds: i64::MAX, nanos: 0 });
     let attributes = BTreeMap::from([("time".to_owned(), CloudEventAttributeValue { attr: Some(time) })]);
     let message = reply(CloudEvent { attributes, ..Default::default() });
-    let mut buffer = bytes::BytesMut::from(&b"before"[..]);
+    let mut buffer = b"before".to_vec();
     let result = streamgate_proto::encode_outbound_into(Encoding::Json, &message, &mut buffer);
     assert!(matches!(result, Err(EncodeError::Json { .. })));
-    assert_eq!(buffer, "before");
+    assert_eq!(buffer, b"before");
 }
 
 #[test]

@@ -4,7 +4,6 @@
 
 mod schema;
 
-use bytes::BytesMut;
 use proptest::prelude::*;
 use prost::Message as _;
 use schema::{Choices, generate, pool};
@@ -41,7 +40,7 @@ proptest! {
         for encoding in ENCODINGS {
             let frame = encode_inbound(encoding, &message).unwrap();
             prop_assert_eq!(&decode_inbound(encoding, &frame).unwrap(), &message);
-            let mut buffer = BytesMut::from(&b"before"[..]);
+            let mut buffer = b"before".to_vec();
             encode_inbound_into(encoding, &message, &mut buffer).unwrap();
             prop_assert_eq!(&buffer[6..], &frame[..]);
         }
@@ -53,7 +52,7 @@ proptest! {
         for encoding in ENCODINGS {
             let frame = encode_outbound(encoding, &message).unwrap();
             prop_assert_eq!(&decode_outbound(encoding, &frame).unwrap(), &message);
-            let mut buffer = BytesMut::from(&b"before"[..]);
+            let mut buffer = b"before".to_vec();
             encode_outbound_into(encoding, &message, &mut buffer).unwrap();
             prop_assert_eq!(&buffer[6..], &frame[..]);
         }

@@ -2,7 +2,7 @@
 //!
 //! Pure and unlocked. Interest is a set: the same target and sink twice count once, one removal ends it.
 
-use std::collections::HashMap;
+use ahash::AHashMap;
 
 use super::SinkId;
 use crate::channel::{Channel, Pattern, PatternTrie, Target};
@@ -59,8 +59,8 @@ impl SinkSet {
 /// The interest of all sinks of one broker.
 #[derive(Debug, Default)]
 pub struct Interest {
-    exact: HashMap<Channel, SinkSet>,
-    patterns: HashMap<Pattern, SinkSet>,
+    exact: AHashMap<Channel, SinkSet>,
+    patterns: AHashMap<Pattern, SinkSet>,
     trie: PatternTrie<SinkSet>,
 }
 

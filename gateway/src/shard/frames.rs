@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ahash::AHashMap;
 use bytes::Bytes;
-use streamgate_proto::{encode_outbound, v1::OutboundMessage};
+use streamgate_proto::v1::OutboundMessage;
 
 use crate::{
     broker::Publication,
@@ -24,7 +24,7 @@ const REPLAY_IDLE_MS: u64 = 2_000;
 /// # Errors
 /// [`CloseCode::InappropriateProtocol`]: the encoding cannot carry it.
 pub(super) fn encode(wire: Wire, message: &OutboundMessage) -> Result<Bytes, CloseCode> {
-    encode_outbound(wire.encoding(), message).map(|payload| wire.frame(payload)).map_err(|error| {
+    wire.frame(message).map_err(|error| {
         tracing::warn!(%error, "a frame cannot be encoded");
         CloseCode::InappropriateProtocol
     })

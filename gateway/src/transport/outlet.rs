@@ -1,10 +1,20 @@
 //! The way out of a shard: what every transport offers to write to its client.
 
+use std::cell::RefCell;
+
 use bytes::Bytes;
-use streamgate_proto::Encoding;
+use streamgate_proto::{EncodeError, Encoding, encode_outbound_into, v1::OutboundMessage};
 
 use super::ws::{OpCode, encode_frame};
 use crate::error::CloseCode;
+
+/// What the scratch of a thread keeps for its next frame.
+const SCRATCH_BYTES: usize = 64 * 1024;
+
+thread_local! {
+    /// Envelopes are encoded here first, so that a frame is one allocation of its own size.
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::default();
+}
 
 /// How envelopes look on a connection; one encoding of a publication serves all connections with the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -36,14 +46,24 @@ impl Wire {
         }
     }
 
-    /// Puts an encoded envelope into a frame of the transport.
-    #[must_use]
-    pub fn frame(self, payload: Bytes) -> Bytes {
-        match self {
-            Self::WsJson => encode_frame(OpCode::Text, &payload),
-            Self::WsProto => encode_frame(OpCode::Binary, &payload),
-            Self::Grpc => payload,
-        }
+    /// Encodes an envelope as a frame of the transport.
+    ///
+    /// # Errors
+    /// [`EncodeError`], if the encoding cannot carry it.
+    pub fn frame(self, message: &OutboundMessage) -> Result<Bytes, EncodeError> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            scratch.clear();
+            encode_outbound_into(self.encoding(), message, scratch)?;
+            let frame = match self {
+                Self::WsJson => encode_frame(OpCode::Text, scratch),
+                Self::WsProto => encode_frame(OpCode::Binary, scratch),
+                Self::Grpc => Bytes::copy_from_slice(scratch),
+            };
+            if scratch.capacity() > SCRATCH_BYTES {
+                *scratch = Vec::new();
+            }
+            Ok(frame)
+        })
     }
 
     /// Value of the metrics label `transport`.

@@ -1,9 +1,8 @@
 //! What this node believes of the channels it publishes to, so that most publishes take the script's fast path. Pure.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
+
+use ahash::AHashMap;
 
 use crate::channel::Channel;
 
@@ -12,7 +11,7 @@ const CAPACITY: usize = 100_000;
 
 /// Beliefs of one partition. They hold only under the replid that they were learned under: forget them with it.
 #[derive(Debug, Default)]
-pub struct Beliefs(HashMap<Channel, Belief>);
+pub struct Beliefs(AHashMap<Channel, Belief>);
 
 /// What is believed of one channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,7 +6,7 @@
 use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
-    io::{self, IoSlice},
+    io::{self, IoSlice, Read as _},
     rc::Rc,
     task::{Context, Poll, Waker},
     time::Duration,
@@ -14,7 +14,8 @@ use std::{
 
 use bytes::Bytes;
 use metrics::{Histogram, histogram};
-use tokio::net::TcpStream;
+use socket2::SockRef;
+use tokio::{io::Interest, net::TcpStream};
 
 use super::{
     DataKinds, Event, FrameReader, OpCode, Subprotocol, WriteQueue, encode_frame, writer::MAX_SLICES,
@@ -129,7 +130,7 @@ impl Socket {
                 Poll::Ready(Ok(())) => {}
             }
             let read = shard.with_scratch(|scratch| {
-                let size = self.stream.try_read(scratch)?;
+                let size = self.read(scratch)?;
                 self.feed(shard, id, reader, &mut scratch[..size]);
                 Ok::<_, io::Error>(size)
             });
@@ -146,6 +147,21 @@ impl Socket {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Reads what is there. A part of `buffer` is all there is: the socket is then not asked again before it tells of
+    /// more, which saves a call that would only say so.
+    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut partly = None;
+        let read = self.stream.try_io(Interest::READABLE, || {
+            let size = (&*SockRef::from(&self.stream)).read(buffer)?;
+            if size == 0 || size == buffer.len() {
+                return Ok(size);
+            }
+            partly = Some(size);
+            Err(io::ErrorKind::WouldBlock.into())
+        });
+        partly.map_or(read, Ok)
     }
 
     fn poll_write(&self, cx: &mut Context<'_>, shard: &Shard, id: ConnId) -> io::Result<()> {
@@ -250,7 +266,7 @@ impl Socket {
         while let Written::Part = self.write()? {
             self.stream.writable().await?;
         }
-        socket2::SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write)?;
+        SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write)?;
         let mut ignored = [0; 1024];
         loop {
             self.stream.readable().await?;
@@ -291,15 +307,10 @@ impl Outlet for WsOutlet {
     /// A full queue is first written: what the shard queued in one batch does not make a client slow, only what its
     /// socket does not take.
     fn push(&mut self, frame: Bytes) -> Result<(), Overflow> {
-        let pushed = self.socket.queue.borrow_mut().push(frame.clone());
-        match pushed {
-            Ok(()) => Ok(()),
-            Err(super::PushError::Closing) => Err(Overflow),
-            Err(super::PushError::Overflow { .. }) => {
-                self.socket.make_room();
-                self.socket.queue.borrow_mut().push(frame).map_err(|_| Overflow)
-            }
+        if !self.socket.queue.borrow().takes(frame.len()) {
+            self.socket.make_room();
         }
+        self.socket.queue.borrow_mut().push(frame).map_err(|_| Overflow)
     }
 
     fn queued_bytes(&self) -> usize {

@@ -66,14 +66,20 @@ impl WriteQueue {
         if self.closing {
             return Err(PushError::Closing);
         }
-        let cost = self.queued + frame.len() + FRAME_OVERHEAD * (self.frames.len() + 1);
-        if cost > self.limit as usize && !self.frames.is_empty() {
+        if !self.takes(frame.len()) {
             let (queued, limit) = (self.queued, self.limit as usize);
             return Err(PushError::Overflow { queued, frame: frame.len(), limit });
         }
         self.queued += frame.len();
         self.frames.push_back(frame);
         Ok(())
+    }
+
+    /// Whether a frame of so many bytes fits.
+    #[must_use]
+    pub fn takes(&self, frame: usize) -> bool {
+        let cost = self.queued + frame + FRAME_OVERHEAD * (self.frames.len() + 1);
+        cost <= self.limit as usize || self.frames.is_empty()
     }
 
     /// Queues the close frame (see [`encode_close`]), whatever the limit says; after it nothing is

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use ahash::AHashMap;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{
     sync::{mpsc, watch},
@@ -139,7 +140,7 @@ pub(super) type Pending = Pin<Box<dyn Future<Output = Done> + Send>>;
 pub struct Actor {
     pub(super) environment: Environment,
     pub(super) interest: Interest,
-    pub(super) slots: HashMap<Channel, Slot>,
+    pub(super) slots: AHashMap<Channel, Slot>,
     pub(super) patterns: HashMap<Pattern, PatternState>,
     /// Pattern subscribers without an answer so far.
     pub(super) scans: Vec<PendingScan>,
@@ -176,7 +177,7 @@ impl Actor {
         Self {
             environment,
             interest: Interest::default(),
-            slots: HashMap::new(),
+            slots: AHashMap::new(),
             patterns: HashMap::new(),
             scans: Vec::new(),
             scan_count: 0,
