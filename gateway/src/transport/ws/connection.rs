@@ -190,9 +190,15 @@ impl Socket {
     fn write(&self) -> io::Result<Written> {
         let queue = &mut *self.queue.borrow_mut();
         while !queue.is_empty() {
-            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-            let count = queue.fill_slices(&mut slices);
-            match self.stream.try_write_vectored(&slices[..count]) {
+            let (count, written) = match queue.only() {
+                Some(frame) => (1, self.stream.try_write(frame)),
+                None => {
+                    let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+                    let count = queue.fill_slices(&mut slices);
+                    (count, self.stream.try_write_vectored(&slices[..count]))
+                }
+            };
+            match written {
                 Ok(written) => {
                     queue.advance(written);
                     self.batches.record(count as f64);

@@ -39,12 +39,14 @@ pub enum PushError {
 /// by what the socket took. Empty, it holds no heap memory.
 #[derive(Debug)]
 pub struct WriteQueue {
-    /// Frames to write; the first may be the rest of a partly written one.
-    frames: VecDeque<Bytes>,
-    /// Sum of the lengths in `frames`.
+    /// The next frame to write, or the rest of it; empty if there is none. Kept here because most often it is the only one.
+    first: Bytes,
+    /// What follows it; empty without it.
+    rest: VecDeque<Bytes>,
+    /// Sum of their lengths.
     queued: usize,
     limit: u32,
-    /// Whether a part of the first frame was written: then the rest must follow, or the stream is garbage.
+    /// Whether a part of `first` was written: then what is left of it must follow, or the stream is garbage.
     first_begun: bool,
     closing: bool,
 }
@@ -53,7 +55,8 @@ impl WriteQueue {
     /// An empty queue. `limit` in bytes counts frames and their overhead.
     #[must_use]
     pub fn new(limit: u32) -> Self {
-        Self { frames: VecDeque::new(), queued: 0, limit, first_begun: false, closing: false }
+        let (first, rest) = (Bytes::new(), VecDeque::new());
+        Self { first, rest, queued: 0, limit, first_begun: false, closing: false }
     }
 
     /// Queues a whole encoded frame.
@@ -70,16 +73,24 @@ impl WriteQueue {
             let (queued, limit) = (self.queued, self.limit as usize);
             return Err(PushError::Overflow { queued, frame: frame.len(), limit });
         }
-        self.queued += frame.len();
-        self.frames.push_back(frame);
+        self.append(frame);
         Ok(())
+    }
+
+    fn append(&mut self, frame: Bytes) {
+        self.queued += frame.len();
+        if self.first.is_empty() {
+            self.first = frame;
+        } else {
+            self.rest.push_back(frame);
+        }
     }
 
     /// Whether a frame of so many bytes fits.
     #[must_use]
     pub fn takes(&self, frame: usize) -> bool {
-        let cost = self.queued + frame + FRAME_OVERHEAD * (self.frames.len() + 1);
-        cost <= self.limit as usize || self.frames.is_empty()
+        let frames = usize::from(!self.is_empty()) + self.rest.len() + 1;
+        self.queued + frame + FRAME_OVERHEAD * frames <= self.limit as usize || self.is_empty()
     }
 
     /// Queues the close frame (see [`encode_close`]), whatever the limit says; after it nothing is
@@ -88,9 +99,7 @@ impl WriteQueue {
         if self.closing {
             return;
         }
-        let frame = encode_close(code_and_reason);
-        self.queued += frame.len();
-        self.frames.push_back(frame);
+        self.append(encode_close(code_and_reason));
         self.closing = true;
     }
 
@@ -100,9 +109,11 @@ impl WriteQueue {
         if self.closing {
             return;
         }
-        self.frames.truncate(usize::from(self.first_begun));
-        self.queued = self.frames.front().map_or(0, Bytes::len);
-        self.release_if_empty();
+        self.rest = VecDeque::new();
+        if !self.first_begun {
+            self.first = Bytes::new();
+        }
+        self.queued = self.first.len();
     }
 
     /// Bytes queued and not yet written, without overhead.
@@ -120,7 +131,7 @@ impl WriteQueue {
     /// Whether nothing waits to be written.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.frames.is_empty()
+        self.first.is_empty()
     }
 
     /// Whether the close frame was queued; with [`WriteQueue::is_empty`], that it was written.
@@ -129,10 +140,17 @@ impl WriteQueue {
         self.closing
     }
 
+    /// The only frame, if there is just one: a plain write of it costs less than a vectored one.
+    #[must_use]
+    pub fn only(&self) -> Option<&[u8]> {
+        self.rest.is_empty().then_some(&*self.first)
+    }
+
     /// Points `slices` at the queue's first frames; returns how many were set. Pass those to one vectored
     /// write.
     pub fn fill_slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        let filled = slices.iter_mut().zip(&self.frames);
+        let frames = std::iter::once(&self.first).chain(&self.rest).filter(|frame| !frame.is_empty());
+        let filled = slices.iter_mut().zip(frames);
         filled.map(|(slice, frame)| *slice = IoSlice::new(frame)).count()
     }
 
@@ -140,24 +158,20 @@ impl WriteQueue {
     /// held.
     pub fn advance(&mut self, mut written: usize) {
         debug_assert!(written <= self.queued);
-        while let Some(first) = self.frames.front_mut() {
-            if written < first.len() {
-                first.advance(written);
+        while !self.first.is_empty() {
+            if written < self.first.len() {
+                self.first.advance(written);
                 self.queued -= written;
                 self.first_begun |= written > 0;
                 return;
             }
-            written -= first.len();
-            self.queued -= first.len();
+            written -= self.first.len();
+            self.queued -= self.first.len();
             self.first_begun = false;
-            self.frames.pop_front();
+            self.first = self.rest.pop_front().unwrap_or_default();
         }
-        self.release_if_empty();
-    }
-
-    fn release_if_empty(&mut self) {
-        if self.frames.is_empty() {
-            self.frames = VecDeque::new();
+        if self.rest.capacity() > 0 {
+            self.rest = VecDeque::new();
         }
     }
 }
@@ -193,7 +207,7 @@ mod tests {
             frames.iter().for_each(|frame| queue.push(frame.clone()).unwrap());
             assert_eq!(queue.queued_bytes(), 5050);
             assert_eq!(drain(&mut queue, slices, socket), frames.concat());
-            assert_eq!((queue.queued_bytes(), queue.frames.capacity()), (0, 0), "idle queue holds heap");
+            assert_eq!((queue.queued_bytes(), queue.rest.capacity()), (0, 0), "idle queue holds heap");
         }
     }
 
@@ -253,6 +267,6 @@ mod tests {
         [frame(10), frame(20)].into_iter().for_each(|frame| queue.push(frame).unwrap());
         queue.advance(10);
         queue.discard_unsent();
-        assert_eq!((queue.queued_bytes(), queue.frames.capacity()), (0, 0));
+        assert_eq!((queue.queued_bytes(), queue.rest.capacity()), (0, 0));
     }
 }
