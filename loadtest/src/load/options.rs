@@ -19,7 +19,10 @@ use crate::{
         endpoint::{Endpoint, Transport},
     },
     measure::machine,
-    report::result::{Correctness, FORMAT, Figure, RunResult, Target},
+    report::{
+        number,
+        result::{Correctness, FORMAT, Figure, RunResult, Target},
+    },
     servers::{self, Servers},
 };
 
@@ -198,10 +201,15 @@ impl Options {
         probe: Probe,
         figures: Vec<Figure>,
     ) -> anyhow::Result<RunResult> {
-        let correctness = probe.correctness();
+        let (correctness, rate) = (probe.correctness(), probe.rate);
         let mut result = self.result(scenario, target, options, probe.timed, figures)?;
         result.correctness = correctness;
-        result.options.insert("rate".to_owned(), probe.rate.into());
+        result.options.insert("rate".to_owned(), rate.into());
+        result.phase = format!("at {} publications a second", number::value(rate.round()));
+        result.saturated = probe.most.map(|most| {
+            let phase = format!("as much as goes, {} publications of each publisher under way", probe.window);
+            most.into_phase(phase)
+        });
         Ok(result)
     }
 
@@ -239,6 +247,8 @@ pub fn blank(scenario: &str, target: Target, options: Map<String, Value>, figure
         correctness: Correctness::default(),
         processes: Vec::new(),
         series: Vec::new(),
+        phase: String::new(),
+        saturated: None,
         floors: Vec::new(),
         notes: Vec::new(),
     }

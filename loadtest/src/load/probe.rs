@@ -40,6 +40,8 @@ pub struct Probe {
     pub timed: Outcome,
     /// Publications a second.
     pub rate: f64,
+    /// Publications of each publisher that were under way in `most`.
+    pub window: u64,
 }
 
 impl Args {
@@ -69,7 +71,7 @@ impl Args {
         most: Option<Outcome>,
     ) -> anyhow::Result<Probe> {
         let rate = self.part_of(most.as_slice());
-        Ok(Probe { timed: timed(options, servers, topology, rate).await?, most, rate })
+        Ok(Probe { timed: timed(options, servers, topology, rate).await?, most, rate, window: self.window })
     }
 
     /// Measures two servers, in turn and at the same rate: times at different ones do not compare.
@@ -87,8 +89,18 @@ impl Args {
         let rate = self.part_of(&mosts.iter().flatten().collect::<Vec<_>>());
         let [most_of_one, most_of_two] = mosts;
         Ok([
-            Probe { timed: timed(options, one, topology, rate).await?, most: most_of_one, rate },
-            Probe { timed: timed(options, two, topology, rate).await?, most: most_of_two, rate },
+            Probe {
+                timed: timed(options, one, topology, rate).await?,
+                most: most_of_one,
+                rate,
+                window: self.window,
+            },
+            Probe {
+                timed: timed(options, two, topology, rate).await?,
+                most: most_of_two,
+                rate,
+                window: self.window,
+            },
         ])
     }
 

@@ -21,11 +21,12 @@ use super::{
 use crate::{
     measure::{
         limits::make_room_for,
+        machine,
         sampler::{Sampler, Samples, Watched},
     },
     report::{
         progress::Progress,
-        result::{Correctness, Latency, ProcessCost, Second},
+        result::{Correctness, Latency, Phase, ProcessCost, Second},
     },
 };
 
@@ -83,6 +84,13 @@ impl Outcome {
     /// Deliveries a second.
     pub fn delivered_a_second(&self) -> f64 {
         self.counts.2 as f64 / self.seconds
+    }
+
+    /// As one of several runs of a result, under this heading.
+    pub fn into_phase(self, phase: String) -> Phase {
+        let Self { begun, correctness, latencies, processes, series, warnings, .. } = self;
+        let (started, notes) = (machine::rfc3339(begun), warnings);
+        Phase { phase, started, latencies, correctness, processes, series, notes }
     }
 
     /// The distribution of this name.

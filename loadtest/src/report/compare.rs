@@ -1,6 +1,6 @@
 //! Two results side by side, with ratios and verdicts.
 
-use std::path::PathBuf;
+use std::{borrow::Cow, path::PathBuf};
 
 use super::{
     number::{memory, micros, quotient, ratio, seconds, with_unit},
@@ -102,7 +102,8 @@ fn figures(a: &RunResult, b: &RunResult) -> Section {
 fn latencies(a: &RunResult, b: &RunResult) -> Section {
     let of = |result: &RunResult| {
         let mut times = Vec::new();
-        for (run, prefix) in section::runs(result) {
+        let phases = section::phases(result);
+        for (run, prefix) in all(&phases) {
             for latency in run.latencies.iter().filter(|latency| latency.count > 0) {
                 times.extend(section::percentiles(latency).map(|(percentile, time)| Measured {
                     name: format!("{prefix}{} {percentile}", latency.name),
@@ -117,10 +118,19 @@ fn latencies(a: &RunResult, b: &RunResult) -> Section {
     side_by_side("latencies", of(a), of(b))
 }
 
+/// The timed runs, then the saturated ones, each with what its names begin with.
+fn all<'a>(phases: &'a [Cow<'a, RunResult>]) -> impl Iterator<Item = (&'a RunResult, String)> {
+    phases.iter().enumerate().flat_map(|(at, phase)| {
+        let kind = if at == 0 { "" } else { "saturated: " };
+        section::runs(phase).map(move |(run, prefix)| (run, format!("{kind}{prefix}")))
+    })
+}
+
 fn processes(a: &RunResult, b: &RunResult) -> Section {
     let of = |result: &RunResult| {
         let mut costs = Vec::new();
-        for (run, prefix) in section::runs(result) {
+        let phases = section::phases(result);
+        for (run, prefix) in all(&phases) {
             for process in &run.processes {
                 let mut cost = |what: &str, value: Option<f64>, shown: String| {
                     let name = format!("{prefix}{} {what}", process.name);
@@ -218,6 +228,14 @@ mod tests {
         assert!(line(&text, "floor-write: deliver p50").ends_with("same"));
         assert!(line(&text, "redis RSS peak").ends_with("same"));
         assert!(line(&text, "A: correct").contains("120,000 deliveries"));
+    }
+
+    #[test]
+    fn saturated_runs_are_compared_with_each_other() {
+        let text = render(&sample::saturated(), &sample::saturated());
+        assert!(line(&text, "saturated: deliver p50").ends_with("same"), "{text}");
+        assert!(line(&text, "saturated: floor-write: deliver p50").ends_with("same"));
+        assert!(line(&text, "saturated: gateway 1 CPU").ends_with("same"));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 pub mod compare;
 pub mod html;
-mod number;
+pub mod number;
 pub mod progress;
 pub mod repeat;
 pub mod result;

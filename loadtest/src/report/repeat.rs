@@ -42,6 +42,12 @@ pub fn together(mut runs: Vec<RunResult>) -> Option<RunResult> {
     for run in &runs {
         result.correctness.add(&run.correctness);
     }
+    if let Some(saturated) = &mut result.saturated {
+        saturated.correctness = Default::default();
+        for run in runs.iter().filter_map(|run| run.saturated.as_ref()) {
+            saturated.correctness.add(&run.correctness);
+        }
+    }
     Some(result)
 }
 

@@ -34,12 +34,69 @@ pub struct RunResult {
     pub processes: Vec<ProcessCost>,
     /// One element for each second of the measurement.
     pub series: Vec<Second>,
+    /// Which of the scenario's runs `latencies`, `processes` and `series` are of, as a heading; empty if there was one run.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub phase: String,
+    /// The run as fast as it goes that came before, if there was one. `correctness` is that of both.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saturated: Option<Phase>,
     /// Runs of floors that belong to this one, made with the same sizes right after it.
     #[serde(default)]
     pub floors: Vec<RunResult>,
     /// What a reader should know of this run, such as a limit that was met.
     #[serde(default)]
     pub notes: Vec<String>,
+}
+
+/// One of several runs that a result is of.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Phase {
+    /// As [`RunResult::phase`].
+    pub phase: String,
+    /// When it began, RFC 3339, UTC.
+    pub started: String,
+    /// Times, each with its whole distribution.
+    pub latencies: Vec<Latency>,
+    /// What was sent against what arrived, in this run alone.
+    pub correctness: Correctness,
+    /// What each process spent while it was measured.
+    pub processes: Vec<ProcessCost>,
+    /// One element for each second of the measurement.
+    pub series: Vec<Second>,
+    /// What a reader should know of it.
+    #[serde(default)]
+    pub notes: Vec<String>,
+}
+
+impl RunResult {
+    /// The saturated run in the place of the timed one, here and in the floors, for whoever shows both in the same way.
+    /// Its figures are those of the whole result. None if there was no such run.
+    pub fn as_saturated(&self) -> Option<Self> {
+        let Phase { phase, started, latencies, correctness, processes, series, notes } =
+            self.saturated.clone()?;
+        let floors = self.floors.iter().filter_map(Self::as_saturated).collect();
+        let (figures, saturated) = (self.figures.clone(), None);
+        let (machine, target, options) = (self.machine.clone(), self.target.clone(), self.options.clone());
+        let (format, scenario, version) = (self.format, self.scenario.clone(), self.version.clone());
+        Some(Self {
+            format,
+            scenario,
+            version,
+            started,
+            machine,
+            target,
+            options,
+            figures,
+            latencies,
+            correctness,
+            processes,
+            series,
+            phase,
+            saturated,
+            floors,
+            notes,
+        })
+    }
 }
 
 /// The machine that the load generator ran on.

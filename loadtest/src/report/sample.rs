@@ -7,7 +7,7 @@ use hdrhistogram::{
 };
 
 use super::result::{
-    Better, Correctness, FORMAT, Figure, Latency, Machine, ProcessCost, RunResult, Second, Target,
+    Better, Correctness, FORMAT, Figure, Latency, Machine, Phase, ProcessCost, RunResult, Second, Target,
 };
 
 /// Length of the run, seconds.
@@ -40,6 +40,28 @@ pub fn fanout() -> RunResult {
     run
 }
 
+/// The same, after a saturated run of it and of its floor.
+pub fn saturated() -> RunResult {
+    let mut run = fanout();
+    run.phase = "at 2,000 publications a second".to_owned();
+    run.saturated = Some(phase(&run, 3.0));
+    run.floors[0].saturated = Some(phase(&run.floors[0], 2.0));
+    run
+}
+
+/// A saturated run whose `deliver` takes `scale` times as long.
+fn phase(run: &RunResult, scale: f64) -> Phase {
+    Phase {
+        phase: "as much as goes".to_owned(),
+        started: run.started.clone(),
+        latencies: vec![latency("deliver", scale)],
+        correctness: Correctness { delivered: 777, ..Correctness::default() },
+        processes: run.processes.clone(),
+        series: run.series.clone(),
+        notes: vec!["the queue was full".to_owned()],
+    }
+}
+
 /// A run without figures and latencies.
 fn bare(scenario: &str, server: &str, processes: &[&str]) -> RunResult {
     let deliveries = SECONDS * RATE;
@@ -68,6 +90,8 @@ fn bare(scenario: &str, server: &str, processes: &[&str]) -> RunResult {
         },
         processes: processes.iter().enumerate().map(|(index, name)| process(name, index as u64)).collect(),
         series: (1..=SECONDS).map(|at| second(at, processes.len())).collect(),
+        phase: String::new(),
+        saturated: None,
         floors: Vec::new(),
         notes: Vec::new(),
     }

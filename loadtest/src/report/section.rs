@@ -1,8 +1,10 @@
 //! The contents of a report, for whoever lays them out: the table of the terminal and the page show the same cells.
 
+use std::borrow::Cow;
+
 use super::{
     number::{count, memory, micros, quotient, ratio, seconds, value, with_unit},
-    result::{Better, Correctness, Figure, Latency, RunResult},
+    result::{Better, Correctness, Figure, Latency, RunResult, Second},
 };
 
 /// How a cell wants to be seen.
@@ -296,6 +298,24 @@ pub fn counters(result: &RunResult) -> Section {
         section.rows.push(std::iter::once(name.into()).chain(numbers).collect());
     }
     section
+}
+
+/// The runs that a result is of, each with what it has of figures by itself: the saturated one, if there was one, is last.
+pub fn phases(result: &RunResult) -> Vec<Cow<'_, RunResult>> {
+    std::iter::once(Cow::Borrowed(result)).chain(result.as_saturated().map(Cow::Owned)).collect()
+}
+
+/// What such a run is called and how much it has done; none if the result is of one run.
+pub fn heading(phase: &RunResult) -> Option<String> {
+    let mut sum = Second::default();
+    for second in &phase.series {
+        sum.at = second.at;
+        sum.acked += second.acked;
+        sum.delivered += second.delivered;
+    }
+    let [acked, delivered] = [sum.acked, sum.delivered].map(count);
+    let done = format!("{acked} publications acked and {delivered} deliveries in {} s", value(sum.at));
+    (!phase.phase.is_empty()).then(|| format!("{}: {done}", phase.phase))
 }
 
 /// The run and its floors, each with what its names begin with.

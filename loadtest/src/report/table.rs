@@ -18,14 +18,20 @@ pub fn render(result: &RunResult) -> String {
     for (name, text) in section::facts(result) {
         wrapped(&mut out, &format!("  {name:<9}"), &text);
     }
-    for table in [section::figures(result), section::latencies(result), section::processes(result)] {
-        lay_out(&mut out, &table);
+    lay_out(&mut out, &section::figures(result));
+    let phases = section::phases(result);
+    for phase in &phases {
+        if let Some(heading) = section::heading(phase) {
+            let _ = writeln!(out, "\n--- {heading} ---");
+        }
+        lay_out(&mut out, &section::latencies(phase));
+        lay_out(&mut out, &section::processes(phase));
     }
     out.push('\n');
     for (run, prefix) in section::runs(result) {
         correctness(&mut out, run, &prefix);
     }
-    for (run, prefix) in section::runs(result) {
+    for (run, prefix) in phases.iter().flat_map(|phase| section::runs(phase)) {
         for note in &run.notes {
             wrapped(&mut out, "note: ", &format!("{prefix}{note}"));
         }
@@ -132,6 +138,18 @@ mod tests {
         holds(&["note: ", "the limit of open files"]);
         assert!(!table.contains("v1") && !table.contains("pid"), "options that say nothing:\n{table}");
         assert!(!table.contains("FAILED"));
+    }
+
+    #[test]
+    fn both_runs_have_a_heading_and_their_own_times() {
+        let table = render(&sample::saturated());
+        let (_, both) = table.split_once("--- at 2,000 publications a second: ").unwrap();
+        let (timed, saturated) = both.split_once("--- as much as goes: ").unwrap();
+        for part in ["LATENCIES", "  floor-write", "PROCESSES", "gateway 1"] {
+            assert!(timed.contains(part) && saturated.contains(part), "{table}");
+        }
+        assert!(timed.contains("ack") && table.contains("note: the queue was full"), "{table}");
+        assert!(!render(&sample::fanout()).contains("---"));
     }
 
     #[test]

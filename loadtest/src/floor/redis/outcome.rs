@@ -118,6 +118,8 @@ fn result(
         correctness: Correctness::default(),
         processes: processes.collect(),
         series: Vec::new(),
+        phase: String::new(),
+        saturated: None,
         floors: Vec::new(),
         notes: vec![format!(
             "{} rounds of {} publishes for each row; CPU is that of the main thread of Redis; medians over the rounds",

@@ -68,12 +68,25 @@ pub fn render(result: &RunResult) -> anyhow::Result<String> {
     );
     header(&mut page, result);
     table_of(&mut page, &section::figures(result));
-    table_of(&mut page, &section::latencies(result));
-    for plot in plots::of(result) {
-        figure(&mut page, &plot)?;
+    let phases = section::phases(result);
+    for phase in &phases {
+        if let Some(heading) = section::heading(phase) {
+            let _ = writeln!(page, "<h2 class=\"phase\">{}</h2>", escaped(&heading));
+        }
+        table_of(&mut page, &section::latencies(phase));
+        for plot in plots::of(phase) {
+            figure(&mut page, &plot)?;
+        }
+        table_of(&mut page, &section::processes(phase));
     }
-    table_of(&mut page, &section::processes(result));
-    table_of(&mut page, &section::counters(result));
+    for phase in phases.iter().rev() {
+        let mut counters = section::counters(phase);
+        if let [_, _] = phases.as_slice() {
+            let which = if phase.saturated.is_some() { "both runs" } else { &phase.phase };
+            counters.title = format!("{}, {which}", counters.title);
+        }
+        table_of(&mut page, &counters);
+    }
     let json = escaped(&serde_json::to_string_pretty(result)?);
     let _ = write!(
         page,
@@ -94,7 +107,7 @@ fn header(page: &mut String, result: &RunResult) {
         let (prefix, verdict) = (escaped(&prefix), section::verdict(&run.correctness));
         let _ = writeln!(page, "<p class=\"verdict {class}\">{prefix}{verdict}</p>");
     }
-    for (run, prefix) in section::runs(result) {
+    for (run, prefix) in section::phases(result).iter().flat_map(|phase| section::runs(phase)) {
         for note in &run.notes {
             let _ = writeln!(page, "<p class=\"note\">{}{}</p>", escaped(&prefix), escaped(note));
         }
@@ -179,6 +192,15 @@ mod tests {
         for foreign in ["<script", "<link", "src=", "href=", "@import", "url("] {
             assert!(!page.contains(foreign), "{foreign}");
         }
+    }
+
+    #[test]
+    fn the_saturated_run_has_plots_and_counters_of_its_own() {
+        let page = render(&sample::saturated()).unwrap();
+        assert_eq!(plots(&page), 10);
+        assert!(page.contains("<h2 class=\"phase\">as much as goes: "));
+        assert!(page.contains("correctness, as much as goes") && page.contains("correctness, both runs"));
+        assert!(page.contains("<td>777</td>"));
     }
 
     #[test]
