@@ -79,10 +79,15 @@ fn idle_connections_are_all_connected() {
 
 #[test]
 fn fanout_reaches_everybody_in_either_encoding_beside_its_floor() {
-    for encoding in ["json", "protobuf"] {
+    for (encoding, threads) in [("json", "1"), ("protobuf", "2")] {
         let args = ["fanout", "--subscribers", "50", "--seconds", "1", "--encoding", encoding];
-        let result = run(&format!("fanout-{encoding}"), &args);
+        let result = run(&format!("fanout-{encoding}"), &[&args[..], &["--threads", threads]].concat());
         delivered(&result, 100);
+        for run in [&result, &result["saturated"]] {
+            let latencies = run["latencies"].as_array().unwrap();
+            let last = latencies.iter().find(|latency| latency["name"] == "last delivery").unwrap();
+            assert!(last["count"].as_u64() > Some(0), "{last}");
+        }
         let floor = &result["floors"][0];
         assert_eq!(floor["scenario"], "floor-write");
         assert_eq!(floor["correctness"]["lost"], 0, "{}", floor["correctness"]);
@@ -175,7 +180,8 @@ fn a_storm_of_clients_misses_nothing() {
 #[test]
 fn joins_and_leaves_are_seen_once_by_each_watcher() {
     let args = ["presence-storm", "--members", "100", "--channels", "4", "--watchers", "3", "--within", "1"];
-    delivered(&run("presence-storm", &[&args[..], &["--seconds", "3"]].concat()), 100 * 3 * 2);
+    let result = run("presence-storm", &[&args[..], &["--seconds", "3", "--threads", "2"]].concat());
+    delivered(&result, 100 * 3 * 2);
 }
 
 #[test]

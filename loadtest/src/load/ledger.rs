@@ -16,6 +16,7 @@ pub struct Ledger {
     seen: HashMap<(u32, u32), Seen, ahash::RandomState>,
     duplicated: u64,
     reordered: u64,
+    misrouted: u64,
     gaps: u64,
     disconnected: u64,
     /// What else was due and has come.
@@ -111,12 +112,18 @@ impl Ledger {
         self.duplicated += repeated;
     }
 
+    /// So many came to somebody that nobody had meant them for.
+    pub fn misrouted(&mut self, count: u64) {
+        self.misrouted += count;
+    }
+
     /// Takes over another thread's entries.
     pub fn merge(&mut self, other: Self) {
         self.sent.extend(other.sent);
         self.seen.extend(other.seen);
         self.duplicated += other.duplicated;
         self.reordered += other.reordered;
+        self.misrouted += other.misrouted;
         self.gaps += other.gaps;
         self.disconnected += other.disconnected;
         self.due += other.due;
@@ -128,6 +135,7 @@ impl Ledger {
         let mut verdict = Correctness {
             duplicated: self.duplicated,
             reordered: self.reordered,
+            misrouted: self.misrouted,
             gaps: self.gaps,
             disconnected: self.disconnected,
             ..Correctness::default()

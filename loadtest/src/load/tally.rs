@@ -112,6 +112,27 @@ impl Tally {
         self.own.entry(what).or_default().record(ns);
     }
 
+    /// A request of the scenario's own is sent: it counts as a publication.
+    pub fn asked(&mut self, now: u64) {
+        self.at(now, |second| second.published += 1);
+    }
+
+    /// Its answer has come, with so many messages: it counts as an ack and that many deliveries, and is timed as `what`.
+    pub fn told(&mut self, what: &'static str, now: u64, due: u64, messages: u64) {
+        let time = now.saturating_sub(due);
+        let measured = self.window.contains(due);
+        if measured {
+            self.time(what, time);
+        }
+        self.at(now, |second| {
+            second.acked += 1;
+            second.delivered += messages;
+            if measured {
+                second.deliver.record(time);
+            }
+        });
+    }
+
     /// A moment of the scenario's own; the latest of each name is kept.
     pub fn mark(&mut self, what: &'static str, now: u64) {
         let latest = self.marks.entry(what).or_default();
@@ -216,6 +237,15 @@ mod tests {
         assert_eq!((latencies[0].name.as_str(), latencies[0].count), ("deliver", 1));
         assert!((latencies[0].max - 2e6).abs() < 2e4, "{}", latencies[0].max);
         assert_eq!(tally.counts(), (0, 0, 1), "the first came within the window");
+    }
+
+    #[test]
+    fn what_is_answered_after_the_window_is_timed_and_not_counted() {
+        let mut tally = Tally::new(Window { start: 0, end: SECOND });
+        tally.told("page", SECOND / 2, 0, 50);
+        tally.told("page", 2 * SECOND, SECOND / 2, 50);
+        assert_eq!(tally.counts(), (0, 1, 50));
+        assert_eq!(tally.latencies().unwrap()[0].count, 2);
     }
 
     #[test]

@@ -120,16 +120,11 @@ where
 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     LocalSet::new().block_on(&runtime, async {
-        let own = (0_u32..).zip(&plan.topology.streams);
-        let own =
-            own.filter(|(_, stream)| stream.publisher % plan.threads == index).map(|(number, _)| number);
-        let (topology, counters) = (plan.topology.clone(), stage.counters.clone());
-        let traffic =
-            Rc::new(RefCell::new(Traffic::new(topology, counters, (plan.run, plan.size), own.collect())));
+        let traffic = Rc::new(RefCell::new(Traffic::new(&plan, stage.counters.clone(), index)));
         let swarm = Swarm::new(plan.dialect.clone(), plan.detail, traffic.clone(), plan.sources.clone());
         let worker = Worker { index, plan, stage, traffic: traffic.clone(), swarm, visits: Rc::default() };
         script(&worker).await?;
-        traffic.replace(Traffic::none()).into_parts()
+        traffic.borrow_mut().take_counted()
     })
 }
 

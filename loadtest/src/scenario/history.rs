@@ -126,20 +126,33 @@ async fn one_page(
     // The channels' streams come in the same order.
     let name = worker.plan.topology.streams[channel].channel.clone();
     let request = Request::History { channel: &name, since: None, limit };
+    worker.traffic.borrow_mut().counted().1.asked(clock::now());
     let answer = worker.links().ask(client, &request).await?;
+    let now = clock::now();
+    let expected = args.page.min(args.messages) as u64;
     let mut traffic = worker.traffic.borrow_mut();
-    let (ledger, tally) = traffic.counted();
-    let due_messages = args.page.min(args.messages) as u64;
-    let come = match &answer {
-        Some(Event::Page { stamps, .. }) => in_order(stamps, worker.plan.run, channel),
-        _ => 0,
-    };
-    ledger.other(due_messages, come.min(due_messages), come.saturating_sub(due_messages));
-    tally.time(PAGE, clock::now().saturating_sub(due));
+    match &answer {
+        Some(Event::Page { stamps, .. }) => {
+            let right = in_order(stamps, worker.plan.run, channel).min(expected);
+            let (ledger, tally) = traffic.counted();
+            ledger.other(expected, right, 0);
+            ledger.misrouted(stamps.len() as u64 - right);
+            tally.told(PAGE, now, due, right);
+        }
+        other => {
+            traffic.counted().0.other(expected, 0, 0);
+            let why = match other {
+                Some(Event::Refused { code, .. }) => code.clone(),
+                other => format!("{other:?}"),
+            };
+            traffic.note(format!("no page: {why}"));
+        }
+    }
     Ok(())
 }
 
-/// How many messages, from the first on, are those of the channel without a hole.
+/// How many messages, from the first on, are those of the channel without a hole. A page begins with the oldest: nothing
+/// has been trimmed, or it could not be told from what got lost.
 fn in_order(stamps: &[Stamp], run: u32, channel: usize) -> u64 {
     let whole = stamps.iter().zip(0..).take_while(|(stamp, sequence)| {
         stamp.run == run && stamp.stream as usize == channel && stamp.sequence == *sequence
@@ -149,7 +162,8 @@ fn in_order(stamps: &[Stamp], run: u32, channel: usize) -> u64 {
 
 fn figures(outcome: &Outcome) -> Vec<Figure> {
     let page = outcome.latency(PAGE);
-    let pages = page.map_or(0.0, |page| page.count as f64);
+    // Answered while it was measured, whenever it was asked for.
+    let pages = outcome.counts.1 as f64;
     let each = |name| outcome.cpu(name).map(|cpu| cpu * 1e6 / pages.max(1.0));
     let mut figures = vec![
         Figure::higher("pages", Some(pages / outcome.seconds), "1/s"),
@@ -161,4 +175,20 @@ fn figures(outcome: &Outcome) -> Vec<Figure> {
         figures.push(Figure::lower("Redis CPU for a page", Some(redis), "us"));
     }
     figures
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_right_up_to_the_first_hole_stranger_or_other_run() {
+        let stamp = |run, stream, sequence| Stamp { run, stream, sequence, due: 0 };
+        let right = [stamp(1, 7, 0), stamp(1, 7, 1)];
+        assert_eq!(in_order(&right, 1, 7), 2);
+        for wrong in [stamp(1, 7, 3), stamp(1, 7, 1), stamp(1, 8, 2), stamp(2, 7, 2)] {
+            assert_eq!(in_order(&[&right[..], &[wrong]].concat(), 1, 7), 2, "{wrong:?}");
+        }
+        assert_eq!(in_order(&right[1..], 1, 7), 0);
+    }
 }
