@@ -144,6 +144,71 @@ fn a_server_that_does_wrong_is_found_out() {
     }
 }
 
+/// What the program says of a wrong command line, before it starts anything.
+fn refusal(args: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_loadtest")).args(args).output().unwrap();
+    assert_eq!(output.status.code().map(|code| code > 0), Some(true), "{args:?}");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn what_does_not_fit_together_is_refused_at_once() {
+    let adapter = concat!(env!("CARGO_MANIFEST_DIR"), "/adapters/messageloop.yaml");
+    let other = ["--url", "ws://127.0.0.1:1/ws", "--adapter", adapter];
+    for (args, said) in [
+        (vec!["rooms", "--json", "/nowhere/a.json"], "cannot write /nowhere/a.json"),
+        (vec!["idle", "--transport", "grpc", "--source", "127.0.0.1"], "--source is for WebSocket"),
+        ([&["idle", "--transport", "grpc"], &other[..]].concat(), "--adapter is for servers with WebSocket"),
+        (vec!["recover-storm", "--history", "5"], "--history 5: 21 messages"),
+        ([&["recover-storm"], &other[..]].concat(), "clients come back with cursors"),
+        ([&["soak"], &other[..]].concat(), "clients come back with cursors"),
+    ] {
+        let text = refusal(&args);
+        assert!(text.contains(said), "{args:?}: {text}");
+    }
+}
+
+#[test]
+fn clients_without_history_do_not_storm() {
+    let args =
+        ["recover-storm", "--history", "0", "--missed", "0", "--clients", "10", "--channels", "2", "-q"];
+    let text = refusal(&args);
+    assert!(text.contains("--history 0: 1 messages"), "{text}");
+    let node = tokio::runtime::Runtime::new()
+        .unwrap()
+        .block_on(GatewayProcess::start("channels: [{pattern: '**', history_size: 0}]"));
+    let url = format!("ws://{}", node.addrs().websocket);
+    let text = refusal(&["recover-storm", "--clients", "10", "--channels", "2", "-q", "--url", &url]);
+    assert!(text.contains("was told no position in load."), "{text}");
+}
+
+#[test]
+fn a_server_that_dies_ends_the_run_at_once_and_leaves_the_runs_before() {
+    let results = Results::of("dies");
+    let json = results.0.join("result.json");
+    let node = tokio::runtime::Runtime::new().unwrap().block_on(GatewayProcess::start(LIMITS));
+    let (url, pid) = (format!("ws://{}", node.addrs().websocket), node.pid().to_string());
+    let begun = std::time::Instant::now();
+    let loadtest = Command::new(env!("CARGO_BIN_EXE_loadtest"))
+        .args(["idle", "--connections", "5", "--seconds", "5", "--warmup", "0", "--repeat", "2", "-q"])
+        .args(["--url", &url, "--pid", &pid, "--json"])
+        .arg(&json)
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    // In the second of two runs of 5 s.
+    std::thread::sleep(std::time::Duration::from_secs(7));
+    drop(node);
+    let output = loadtest.wait_with_output().unwrap();
+    assert!(begun.elapsed().as_secs_f64() < 9.5, "{:?}", begun.elapsed());
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && text.contains("run 2 of 2 failed"), "{text}");
+    assert!(text.contains(&format!("process {pid} has ended")), "{text}");
+    let result: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    assert!(result["notes"].to_string().contains("run 2 of 2 failed"), "{}", result["notes"]);
+}
+
 #[test]
 fn another_server_is_spoken_to_by_a_table() {
     let node = tokio::runtime::Runtime::new().unwrap().block_on(GatewayProcess::start(LIMITS));

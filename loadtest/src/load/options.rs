@@ -104,6 +104,39 @@ impl Options {
         })
     }
 
+    /// That these options fit together, before anything is started.
+    ///
+    /// # Errors
+    /// They do not; the text says which.
+    pub fn check(&self) -> anyhow::Result<()> {
+        ensure!(self.threads > 0, "--threads 0: nobody would connect");
+        ensure!(self.seconds > 0.0 && self.warmup >= 0.0, "--seconds and --warmup are times");
+        ensure!(self.size >= Stamp::LENGTH, "--size {}: a stamp has {} bytes", self.size, Stamp::LENGTH);
+        if self.transport == Transport::Grpc {
+            ensure!(
+                self.adapter.is_none(),
+                "--adapter is for servers with WebSocket, not for --transport grpc"
+            );
+            ensure!(self.source.is_empty(), "--source is for WebSocket, --transport grpc cannot choose one");
+        }
+        Ok(())
+    }
+
+    /// That clients can recover so many messages of a channel, as far as it is known before anything is started.
+    ///
+    /// # Errors
+    /// They cannot.
+    pub fn must_recover(&self, messages: u64) -> anyhow::Result<()> {
+        ensure!(
+            self.adapter.is_none(),
+            "clients come back with cursors, which an --adapter has no words for"
+        );
+        if let Some(history) = self.servers.history {
+            ensure!(history >= messages, "--history {history}: {messages} messages are to be recovered");
+        }
+        Ok(())
+    }
+
     /// How long a run is.
     pub fn times(&self) -> Times {
         Times { warmup: Duration::from_secs_f64(self.warmup), measure: Duration::from_secs_f64(self.seconds) }
@@ -123,9 +156,6 @@ impl Options {
     where
         F: AsyncFn(&Worker) -> anyhow::Result<()> + Clone + Send + 'static,
     {
-        ensure!(self.threads > 0, "--threads 0: nobody would connect");
-        ensure!(self.seconds > 0.0 && self.warmup >= 0.0, "--seconds and --warmup are times");
-        ensure!(self.size >= Stamp::LENGTH, "--size {}: a stamp has {} bytes", self.size, Stamp::LENGTH);
         let endpoints = servers.endpoints.iter().map(|node| Endpoint::of(node, self.transport));
         let mut endpoints = endpoints.collect::<anyhow::Result<Vec<Endpoint>>>()?;
         let dialect = self.dialect()?;

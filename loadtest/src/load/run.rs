@@ -23,6 +23,7 @@ use crate::{
         limits::make_room_for,
         machine,
         sampler::{Sampler, Samples, Watched},
+        vigil::Vigil,
     },
     report::{
         progress::Progress,
@@ -112,7 +113,7 @@ where
     let clients = plan.topology.clients.len() as u64;
     make_room_for(clients)?;
     let (begun, begun_at) = (Instant::now(), SystemTime::now());
-    let mut threads = Threads::start(&plan, &stage, script);
+    let mut threads = Threads::start(&plan, &stage, script, Vigil::of(&watched)?);
 
     let bar = Progress::steps("connecting", clients);
     threads.or(meet(&stage, |stage| bar.set(stage.counters.connected.load(Relaxed)))).await?;
@@ -169,13 +170,19 @@ async fn measure(stage: &Stage, times: Times, watched: Vec<Watched>) -> anyhow::
     sleep_until(start).await;
     bar.finish();
     let bar = Progress::time("measuring", times.measure);
-    let sampler = Sampler::start(watched).await?;
+    let mut sampler = Sampler::start(watched).await?;
     let mut connected = Vec::new();
-    for second in 1..=times.measure.as_secs() {
-        sleep_until(start + Duration::from_secs(second)).await;
-        connected.push(stage.counters.connected.load(Relaxed));
+    let passing = async {
+        for second in 1..=times.measure.as_secs() {
+            sleep_until(start + Duration::from_secs(second)).await;
+            connected.push(stage.counters.connected.load(Relaxed));
+        }
+        sleep_until(start + times.measure).await;
+    };
+    tokio::select! {
+        () = passing => {}
+        error = sampler.failure() => return Err(error),
     }
-    sleep_until(start + times.measure).await;
     bar.finish();
     Ok((sampler.stop().await?, connected))
 }
@@ -194,10 +201,11 @@ fn series(tally: &Tally, samples: &Samples, connected: &[u64]) -> Vec<Second> {
 struct Threads {
     running: Vec<thread::JoinHandle<()>>,
     results: Vec<oneshot::Receiver<anyhow::Result<Counted>>>,
+    vigil: Vigil,
 }
 
 impl Threads {
-    fn start<F>(plan: &Arc<Plan>, stage: &Arc<Stage>, script: F) -> Self
+    fn start<F>(plan: &Arc<Plan>, stage: &Arc<Stage>, script: F, vigil: Vigil) -> Self
     where
         F: AsyncFn(&Worker) -> anyhow::Result<()> + Clone + Send + 'static,
     {
@@ -211,18 +219,19 @@ impl Threads {
             }));
             results.push(receiver);
         }
-        Self { running, results }
+        Self { running, results, vigil }
     }
 
-    /// Waits for `step`, or for the first thread that fails.
+    /// Waits for `step`, or for the first thread that fails or process under load that ends.
     async fn or<T>(&mut self, step: impl Future<Output = T>) -> anyhow::Result<T> {
         let failure = futures_util::future::select_all(self.results.iter_mut());
         tokio::select! {
             // What has been reached counts, also if a thread is through in the same moment.
             biased;
             done = step => Ok(done),
+            broken = self.vigil.broken() => Err(broken),
             (ended, _, _) = failure => match ended {
-                Ok(Err(error)) => Err(error),
+                Ok(Err(error)) => Err(self.vigil.explain(error).await),
                 Ok(Ok(_)) => bail!("a thread of clients ended early"),
                 Err(_) => bail!("a thread of clients panicked"),
             },

@@ -87,6 +87,8 @@ pub struct Traffic {
     recovered: Vec<(usize, u64)>,
     /// Joins and leaves, since they were asked for.
     sightings: Vec<Sighting>,
+    /// Clients that are connected and subscribed.
+    connected: HashSet<usize>,
     /// Publishers that are about to leave.
     hushed: HashSet<usize>,
     /// What went wrong, and how often.
@@ -131,6 +133,7 @@ impl Traffic {
             places: HashMap::new(),
             recovered: Vec::new(),
             sightings: Vec::new(),
+            connected: HashSet::new(),
             hushed: HashSet::new(),
             notes: BTreeMap::new(),
             failure: None,
@@ -175,6 +178,16 @@ impl Traffic {
     /// Joins and leaves that clients were told of, since this was asked last.
     pub fn take_sightings(&mut self) -> Vec<Sighting> {
         std::mem::take(&mut self.sightings)
+    }
+
+    /// A client is connected and subscribed from now on, or (`false`) no more.
+    pub fn connected(&mut self, client: usize, connected: bool) {
+        // One that is cut off before it is subscribed was never counted.
+        if connected && self.connected.insert(client) {
+            self.counters.connected.fetch_add(1, Relaxed);
+        } else if !connected && self.connected.remove(&client) {
+            self.counters.connected.fetch_sub(1, Relaxed);
+        }
     }
 
     /// A client publishes no more, or (`false`) again.
@@ -330,7 +343,7 @@ impl Crowd for Traffic {
 
     fn cut_off(&mut self, client: usize, why: &str) {
         self.ledger.disconnected();
-        self.counters.connected.fetch_sub(1, Relaxed);
+        self.connected(client, false);
         self.note(format!("cut off: {why}"));
         // Nobody answers these any more. They stay unanswered in the ledger.
         let topology = &self.topology;

@@ -24,7 +24,7 @@ use super::{
 use crate::clients::{
     dialect::{Detail, Dialect, Event, Request, Target},
     endpoint::Endpoint,
-    links::Links,
+    links::{Links, NotSent},
     swarm::{Client, Swarm},
 };
 
@@ -180,7 +180,7 @@ impl Worker {
         let who = Client { number: client, name: format!("load-{client}"), targets };
         self.traffic.borrow_mut().hush(client, false);
         self.swarm.open(endpoint, &who).await?;
-        self.stage.counters.connected.fetch_add(1, Relaxed);
+        self.traffic.borrow_mut().connected(client, self.links().is_open(client));
         Ok(())
     }
 
@@ -200,31 +200,31 @@ impl Worker {
         while self.traffic.borrow().awaits(client) && self.links().is_open(client) && patient() {
             sleep(LOOK).await;
         }
-        let open = self.links().is_open(client);
         self.links().close(client);
         while self.links().is_open(client) {
             sleep(LOOK).await;
         }
-        self.stage.counters.connected.fetch_sub(u64::from(open), Relaxed);
+        self.traffic.borrow_mut().connected(client, false);
     }
 
-    /// Ends all subscriptions of a client, which stays connected.
+    /// Ends all subscriptions of a client, which stays connected. Nothing is wrong if it is not connected: then it was cut
+    /// off, which is counted.
     ///
     /// # Errors
     /// The server refuses.
     pub async fn unsubscribe(&self, client: usize) -> anyhow::Result<()> {
         let targets = &self.plan.topology.clients[client];
         let channels: Vec<String> = targets.iter().map(|target| target.channel.clone()).collect();
-        done(self.links().ask(client, &Request::Unsubscribe { channels: &channels }).await?)
+        done(self.links().ask(client, &Request::Unsubscribe { channels: &channels }).await)
     }
 
-    /// Begins them again, from where the client stands.
+    /// Begins them again, from where the client stands; as [`Worker::unsubscribe`] if it is not connected.
     ///
     /// # Errors
     /// The server refuses.
     pub async fn subscribe_again(&self, client: usize) -> anyhow::Result<()> {
         let targets = self.targets_with_cursors(client);
-        done(self.links().ask(client, &Request::Subscribe { targets: &targets }).await?)
+        done(self.links().ask(client, &Request::Subscribe { targets: &targets }).await)
     }
 
     /// How many members the server sees in a channel; asked by this client.
@@ -239,9 +239,27 @@ impl Worker {
     }
 
     /// Publishes once to each stream of this thread and waits until everybody has got it, so that all have a position.
-    pub async fn publish_one_each(&self) {
+    ///
+    /// # Errors
+    /// One of them has none: the server keeps no history, or does not tell positions.
+    pub async fn take_positions(&self) -> anyhow::Result<()> {
         self.publish_burst(1).await;
+        // All have published: else nothing would be waited for.
+        self.together().await;
         self.settle().await;
+        let topology = &self.plan.topology;
+        let receives = |client| topology.streams.iter().any(|stream| stream.receivers.contains(client));
+        let mut clients = self.clients().filter(|client| !topology.clients[*client].is_empty());
+        let without =
+            clients.find(|client| self.traffic.borrow().places(*client).is_none() && receives(*client));
+        if let Some(client) = without {
+            bail!(
+                "client {client} was told no position in {}: is history kept for that channel? Without it nothing can be \
+                 recovered",
+                topology.clients[client][0].channel
+            );
+        }
+        Ok(())
     }
 
     /// Publishes so often to each stream of this thread, and waits for the answers.
@@ -385,10 +403,11 @@ impl Worker {
 }
 
 /// That a request was carried out; nothing is wrong if the connection ended, which is counted elsewhere.
-fn done(answer: Option<Event>) -> anyhow::Result<()> {
+fn done(answer: Result<Option<Event>, NotSent>) -> anyhow::Result<()> {
     match answer {
-        Some(Event::Done { .. }) | None => Ok(()),
-        Some(other) => bail!("refused: {other:?}"),
+        Ok(Some(Event::Done { .. }) | None) | Err(NotSent::Closed(_)) => Ok(()),
+        Ok(Some(other)) => bail!("refused: {other:?}"),
+        Err(unspoken) => Err(unspoken.into()),
     }
 }
 

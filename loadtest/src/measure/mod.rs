@@ -8,3 +8,4 @@ pub mod machine;
 pub mod process;
 pub mod redis;
 pub mod sampler;
+pub mod vigil;

@@ -3,9 +3,13 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Context as _;
+use tokio::time::timeout;
 
 // The only use of the client in `measure`.
 use crate::floor::redis::resp::{Client, encode};
+
+/// How long an answer is waited for, if nothing else is said.
+const DEADLINE: Duration = Duration::from_secs(10);
 
 /// What a server has used up to now.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -26,21 +30,23 @@ pub struct Usage {
 #[derive(Debug)]
 pub struct Info {
     client: Client,
+    /// How long an answer is waited for.
+    patience: Duration,
 }
 
 impl Info {
     /// Connects to a server without a password.
     ///
     /// # Errors
-    /// Nobody listens at `addr`.
+    /// Nobody listens at `addr`, or answers within [`DEADLINE`].
     pub async fn connect(addr: SocketAddr) -> anyhow::Result<Self> {
-        Ok(Self { client: Client::connect(addr).await? })
+        Ok(Self { client: in_time(DEADLINE, Client::connect(addr)).await?, patience: DEADLINE })
     }
 
     /// What the server has used. Not safe to cancel: the next call would read this one's replies.
     ///
     /// # Errors
-    /// The connection is lost, the server wants a password, or a field is missing.
+    /// The connection is lost, nothing comes within [`DEADLINE`] (then it must not be used again), the server wants a password, or a field is missing.
     pub async fn usage(&mut self) -> anyhow::Result<Usage> {
         // One section each: several in one INFO came with Redis 7.0.
         let requests = ["cpu", "memory", "commandstats"].map(|section| {
@@ -48,9 +54,13 @@ impl Info {
             encode(&mut request, &[b"INFO", section.as_bytes()]);
             request
         });
-        let replies = self.client.pipeline(&requests, requests.len()).await?;
+        let replies = in_time(self.patience, self.client.pipeline(&requests, requests.len())).await?;
         parse(&replies.iter().map(|reply| reply.text()).collect::<String>())
     }
+}
+
+async fn in_time<T>(patience: Duration, doing: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    timeout(patience, doing).await.with_context(|| format!("Redis did not answer within {patience:?}"))?
 }
 
 fn parse(info: &str) -> anyhow::Result<Usage> {
@@ -102,6 +112,15 @@ mod tests {
         let usage = parse(&format!("{OLD}{more}")).unwrap();
         assert_eq!(usage.main_thread_cpu, Some(Duration::from_millis(750)));
         assert_eq!(usage.evalsha_calls, 42);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_does_not_answer_is_not_waited_for_for_ever() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut info = Info::connect(listener.local_addr().unwrap()).await.unwrap();
+        info.patience = Duration::from_millis(20);
+        let error = info.usage().await.unwrap_err();
+        assert!(error.to_string().contains("within 20ms"), "{error}");
     }
 
     #[test]

@@ -80,6 +80,15 @@ impl Sampler {
         Ok(Self { stop, task })
     }
 
+    /// Waits until something can no longer be read, if ever: why. Safe to cancel.
+    pub async fn failure(&mut self) -> anyhow::Error {
+        match (&mut self.task).await {
+            Ok(Err(error)) => error,
+            Ok(Ok(_)) => anyhow::anyhow!("the sampler ended early"),
+            Err(error) => anyhow::Error::new(error).context("the sampler ended"),
+        }
+    }
+
     /// Reads all once more and ends.
     ///
     /// # Errors

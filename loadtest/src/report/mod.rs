@@ -46,6 +46,20 @@ pub fn write(path: &Path, result: &RunResult) -> anyhow::Result<()> {
     fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))
 }
 
+/// That a file can be written, before a long run that ends with it. What is in it stays.
+///
+/// # Errors
+/// It cannot.
+pub fn check(path: &Path) -> anyhow::Result<()> {
+    let new = !path.exists();
+    let opened = fs::OpenOptions::new().append(true).create(true).open(path);
+    opened.with_context(|| format!("cannot write {}", path.display()))?;
+    if new {
+        fs::remove_file(path)?;
+    }
+    Ok(())
+}
+
 /// The format is looked at first: the rest of a newer one may have any shape.
 fn parse(json: &[u8]) -> anyhow::Result<RunResult> {
     let Header { format } = serde_json::from_slice(json)?;
@@ -65,6 +79,19 @@ mod tests {
         let back = read(&path);
         fs::remove_file(&path).unwrap();
         assert_eq!(back.unwrap(), result);
+    }
+
+    #[test]
+    fn whether_a_file_can_be_written_is_known_without_changing_it() {
+        let path = std::env::temp_dir().join(format!("loadtest-check-{}.json", std::process::id()));
+        check(&path).unwrap();
+        assert!(!path.exists());
+        fs::write(&path, "old").unwrap();
+        check(&path).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "old");
+        fs::remove_file(&path).unwrap();
+        let error = check(Path::new("/nowhere/result.json")).unwrap_err();
+        assert_eq!(error.to_string(), "cannot write /nowhere/result.json");
     }
 
     #[test]

@@ -60,6 +60,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub async fn run(args: &Args) -> anyhow::Result<RunResult> {
     let (options, times) = (&args.options, args.clone());
     ensure!(args.channels > 0 && args.within > 0.0, "there must be channels, and some time to come back in");
+    options.must_recover(args.missed as u64 + 1)?;
     let servers = Servers::start(&options.servers, "").await?;
     let target = options.target(&servers)?;
     let what = (Load::Silence, Detail::Positions);
@@ -92,7 +93,7 @@ fn topology(args: &Args) -> Topology {
 async fn storm(worker: &Worker, args: &Args) -> anyhow::Result<()> {
     worker.connect_all().await?;
     worker.together().await;
-    worker.publish_one_each().await;
+    worker.take_positions().await?;
     let window = worker.meet().await;
     worker.wait_until(window.start).await;
     let clients: Vec<usize> = worker.clients().filter(|client| *client >= args.channels).collect();

@@ -47,6 +47,7 @@ const GROWTH: f64 = 1.05;
 pub async fn run(args: &Args) -> anyhow::Result<RunResult> {
     let (options, settings) = (&args.options, args.clone());
     ensure!(args.rate > 0.0 && args.churn > 0.0, "--rate and --churn are more than none");
+    options.must_recover(1)?;
     let servers = Servers::start(&options.servers, "").await?;
     let target = options.target(&servers)?;
     let what = (Load::Rate(args.rate), Detail::Positions);
@@ -63,7 +64,7 @@ pub async fn run(args: &Args) -> anyhow::Result<RunResult> {
 async fn soak(worker: &Worker, args: &Args) -> anyhow::Result<()> {
     worker.connect_all().await?;
     worker.together().await;
-    worker.publish_one_each().await;
+    worker.take_positions().await?;
     let window = worker.meet().await;
     let mut coming = JoinSet::new();
     let churn = churn(worker, args, &mut coming);
@@ -85,6 +86,9 @@ async fn soak(worker: &Worker, args: &Args) -> anyhow::Result<()> {
 /// Lets one client after the other go and come back, for ever.
 async fn churn(worker: &Worker, args: &Args, coming: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Result<()> {
     let clients: Vec<usize> = worker.clients().collect();
+    if clients.is_empty() {
+        return std::future::pending().await;
+    }
     let mut pace = Pace::new(args.churn / worker.plan.threads as f64, 0.0)?;
     let (time, mut turn) = (Duration::from_secs_f64(args.away), 0);
     let away = Rc::new(RefCell::new(HashSet::new()));
