@@ -40,7 +40,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// The node has none, as it was given by a URL of the other.
-    pub fn of(node: &servers::Endpoint, transport: Transport) -> anyhow::Result<Self> {
+    pub fn of(node: &servers::Node, transport: Transport) -> anyhow::Result<Self> {
         let addr = match transport {
             Transport::Ws => node.websocket()?,
             Transport::Grpc => node.grpc()?,

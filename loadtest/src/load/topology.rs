@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::clients::dialect::Target;
+use crate::clients::dialect::Subscription;
 
 /// All clients of a run and all streams between them.
 #[derive(Debug)]
@@ -10,7 +10,7 @@ pub struct Topology {
     /// A number that no other run has had, for the names of channels.
     id: u32,
     /// What each client subscribes to, by its number.
-    pub clients: Vec<Vec<Target>>,
+    pub clients: Vec<Vec<Subscription>>,
     /// The streams, by their number.
     pub streams: Vec<Stream>,
 }
@@ -69,8 +69,8 @@ impl Topology {
     }
 
     /// Adds a client.
-    pub fn client(&mut self, targets: Vec<Target>) -> usize {
-        self.clients.push(targets);
+    pub fn client(&mut self, subscriptions: Vec<Subscription>) -> usize {
+        self.clients.push(subscriptions);
         self.clients.len() - 1
     }
 
@@ -85,7 +85,7 @@ impl Topology {
     }
 }
 
-impl Target {
+impl Subscription {
     /// A channel or pattern from now on, nothing else wanted.
     pub fn live(channel: impl Into<String>) -> Self {
         Self { channel: channel.into(), ..Self::default() }

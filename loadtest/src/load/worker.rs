@@ -22,7 +22,7 @@ use super::{
     traffic::{Counted, Counters, Saturation, Traffic},
 };
 use crate::clients::{
-    dialect::{Detail, Dialect, Event, Request, Target},
+    dialect::{Detail, Dialect, Event, Request, Subscription},
     endpoint::Endpoint,
     links::{Links, NotSent},
     swarm::{Client, Swarm},
@@ -174,10 +174,10 @@ impl Worker {
     ///
     /// # Errors
     /// It does not come about.
-    pub async fn connect(&self, client: usize, targets: &[Target]) -> anyhow::Result<()> {
+    pub async fn connect(&self, client: usize, subscriptions: &[Subscription]) -> anyhow::Result<()> {
         let endpoint = &self.plan.endpoints[self.node_of(client)];
         *self.visits.borrow_mut().entry(client).or_default() += 1;
-        let who = Client { number: client, name: format!("load-{client}"), targets };
+        let who = Client { number: client, name: format!("load-{client}"), subscriptions };
         self.traffic.borrow_mut().hush(client, false);
         self.swarm.open(endpoint, &who).await?;
         self.traffic.borrow_mut().connected(client, self.links().is_open(client));
@@ -213,8 +213,9 @@ impl Worker {
     /// # Errors
     /// The server refuses.
     pub async fn unsubscribe(&self, client: usize) -> anyhow::Result<()> {
-        let targets = &self.plan.topology.clients[client];
-        let channels: Vec<String> = targets.iter().map(|target| target.channel.clone()).collect();
+        let subscriptions = &self.plan.topology.clients[client];
+        let channels: Vec<String> =
+            subscriptions.iter().map(|subscription| subscription.channel.clone()).collect();
         done(self.links().ask(client, &Request::Unsubscribe { channels: &channels }).await)
     }
 
@@ -223,8 +224,8 @@ impl Worker {
     /// # Errors
     /// The server refuses.
     pub async fn subscribe_again(&self, client: usize) -> anyhow::Result<()> {
-        let targets = self.targets_with_cursors(client);
-        done(self.links().ask(client, &Request::Subscribe { targets: &targets }).await)
+        let subscriptions = self.with_cursors(client);
+        done(self.links().ask(client, &Request::Subscribe { subscriptions: &subscriptions }).await)
     }
 
     /// How many members the server sees in a channel; asked by this client.
@@ -296,13 +297,13 @@ impl Worker {
     }
 
     /// The subscriptions of a client, each from where the client stands.
-    pub fn targets_with_cursors(&self, client: usize) -> Vec<Target> {
+    pub fn with_cursors(&self, client: usize) -> Vec<Subscription> {
         let traffic = self.traffic.borrow();
         let none = HashMap::new();
         let places = traffic.places(client).unwrap_or(&none);
-        let with_cursor = |target: &Target| {
-            let cursor = places.get(&target.channel).cloned();
-            Target { cursor, ..target.clone() }
+        let with_cursor = |subscription: &Subscription| {
+            let cursor = places.get(&subscription.channel).cloned();
+            Subscription { cursor, ..subscription.clone() }
         };
         self.plan.topology.clients[client].iter().map(with_cursor).collect()
     }

@@ -6,7 +6,7 @@ use anyhow::ensure;
 use serde_json::{Value, json};
 
 use crate::{
-    clients::{dialect::Target, endpoint::Transport},
+    clients::{dialect::Subscription, endpoint::Transport},
     load::{
         options::Options,
         probe::{self, Probe},
@@ -86,7 +86,7 @@ fn topology(subscribers: usize) -> Topology {
     let channel = topology.channel("fanout");
     let publisher = topology.client(Vec::new());
     for _ in 0..subscribers {
-        topology.client(vec![Target::live(&channel)]);
+        topology.client(vec![Subscription::live(&channel)]);
     }
     topology.stream(publisher, &channel, Receivers::of(1..subscribers + 1));
     topology

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use crate::{
-    clients::dialect::{Detail, Target},
+    clients::dialect::{Detail, Subscription},
     load::{
         options::Options,
         run::Outcome,
@@ -57,7 +57,7 @@ fn topology(args: &Args) -> Topology {
     for number in 0..args.connections {
         let number = if args.one_channel { 0 } else { number };
         let channel = topology.channel(format_args!("idle.{number}"));
-        topology.client(vec![Target { ephemeral: args.ephemeral, ..Target::live(channel) }]);
+        topology.client(vec![Subscription { ephemeral: args.ephemeral, ..Subscription::live(channel) }]);
     }
     topology
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use streamgate_proto::v1::inbound_message::Envelope;
 
 use crate::{
-    clients::dialect::{Request, Target, streamgate},
+    clients::dialect::{Request, Subscription, streamgate},
     floor::redis::{ScriptCost, script_cost},
     load::{
         options::Options,
@@ -84,7 +84,7 @@ fn topology(pairs: usize) -> Topology {
     for pair in 0..pairs {
         let channel = topology.channel(format_args!("pairs.{pair}"));
         let publisher = topology.client(Vec::new());
-        let subscriber = topology.client(vec![Target::live(&channel)]);
+        let subscriber = topology.client(vec![Subscription::live(&channel)]);
         topology.stream(publisher, &channel, Receivers::of(subscriber..subscriber + 1));
     }
     topology

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use crate::{
-    clients::dialect::Target,
+    clients::dialect::Subscription,
     load::{
         options::Options,
         probe,
@@ -53,7 +53,7 @@ fn topology(args: &Args) -> Topology {
             // Both kinds of wildcard.
             let rest = if subscriber % 2 == 0 { "*.tick" } else { "**" };
             let pattern = topology.channel(format_args!("patterns.{group}.{rest}"));
-            topology.client(vec![Target::live(pattern)]);
+            topology.client(vec![Subscription::live(pattern)]);
         }
         for channel in 0..args.channels {
             let channel = topology.channel(format_args!("patterns.{group}.{channel}.tick"));

@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::{task::JoinSet, time::sleep};
 
 use crate::{
-    clients::dialect::{Detail, Target},
+    clients::dialect::{Detail, Subscription},
     load::{
         clock,
         options::Options,
@@ -76,12 +76,16 @@ fn topology(args: &Args) -> Topology {
     for channel in 0..args.channels {
         for _ in 0..args.watchers {
             let name = topology.channel(format_args!("presence.{channel}"));
-            topology.client(vec![Target { presence: true, ephemeral: true, ..Target::live(name) }]);
+            topology.client(vec![Subscription {
+                presence: true,
+                ephemeral: true,
+                ..Subscription::live(name)
+            }]);
         }
     }
     for member in 0..args.members {
         let name = topology.channel(format_args!("presence.{}", member % args.channels));
-        topology.client(vec![Target::live(name)]);
+        topology.client(vec![Subscription::live(name)]);
     }
     topology
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::{task::JoinSet, time::sleep};
 
 use crate::{
-    clients::dialect::{Detail, Target},
+    clients::dialect::{Detail, Subscription},
     load::{
         clock,
         options::Options,
@@ -85,7 +85,7 @@ fn topology(args: &Args) -> Topology {
     }
     for client in 0..args.clients {
         let name = topology.channel(format_args!("storm.{}", client % args.channels));
-        topology.client(vec![Target::live(name)]);
+        topology.client(vec![Subscription::live(name)]);
     }
     topology
 }
@@ -127,7 +127,7 @@ async fn come_back(worker: &Worker, clients: &[usize], within: f64) -> anyhow::R
             worker.traffic.borrow_mut().counted().1.mark(LAST_DUE, due);
             let worker = worker.clone();
             opening.spawn_local(async move {
-                worker.connect(client, &worker.targets_with_cursors(client)).await?;
+                worker.connect(client, &worker.with_cursors(client)).await?;
                 worker.traffic.borrow_mut().counted().1.mark(CONNECTED, clock::now());
                 anyhow::Ok(())
             });

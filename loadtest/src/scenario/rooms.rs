@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use crate::{
-    clients::dialect::Target,
+    clients::dialect::Subscription,
     load::{
         options::Options,
         probe,
@@ -58,7 +58,7 @@ impl Rooms {
             let channel = topology.channel(format_args!("rooms.{room}"));
             let first = topology.clients.len();
             for _ in 0..self.members {
-                let member = topology.client(vec![Target::live(&channel)]);
+                let member = topology.client(vec![Subscription::live(&channel)]);
                 topology.stream(member, &channel, Receivers::of(first..first + self.members));
             }
         }

@@ -118,7 +118,7 @@ async fn go_and_come_back(worker: &Worker, client: usize, whole: bool, time: Dur
     if whole {
         worker.disconnect(client).await;
         sleep(time).await;
-        return worker.connect(client, &worker.targets_with_cursors(client)).await;
+        return worker.connect(client, &worker.with_cursors(client)).await;
     }
     worker.unsubscribe(client).await?;
     sleep(time).await;

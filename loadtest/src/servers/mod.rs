@@ -3,7 +3,7 @@
 //! Owns: the options that say so, shared by all scenarios, and the processes that it starts. Nodes that were named are
 //! never touched beyond what a client does.
 
-mod endpoint;
+mod node;
 mod settings;
 
 use std::{net::SocketAddr, path::PathBuf};
@@ -16,7 +16,7 @@ use streamgate_e2e::{
 };
 use tokio::{net::lookup_host, task::JoinHandle};
 
-pub use endpoint::Endpoint;
+pub use node::Node;
 
 use crate::{
     floor::bare_server::BareWriter,
@@ -32,7 +32,7 @@ use crate::{
 #[command(next_help_heading = "What is under load")]
 #[group(skip)]
 pub struct Args {
-    /// Endpoint of a running node: ws://HOST:PORT/PATH or, for gRPC, http://HOST:PORT; repeat it for several nodes.
+    /// Node of a running node: ws://HOST:PORT/PATH or, for gRPC, http://HOST:PORT; repeat it for several nodes.
     /// Without it nodes are started here, on this machine
     #[arg(long, value_name = "URL")]
     pub url: Vec<String>,
@@ -78,7 +78,7 @@ impl Broker {
 /// Nodes that are ready. Dropping it ends those that it has started, and their Redis.
 pub struct Servers {
     /// Where the nodes are.
-    pub endpoints: Vec<Endpoint>,
+    pub endpoints: Vec<Node>,
     /// Names and ids of the processes on this machine that are known: `gateway 1`, `gateway 2` ..., `redis`.
     pub processes: Vec<(String, u32)>,
     /// Redis behind the nodes.
@@ -112,9 +112,7 @@ impl Servers {
         raise_open_files()?;
         let writer = blocking("the bare writer", BareWriter::start).await??;
         Ok(Self {
-            endpoints: vec![
-                Endpoint::resolve(FLOOR.to_owned(), &format!("ws://{}/ws", writer.address)).await?,
-            ],
+            endpoints: vec![Node::resolve(FLOOR.to_owned(), &format!("ws://{}/ws", writer.address)).await?],
             processes: vec![(FLOOR.to_owned(), writer.pid())],
             redis: None,
             broker: "",
@@ -161,7 +159,7 @@ impl Servers {
         );
         let mut endpoints = Vec::with_capacity(urls);
         for (at, url) in args.url.iter().enumerate() {
-            endpoints.push(Endpoint::resolve(gateway(at), url).await?);
+            endpoints.push(Node::resolve(gateway(at), url).await?);
         }
         let redis = match &args.redis {
             Some(name) => Some(address(name).await?),
@@ -206,7 +204,7 @@ impl Servers {
         };
         for at in 0..count {
             let node = node(gateway(at), yaml.clone()).await?;
-            servers.endpoints.push(Endpoint::of_node(gateway(at), node.addrs(), &settings.path));
+            servers.endpoints.push(Node::of_node(gateway(at), node.addrs(), &settings.path));
             servers.processes.push((gateway(at), node.pid()));
             servers.nodes.push(node);
         }
@@ -231,7 +229,7 @@ async fn node(name: String, yaml: String) -> anyhow::Result<GatewayProcess> {
         node.addrs().ready().await;
         node
     };
-    outcome(&name, tokio::spawn(starting)).await
+    unpanicked(&name, tokio::spawn(starting)).await
 }
 
 /// Does something of the harness that blocks.
@@ -239,11 +237,11 @@ async fn blocking<T: Send + 'static>(
     what: &str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> anyhow::Result<T> {
-    outcome(what, tokio::task::spawn_blocking(work)).await
+    unpanicked(what, tokio::task::spawn_blocking(work)).await
 }
 
 /// The harness of the tests panics when something is wrong; here that is an error.
-async fn outcome<T>(what: &str, task: JoinHandle<T>) -> anyhow::Result<T> {
+async fn unpanicked<T>(what: &str, task: JoinHandle<T>) -> anyhow::Result<T> {
     match task.await {
         Ok(value) => Ok(value),
         Err(error) if error.is_panic() => {

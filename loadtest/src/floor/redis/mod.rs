@@ -6,9 +6,8 @@
 //! median of the rounds' ratios.
 
 mod bench;
+mod figures;
 mod inbox;
-mod outcome;
-pub mod resp;
 mod rows;
 mod spent;
 mod table;
@@ -108,7 +107,7 @@ pub async fn script(args: Args) -> anyhow::Result<()> {
 pub async fn plain(load: Load) -> anyhow::Result<()> {
     let measured = measure(vec![load.size()], Rows::plain(), load.publishes, load.rounds).await?;
     print!("{}", table::rows(&measured));
-    outcome::write(load.json.as_deref(), || outcome::of_rows(&measured, "floor-redis", &load))
+    figures::write(load.json.as_deref(), || figures::of_rows(&measured, "floor-redis", &load))
 }
 
 async fn scripts(scenario: &str, rows: Rows, args: &Args) -> anyhow::Result<()> {
@@ -119,11 +118,11 @@ async fn scripts(scenario: &str, rows: Rows, args: &Args) -> anyhow::Result<()> 
         let sizes = sweep(&load.size(), args.max_channels);
         let measured = measure(sizes, Rows::sweep(), publishes, load.rounds).await?;
         print!("{}", table::sweep(&measured));
-        return outcome::write(json, || outcome::of_sweep(&measured, scenario, args));
+        return figures::write(json, || figures::of_sweep(&measured, scenario, args));
     }
     let measured = measure(vec![load.size()], rows, load.publishes, load.rounds).await?;
     print!("{}", table::rows(&measured));
-    outcome::write(json, || outcome::of_rows(&measured, scenario, args))
+    figures::write(json, || figures::of_rows(&measured, scenario, args))
 }
 
 /// CPU time of Redis for each publish through the script, called directly.
@@ -195,13 +194,13 @@ struct Point {
     size: Size,
     /// By row, then by round: microseconds for each publish.
     spent: Vec<Vec<Spent>>,
-    before: Usage,
-    after: Usage,
+    before: Footprint,
+    after: Footprint,
 }
 
 /// What a server has used so far.
 #[derive(Debug, Clone, Copy, Default)]
-struct Usage {
+struct Footprint {
     /// CPU of its main thread, seconds.
     cpu: f64,
     /// Resident memory, KiB.
@@ -218,7 +217,7 @@ async fn measure(sizes: Vec<Size>, rows: Rows, publishes: usize, rounds: usize) 
     for size in sizes {
         eprintln!("making {} channels, {} nodes", size.channels, size.nodes);
         let mut bench = Bench::start(size.clone()).await?;
-        let usage = usage(&mut bench).await?;
+        let usage = footprint(&mut bench).await?;
         let spent = vec![Vec::with_capacity(rounds); rows.0.len()];
         servers.push((bench, Point { size, spent, before: usage, after: usage }));
     }
@@ -234,7 +233,7 @@ async fn measure(sizes: Vec<Size>, rows: Rows, publishes: usize, rounds: usize) 
         servers.first().map(|(bench, _)| bench.info("server", "redis_version")).unwrap_or_default();
     let mut points = Vec::new();
     for (mut bench, mut point) in servers {
-        point.after = usage(&mut bench).await?;
+        point.after = footprint(&mut bench).await?;
         points.push(point);
     }
     Ok(Measured { started, redis_version, rows, rounds, publishes, points })
@@ -246,10 +245,10 @@ fn spread(publishes: usize, rounds: usize) -> (usize, usize) {
     ((publishes / rounds).next_multiple_of(32).max(32), rounds)
 }
 
-async fn usage(bench: &mut Bench) -> anyhow::Result<Usage> {
+async fn footprint(bench: &mut Bench) -> anyhow::Result<Footprint> {
     let bytes = |key: &str| bench.info("memory", key).parse::<u64>().unwrap_or(0);
     let (rss, memory) = (bytes("used_memory_rss") / 1024, bytes("used_memory"));
-    Ok(Usage { cpu: bench.cpu().await?, rss, memory })
+    Ok(Footprint { cpu: bench.cpu().await?, rss, memory })
 }
 
 #[cfg(test)]

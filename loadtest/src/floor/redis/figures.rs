@@ -133,14 +133,14 @@ mod tests {
     use std::time::UNIX_EPOCH;
 
     use super::*;
-    use crate::floor::redis::{Usage, bench::Size, rows::Rows};
+    use crate::floor::redis::{Footprint, bench::Size, rows::Rows};
 
     fn measured(rows: Rows, channels: &[usize]) -> Measured {
         let points = channels.iter().map(|&channels| {
             let node_bytes = "512".to_owned();
             let size = Size { channels, active: channels, nodes: 1, payload: 9, in_flight: 1, node_bytes };
             let spent = (1..=rows.0.len()).map(|us| vec![Spent { writing: us as f64, reading: 1.0 }; 3]);
-            Point { size, spent: spent.collect(), before: Usage::default(), after: Usage::default() }
+            Point { size, spent: spent.collect(), before: Footprint::default(), after: Footprint::default() }
         });
         let points = points.collect();
         Measured {
