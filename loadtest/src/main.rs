@@ -13,12 +13,12 @@ mod servers;
 
 use std::process::ExitCode;
 
-use anyhow::ensure;
 use clap::{Parser, Subcommand};
 
-use load::options::Options;
-use report::{compare, html, progress, repeat, result::RunResult, table};
-use scenario::{fanout, history, idle, pairs, patterns, presence_storm, recover_storm, rooms, soak};
+use report::{compare, html, progress, repeat, table};
+use scenario::{
+    Scenario, fanout, history, idle, pairs, patterns, presence_storm, recover_storm, rooms, soak,
+};
 
 /// Load generator and benchmarks of Streamgate
 ///
@@ -52,7 +52,7 @@ enum Command {
     /// Rooms for a long time, while members go and come back
     Soak(soak::Args),
     /// Floor of fanout: one write for each socket and message, and nothing else
-    FloorWrite(fanout::Args),
+    FloorWrite(fanout::FloorArgs),
     /// Floor: CPU time of Redis for plain XADD and XREAD of the same payloads
     FloorRedis(floor::redis::Load),
     /// Floor: CPU time of Redis for the publish script, called without a gateway
@@ -71,20 +71,16 @@ enum Command {
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
-        Command::Idle(args) => repeated(&args.options, async || idle::run(&args).await).await,
-        Command::Fanout(args) => repeated(&args.options, async || fanout::run(&args).await).await,
-        Command::Pairs(args) => repeated(&args.options, async || pairs::run(&args).await).await,
-        Command::Rooms(args) => repeated(&args.options, async || rooms::run(&args).await).await,
-        Command::Patterns(args) => repeated(&args.options, async || patterns::run(&args).await).await,
-        Command::History(args) => repeated(&args.options, async || history::run(&args).await).await,
-        Command::RecoverStorm(args) => {
-            repeated(&args.options, async || recover_storm::run(&args).await).await
-        }
-        Command::PresenceStorm(args) => {
-            repeated(&args.options, async || presence_storm::run(&args).await).await
-        }
-        Command::Soak(args) => repeated(&args.options, async || soak::run(&args).await).await,
-        Command::FloorWrite(args) => repeated(&args.options, async || fanout::floor(&args).await).await,
+        Command::Idle(args) => repeated(&args).await,
+        Command::Fanout(args) => repeated(&args).await,
+        Command::Pairs(args) => repeated(&args).await,
+        Command::Rooms(args) => repeated(&args).await,
+        Command::Patterns(args) => repeated(&args).await,
+        Command::History(args) => repeated(&args).await,
+        Command::RecoverStorm(args) => repeated(&args).await,
+        Command::PresenceStorm(args) => repeated(&args).await,
+        Command::Soak(args) => repeated(&args).await,
+        Command::FloorWrite(args) => repeated(&fanout::Floor::from(args)).await,
         Command::FloorRedis(load) => floor::redis::plain(load).await.map(done),
         Command::FloorScript(args) => floor::redis::script(args).await.map(done),
         Command::RedisPublish(args) => floor::redis::publish(args).await.map(done),
@@ -99,22 +95,16 @@ fn done((): ()) -> ExitCode {
 }
 
 /// Runs a scenario as often as asked for, shows and writes what came of it; a failure if something arrived wrongly.
-async fn repeated(
-    options: &Options,
-    run: impl AsyncFn() -> anyhow::Result<RunResult>,
-) -> anyhow::Result<ExitCode> {
-    options.check()?;
-    let output = &options.output;
-    ensure!(output.repeat > 0, "--repeat 0: there would be no result");
-    for path in output.json.iter().chain(&output.html) {
-        report::check(path)?;
-    }
+async fn repeated(scenario: &impl Scenario) -> anyhow::Result<ExitCode> {
+    scenario.options().check()?;
+    scenario.check()?;
+    let output = &scenario.options().output;
     if output.quiet {
         progress::be_quiet();
     }
     let (mut runs, mut failure) = (Vec::new(), None);
     while runs.len() < output.repeat && failure.is_none() {
-        match run().await {
+        match scenario::run(scenario, runs.len()).await {
             Ok(result) => runs.push(result),
             Err(error) => failure = Some(error),
         }
@@ -139,7 +129,7 @@ async fn repeated(
     if let Some(error) = failure {
         return Err(error);
     }
-    let fault = result.correctness.fault() || result.floors.iter().any(|floor| floor.correctness.fault());
+    let fault = result.correctness.fault() || result.beside.iter().any(|other| other.correctness.fault());
     Ok(if fault { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 

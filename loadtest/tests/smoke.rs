@@ -88,7 +88,7 @@ fn fanout_reaches_everybody_in_either_encoding_beside_its_floor() {
             let last = latencies.iter().find(|latency| latency["name"] == "last delivery").unwrap();
             assert!(last["count"].as_u64() > Some(0), "{last}");
         }
-        let floor = &result["floors"][0];
+        let floor = &result["beside"][0];
         assert_eq!(floor["scenario"], "floor-write");
         assert_eq!(floor["correctness"]["lost"], 0, "{}", floor["correctness"]);
         delivered(floor, 100);
@@ -218,6 +218,24 @@ fn another_server_is_spoken_to_by_a_table() {
     let result = run("adapter", &[&args[..], &["--adapter", adapter]].concat());
     delivered(&result, 100);
     assert_eq!(result["target"]["server"], "messageloop");
+}
+
+#[test]
+fn two_servers_are_measured_in_turn_in_the_same_run() {
+    let node = tokio::runtime::Runtime::new().unwrap().block_on(GatewayProcess::start(LIMITS));
+    let (url, pid) = (format!("ws://{}", node.addrs().websocket), node.pid().to_string());
+    let adapter = concat!(env!("CARGO_MANIFEST_DIR"), "/adapters/messageloop.yaml");
+    let beside = ["--beside-url", &url, "--beside-pid", &pid, "--beside-adapter", adapter];
+    let args = ["rooms", "--rooms", "4", "--members", "5", "--seconds", "1", "--repeat", "2"];
+    let result = run("beside", &[&args[..], &beside].concat());
+    let other = &result["beside"][0];
+    delivered(&result, 100);
+    delivered(other, 100);
+    assert_eq!((&other["target"]["server"], &other["scenario"]), (&"messageloop".into(), &"rooms".into()));
+    assert!(other["processes"][0]["cpu_seconds"].as_f64() > Some(0.0), "{}", other["processes"]);
+    let figures = result["figures"].as_array().unwrap();
+    let ratio = figures.iter().find(|figure| figure["name"] == "deliveries, of messageloop's").unwrap();
+    assert!(ratio["value"].as_f64() > Some(0.0) && ratio["range"].as_array().unwrap().len() == 2, "{ratio}");
 }
 
 #[test]

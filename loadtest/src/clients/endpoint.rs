@@ -27,9 +27,10 @@ pub struct Endpoint {
 }
 
 /// What carries the frames.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Transport {
     /// WebSocket, `ws://`
+    #[default]
     Ws,
     /// A gRPC stream, `http://`
     Grpc,

@@ -16,6 +16,7 @@ pub mod probe;
 mod reach;
 pub mod run;
 pub mod stamp;
+pub mod subject;
 pub mod tally;
 pub mod topology;
 pub mod traffic;

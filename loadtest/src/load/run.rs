@@ -29,6 +29,7 @@ use crate::{
         progress::Progress,
         result::{Correctness, Latency, Phase, ProcessCost, Second},
     },
+    servers,
 };
 
 /// How long a run is.
@@ -61,20 +62,27 @@ pub struct Outcome {
     pub series: Vec<Second>,
     /// What else the clients counted.
     pub tally: Tally,
+    /// Calls of scripts in Redis, from before the first connection to the end, if Redis is known. Those of leases and of
+    /// trimming are few beside publishes.
+    pub script_calls: Option<u64>,
     /// What the servers have warned of.
     pub warnings: Vec<String>,
 }
 
 impl Outcome {
-    /// What processes spent whose name begins so, in CPU seconds; none if there are none.
-    pub fn cpu(&self, name: &str) -> Option<f64> {
-        let named: Vec<f64> = self
-            .processes
-            .iter()
-            .filter(|process| process.name.starts_with(name))
-            .map(|process| process.cpu_seconds)
-            .collect();
-        (!named.is_empty()).then(|| named.iter().sum())
+    /// The servers that were under load, without what is behind them.
+    pub fn nodes(&self) -> impl Iterator<Item = &ProcessCost> {
+        self.processes.iter().filter(|process| process.name != servers::REDIS && process.name != servers::OWN)
+    }
+
+    /// What they spent, CPU seconds; none if no process is known.
+    pub fn cpu_of_nodes(&self) -> Option<f64> {
+        self.nodes().map(|node| node.cpu_seconds).reduce(|one, other| one + other)
+    }
+
+    /// What Redis spent, CPU seconds; none if there is none, or none that is known.
+    pub fn cpu_of_redis(&self) -> Option<f64> {
+        self.processes.iter().find(|process| process.name == servers::REDIS).map(|redis| redis.cpu_seconds)
     }
 
     /// Publications acked, a second.
@@ -146,6 +154,7 @@ where
         series: series(&tally, &samples, &connected),
         processes: samples.costs,
         tally,
+        script_calls: None,
         warnings: notes.into_iter().map(|(what, times)| format!("{times} times {what}")).collect(),
     })
 }

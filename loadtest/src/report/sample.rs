@@ -36,7 +36,7 @@ pub fn fanout() -> RunResult {
         figure("bytes per write", 130.0, "B", Better::Neither, None),
     ];
     floor.latencies = vec![latency("deliver", 0.5)];
-    run.floors = vec![floor];
+    run.beside = vec![floor];
     run
 }
 
@@ -45,7 +45,7 @@ pub fn saturated() -> RunResult {
     let mut run = fanout();
     run.phase = "at 2,000 publications a second".to_owned();
     run.saturated = Some(phase(&run, 3.0));
-    run.floors[0].saturated = Some(phase(&run.floors[0], 2.0));
+    run.beside[0].saturated = Some(phase(&run.beside[0], 2.0));
     run
 }
 
@@ -92,13 +92,13 @@ fn bare(scenario: &str, server: &str, processes: &[&str]) -> RunResult {
         series: (1..=SECONDS).map(|at| second(at, processes.len())).collect(),
         phase: String::new(),
         saturated: None,
-        floors: Vec::new(),
+        beside: Vec::new(),
         notes: Vec::new(),
     }
 }
 
 fn figure(name: &str, value: f64, unit: &str, better: Better, goal: Option<f64>) -> Figure {
-    Figure { name: name.to_owned(), value: Some(value), unit: unit.to_owned(), better, goal }
+    Figure { name: name.to_owned(), value: Some(value), unit: unit.to_owned(), better, range: None, goal }
 }
 
 fn process(name: &str, index: u64) -> ProcessCost {

@@ -7,9 +7,10 @@ use std::{
 };
 
 use anyhow::ensure;
-use serde_json::json;
+use serde::Serialize;
 use tokio::{task::JoinSet, time::sleep};
 
+use super::{Findings, Scenario, in_turn};
 use crate::{
     clients::dialect::{Detail, Subscription},
     load::{
@@ -17,19 +18,20 @@ use crate::{
         options::Options,
         pace::Pace,
         run::Outcome,
+        subject::Subject,
         topology::Topology,
         worker::{Load, Worker},
     },
-    report::result::{Figure, RunResult},
-    servers::Servers,
+    report::result::Figure,
 };
 
 /// Options of `presence-storm`.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, clap::Args, Serialize)]
 #[group(skip)]
 pub struct Args {
     #[command(flatten)]
-    pub options: Options,
+    #[serde(flatten)]
+    options: Options,
     /// How many members
     #[arg(long, default_value_t = 2_000, help_heading = "Load")]
     members: usize,
@@ -50,24 +52,30 @@ const LOOK: Duration = Duration::from_millis(2);
 /// Nothing more seen for so long: the rest will not come.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Runs it. The time that is measured begins with the first member, and must last until the last has left.
-///
-/// # Errors
-/// Servers or clients do not start.
-pub async fn run(args: &Args) -> anyhow::Result<RunResult> {
-    let (options, settings) = (&args.options, args.clone());
-    ensure!(args.channels > 0 && args.within > 0.0, "there must be channels, and some time to come in");
-    let servers = Servers::start(&options.servers, "").await?;
-    let target = options.target(&servers)?;
-    let what = (Load::Silence, Detail::Stamps);
-    let begun = Arc::<Begun>::default();
-    let script = async move |worker: &Worker| storm(worker, &settings, &begun).await;
-    let outcome = options.run(&servers, Arc::new(topology(args)), what, script).await?;
-    let own = json!({
-        "members": args.members, "channels": args.channels, "watchers": args.watchers, "within": args.within,
-    });
-    let figures = figures(args, &outcome);
-    options.result("presence-storm", target, own, outcome, figures)
+/// The time that is measured begins with the first member, and must last until the last has left.
+impl Scenario for Args {
+    const NAME: &'static str = "presence-storm";
+
+    fn options(&self) -> &Options {
+        &self.options
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        let sense = self.channels > 0 && self.within > 0.0;
+        ensure!(sense, "there must be channels, and some time to come in");
+        Ok(())
+    }
+
+    async fn measure(&self, subjects: Vec<Subject>) -> anyhow::Result<Vec<Findings>> {
+        in_turn(&subjects, async |subject| {
+            let (args, begun) = (self.clone(), Arc::<Begun>::default());
+            let script = async move |worker: &Worker| storm(worker, &args, &begun).await;
+            let what = (Load::Silence, Detail::Stamps);
+            let outcome = subject.run(Arc::new(topology(self)), what, script).await?;
+            Ok(Findings { figures: figures(self, &outcome), probe: outcome.into() })
+        })
+        .await
+    }
 }
 
 /// The watchers come first; they are no members themselves.
@@ -239,14 +247,18 @@ impl Args {
 fn figures(args: &Args, outcome: &Outcome) -> Vec<Figure> {
     let p99 = |name| outcome.latency(name).map(|times| times.p99);
     let changes = (2 * args.members).max(1) as f64;
-    let each = |name| outcome.cpu(name).map(|cpu| cpu * 1e6 / changes);
+    let each = |cpu: Option<f64>| cpu.map(|cpu| cpu * 1e6 / changes);
     let mut figures = vec![
         Figure::fact("joins and leaves", Some(args.members as f64 / args.within), "1/s"),
         Figure::lower("connect to join seen, p99", p99(JOIN), "us"),
         Figure::lower("leave to leave seen, p99", p99(LEAVE), "us"),
-        Figure::lower("gateway CPU for a join or leave, connection included", each("gateway"), "us"),
+        Figure::lower(
+            "gateway CPU for a join or leave, connection included",
+            each(outcome.cpu_of_nodes()),
+            "us",
+        ),
     ];
-    if let Some(redis) = each("redis") {
+    if let Some(redis) = each(outcome.cpu_of_redis()) {
         figures.push(Figure::lower("Redis CPU for a join or leave", Some(redis), "us"));
     }
     figures

@@ -9,6 +9,7 @@ mod settings;
 use std::{net::SocketAddr, path::PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
+use serde::Serialize;
 use streamgate_e2e::{
     cluster,
     process::{self, GatewayProcess},
@@ -28,25 +29,30 @@ use crate::{
 };
 
 /// Options that say what is under load.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, clap::Args, Serialize)]
 #[command(next_help_heading = "What is under load")]
 #[group(skip)]
 pub struct Args {
     /// Node of a running node: ws://HOST:PORT/PATH or, for gRPC, http://HOST:PORT; repeat it for several nodes.
     /// Without it nodes are started here, on this machine
     #[arg(long, value_name = "URL")]
+    #[serde(skip)]
     pub url: Vec<String>,
     /// Process id of the node of the --url in the same place, to read its CPU time and memory from /proc
     #[arg(long, requires = "url")]
+    #[serde(skip)]
     pub pid: Vec<u32>,
     /// Redis behind the nodes of --url, to read its CPU time and memory by INFO
     #[arg(long, value_name = "HOST:PORT", requires = "url")]
+    #[serde(skip)]
     pub redis: Option<String>,
     /// How many nodes to start; more than one need --broker redis
     #[arg(long, default_value_t = 1, conflicts_with = "url")]
+    #[serde(skip)]
     pub nodes: usize,
     /// Broker of the nodes that are started; redis starts a redis-server, too
     #[arg(long, value_enum, default_value_t = Broker::Memory, conflicts_with = "url")]
+    #[serde(skip)]
     pub broker: Broker,
     /// Settings for the nodes that are started, as in a configuration file of the gateway; they go before the load
     /// generator's own, its elements of `channels` before those of the scenario
@@ -55,6 +61,13 @@ pub struct Args {
     /// `history_size` of the channels on nodes that are started, instead of what the scenario asks for
     #[arg(long, value_name = "N", conflicts_with = "url")]
     pub history: Option<u64>,
+}
+
+impl Default for Args {
+    fn default() -> Self {
+        let (url, pid, redis) = (Vec::new(), Vec::new(), None);
+        Self { url, pid, redis, nodes: 1, broker: Broker::Memory, config: None, history: None }
+    }
 }
 
 /// Broker of the nodes that are started.
@@ -128,7 +141,7 @@ impl Servers {
         let processes = self.processes.iter().map(|(name, pid)| (name.clone(), Source::Process(*pid)));
         let known = self.processes.iter().any(|(name, _)| name == REDIS);
         let redis = self.redis.filter(|_| !known).map(|addr| (REDIS.to_owned(), Source::Redis(addr)));
-        let this = ("loadtest".to_owned(), Source::Process(std::process::id()));
+        let this = (OWN.to_owned(), Source::Process(std::process::id()));
         processes.chain(redis).chain([this]).map(|(name, source)| Watched { name, source }).collect()
     }
 
@@ -213,7 +226,10 @@ impl Servers {
     }
 }
 
-const REDIS: &str = "redis";
+/// The process of Redis in results.
+pub const REDIS: &str = "redis";
+/// This process in results.
+pub const OWN: &str = "loadtest";
 const FLOOR: &str = "floor";
 const STREAMGATE: &str = "streamgate";
 const FLOOR_SERVER: &str = "bare writer";

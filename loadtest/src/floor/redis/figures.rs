@@ -12,7 +12,7 @@ use crate::{
     measure::machine,
     report::{
         self,
-        result::{Better, Correctness, FORMAT, Figure, ProcessCost, RunResult, Target},
+        result::{Better, Figure, ProcessCost, RunResult, Target},
     },
 };
 
@@ -79,7 +79,7 @@ fn place(point: &Point) -> String {
 
 fn figure(name: String, value: f64, unit: &str, goal: Option<f64>) -> Figure {
     let value = value.is_finite().then_some(value);
-    Figure { name, value, unit: unit.to_owned(), better: Better::Lower, goal }
+    Figure { goal, ..Figure::lower(name, value, unit) }
 }
 
 fn result(
@@ -101,9 +101,7 @@ fn result(
         }
     });
     Ok(RunResult {
-        format: FORMAT,
         scenario: scenario.to_owned(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
         started: machine::rfc3339(measured.started),
         machine: machine::machine(),
         target: Target {
@@ -114,17 +112,12 @@ fn result(
         },
         options,
         figures,
-        latencies: Vec::new(),
-        correctness: Correctness::default(),
         processes: processes.collect(),
-        series: Vec::new(),
-        phase: String::new(),
-        saturated: None,
-        floors: Vec::new(),
         notes: vec![format!(
             "{} rounds of {} publishes for each row; CPU is that of the main thread of Redis; medians over the rounds",
             measured.rounds, measured.publishes
         )],
+        ..RunResult::default()
     })
 }
 

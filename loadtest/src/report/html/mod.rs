@@ -119,13 +119,14 @@ fn table_of(page: &mut String, table: &Section) {
         return;
     }
     let _ = write!(page, "<h2>{}</h2>\n<div class=\"scroll\"><table>\n<tr>", escaped(&table.title));
-    for column in &table.columns {
-        let _ = write!(page, "<th>{}</th>", escaped(column));
+    let shown = table.shown();
+    for &column in &shown {
+        let _ = write!(page, "<th>{}</th>", escaped(&table.columns[column]));
     }
     page.push_str("</tr>\n");
     for row in &table.rows {
         page.push_str("<tr>");
-        for cell in row {
+        for cell in shown.iter().filter_map(|&column| row.get(column)) {
             let class = match cell.tone {
                 Tone::Plain => "",
                 Tone::Good => " class=\"good\"",
@@ -215,7 +216,7 @@ mod tests {
         result.processes[0].name.clone_from(&evil);
         result.options.insert(evil.clone(), evil.clone().into());
         result.notes.push(evil.clone());
-        result.floors[0].scenario = evil;
+        result.beside[0].scenario = evil;
         let page = render(&result).unwrap();
         assert!(!page.contains("<script"));
         assert!(page.contains("&lt;script&gt;alert(&#39;x&#39; &amp; &quot;y&quot;)"));
@@ -246,7 +247,7 @@ mod tests {
         let mut result = sample::fanout();
         result.latencies[0].histogram = "no histogram".to_owned();
         result.latencies[1].histogram.clear();
-        result.floors.clear();
+        result.beside.clear();
         for second in &mut result.series {
             (second.p50, second.p99, second.max) = (None, Some(0.0), Some(f64::INFINITY));
             (second.cpu, second.at) = (Vec::new(), 5.0);
