@@ -1,8 +1,12 @@
 //! Where a server is, and the handshake of a WebSocket there.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use anyhow::{Context as _, ensure};
+use rustix::net::sockopt::set_socket_linger;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpSocket, TcpStream},
@@ -12,6 +16,10 @@ use crate::servers;
 
 /// Longest answer to the handshake, in bytes.
 const GREATEST_ANSWER: usize = 16 * 1024;
+
+/// What to do where there is none.
+const PORTS: &str = "no free port? A source address has some 28,000, those of closed connections are kept for a minute; \
+                     name more by --source";
 
 /// One address of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +32,10 @@ pub struct Endpoint {
     pub path: String,
     /// Where to connect to.
     pub addr: SocketAddr,
+    /// Connections that are dropped, not closed, are reset. Then their ports are free for the next run: after an orderly end
+    /// each would be kept for a minute, and with 15,000 of them the second run on the same server finds none. Only for servers
+    /// of which it is known that a reset means no more to them than any other end.
+    pub reset: bool,
 }
 
 /// What carries the frames.
@@ -46,7 +58,7 @@ impl Endpoint {
             Transport::Ws => node.websocket()?,
             Transport::Grpc => node.grpc()?,
         };
-        Ok(Self { transport, host: node.host.clone(), path: node.path.clone(), addr })
+        Ok(Self { transport, host: node.host.clone(), path: node.path.clone(), addr, reset: true })
     }
 
     /// The WebSocket, open, with what the server sent right after its answer.
@@ -63,11 +75,17 @@ impl Endpoint {
         if let Some(source) = source {
             socket
                 .bind((source, 0).into())
-                .with_context(|| format!("cannot use the source address {source}"))?;
+                .with_context(|| format!("cannot use the source address {source} ({PORTS})"))?;
         }
-        let mut stream =
-            socket.connect(self.addr).await.with_context(|| format!("cannot connect to {}", self.addr))?;
+        let connected = socket.connect(self.addr).await;
+        let mut stream = connected.with_context(|| match self.addr.ip().is_loopback() {
+            true => format!("cannot connect to {}", self.addr),
+            false => format!("cannot connect to {} ({PORTS})", self.addr),
+        })?;
         stream.set_nodelay(true)?;
+        if self.reset {
+            set_socket_linger(&stream, Some(Duration::ZERO))?;
+        }
         let offer = subprotocol.map(|name| format!("Sec-WebSocket-Protocol: {name}\r\n")).unwrap_or_default();
         let request = format!(
             "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\

@@ -134,7 +134,8 @@ impl<C: Crowd> Swarm<C> {
         let source = (!sources.is_empty()).then(|| sources[client % sources.len()]);
         let (stream, first) = endpoint.open(self.links().dialect.subprotocol(), source).await?;
         let (read, half) = stream.into_split();
-        let link = self.links().insert(client, Out::WebSocket { half, pending: RefCell::default() });
+        let link =
+            self.links().insert(client, Out::WebSocket { half: half.into(), pending: RefCell::default() });
         let reader = Reader { shared: self.shared.clone(), client, link, read, rest: first };
         Ok(spawn_local(reader.run()))
     }

@@ -106,7 +106,10 @@ impl Subject {
         let endpoints = self.servers.endpoints.iter().map(|node| Endpoint::of(node, self.transport));
         let mut endpoints = endpoints.collect::<anyhow::Result<Vec<Endpoint>>>()?;
         if let Dialect::Table(table) = &self.dialect {
-            endpoints.iter_mut().for_each(|endpoint| endpoint.path.clone_from(&table.path));
+            for endpoint in &mut endpoints {
+                endpoint.path.clone_from(&table.path);
+                endpoint.reset = false;
+            }
         }
         let plan = Plan {
             topology,
