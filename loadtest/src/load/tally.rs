@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    measure::histogram::Histogram,
+    measure::histogram::{Coarse, Histogram},
     report::result::{Latency, Second},
 };
 
@@ -48,19 +48,12 @@ pub struct Tally {
 }
 
 /// One second.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Bucket {
     published: u64,
     acked: u64,
     delivered: u64,
-    deliver: Histogram,
-}
-
-impl Default for Bucket {
-    fn default() -> Self {
-        // A run may have thousands of seconds.
-        Self { published: 0, acked: 0, delivered: 0, deliver: Histogram::coarse() }
-    }
+    deliver: Coarse,
 }
 
 impl Tally {

@@ -263,14 +263,15 @@ impl Traffic {
             return self.note("came from another run".to_owned());
         }
         let now = clock::now();
-        if !self.ledger.delivered(u32::try_from(client).unwrap_or(u32::MAX), stamp) {
+        let stream = self.topology.streams.get(stamp.stream as usize);
+        let place = stream.and_then(|stream| stream.receivers.place(client));
+        if !self.ledger.delivered(u32::try_from(client).unwrap_or(u32::MAX), place, stamp) {
             return;
         }
         self.delivered += 1;
         self.tally.delivered(now, stamp.due);
-        let Some(stream) = self.topology.streams.get(stamp.stream as usize) else { return };
-        if stream.receivers.count > 1
-            && stream.receivers.contains(client)
+        if place.is_some()
+            && stream.is_some_and(|stream| stream.receivers.count > 1)
             && let Some(last) = self.reach.count(stamp.stream, stamp.sequence, now)
         {
             self.tally.complete(last, stamp.due);

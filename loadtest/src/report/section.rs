@@ -144,6 +144,8 @@ pub fn verdict(correctness: &Correctness) -> String {
             count(delivered),
             count(expected)
         )
+    } else if expected + delivered == 0 {
+        "nothing was to be delivered".to_owned()
     } else {
         format!("correct: {} deliveries, {faults}", count(delivered))
     }

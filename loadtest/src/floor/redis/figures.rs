@@ -1,7 +1,5 @@
 //! What was measured, as a result.
 
-use std::path::Path;
-
 use serde::Serialize;
 
 use super::{
@@ -10,20 +8,8 @@ use super::{
 };
 use crate::{
     measure::machine,
-    report::{
-        self,
-        result::{Better, Figure, ProcessCost, RunResult, Target},
-    },
+    report::result::{Better, Figure, ProcessCost, RunResult, Target},
 };
-
-/// Writes the result, if a file was given.
-///
-/// # Errors
-/// The file cannot be written.
-pub fn write(file: Option<&Path>, result: impl FnOnce() -> anyhow::Result<RunResult>) -> anyhow::Result<()> {
-    let Some(file) = file else { return Ok(()) };
-    report::write(file, &result()?)
-}
 
 /// The result of the rows of one server.
 ///

@@ -21,6 +21,7 @@ use self::{
     rows::Rows,
     spent::{Spent, median},
 };
+use crate::report::{self, html, result::RunResult};
 
 /// What is aimed at: publishes to a call, and greatest multiple of plain XADD, one interested node, reads included.
 const AIMS: [(usize, f64); 2] = [(8, 4.0), (32, 3.4)];
@@ -62,10 +63,33 @@ pub struct Load {
     /// `stream-node-max-bytes` of the server
     #[arg(long, default_value = "512")]
     node_bytes: String,
-    /// Write the result to this file
-    #[arg(long, value_name = "FILE")]
+    #[command(flatten)]
     #[serde(skip)]
+    files: Files,
+}
+
+/// Where the result goes.
+#[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
+struct Files {
+    /// Writes the result to this file
+    #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Writes a report to this file; without plots, as nothing is measured second by second
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+impl Files {
+    fn check(&self) -> anyhow::Result<()> {
+        self.json.iter().chain(&self.html).try_for_each(|path| report::check(path))
+    }
+
+    fn write(&self, result: &RunResult) -> anyhow::Result<()> {
+        let json = self.json.as_ref().map_or(Ok(()), |path| report::write(path, result));
+        let html = self.html.as_ref().map_or(Ok(()), |path| html::write(path, result));
+        json.and(html)
+    }
 }
 
 /// Options of `redis-publish` and `floor-script`.
@@ -105,24 +129,25 @@ pub async fn script(args: Args) -> anyhow::Result<()> {
 /// # Errors
 /// As [`publish`].
 pub async fn plain(load: Load) -> anyhow::Result<()> {
+    load.files.check()?;
     let measured = measure(vec![load.size()], Rows::plain(), load.publishes, load.rounds).await?;
     print!("{}", table::rows(&measured));
-    figures::write(load.json.as_deref(), || figures::of_rows(&measured, "floor-redis", &load))
+    load.files.write(&figures::of_rows(&measured, "floor-redis", &load)?)
 }
 
 async fn scripts(scenario: &str, rows: Rows, args: &Args) -> anyhow::Result<()> {
     let load = &args.load;
-    let json = load.json.as_deref();
+    load.files.check()?;
     if args.sweep {
         let publishes = load.publishes.min(GREATEST_SWEEP);
         let sizes = sweep(&load.size(), args.max_channels);
         let measured = measure(sizes, Rows::sweep(), publishes, load.rounds).await?;
         print!("{}", table::sweep(&measured));
-        return figures::write(json, || figures::of_sweep(&measured, scenario, args));
+        return load.files.write(&figures::of_sweep(&measured, scenario, args)?);
     }
     let measured = measure(vec![load.size()], rows, load.publishes, load.rounds).await?;
     print!("{}", table::rows(&measured));
-    figures::write(json, || figures::of_rows(&measured, scenario, args))
+    load.files.write(&figures::of_rows(&measured, scenario, args)?)
 }
 
 /// CPU time of Redis for each publish through the script, called directly.

@@ -74,8 +74,11 @@ pub fn render(result: &RunResult) -> anyhow::Result<String> {
             let _ = writeln!(page, "<h2 class=\"phase\">{}</h2>", escaped(&heading));
         }
         table_of(&mut page, &section::latencies(phase));
-        for plot in plots::of(phase) {
-            figure(&mut page, &plot)?;
+        // A floor of Redis has neither: five empty plots would say nothing.
+        if !phase.series.is_empty() || !phase.latencies.is_empty() {
+            for plot in plots::of(phase) {
+                figure(&mut page, &plot)?;
+            }
         }
         table_of(&mut page, &section::processes(phase));
     }
@@ -240,6 +243,13 @@ mod tests {
                 .collect();
             assert_eq!(plots(&render(&result).unwrap()), 5, "{seconds} seconds");
         }
+    }
+
+    #[test]
+    fn a_result_without_times_has_no_plots() {
+        let result = RunResult { figures: sample::fanout().figures, ..RunResult::default() };
+        let page = render(&result).unwrap();
+        assert!(plots(&page) == 0 && page.contains("912,346 1/s"));
     }
 
     #[test]
