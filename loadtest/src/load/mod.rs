@@ -13,6 +13,7 @@ pub mod ledger;
 pub mod options;
 pub mod pace;
 pub mod probe;
+mod publishing;
 mod reach;
 pub mod run;
 pub mod stamp;

@@ -38,6 +38,7 @@ pub struct Speech {
     pub transport: Transport,
     /// Speaks to another server by this table of frames (see loadtest/adapters), which also has the path of the --url
     #[arg(long, value_name = "FILE", requires = "url")]
+    #[serde(serialize_with = "report::record_file")]
     pub adapter: Option<PathBuf>,
 }
 

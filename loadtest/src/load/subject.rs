@@ -123,7 +123,11 @@ impl Subject {
             threads: self.clients.threads,
         };
         let before = self.script_calls().await?;
-        let mut outcome = run(plan, self.clients.times(), self.servers.watched(), script).await?;
+        let outcome = run(plan, self.clients.times(), self.servers.watched(), script).await;
+        let mut outcome = match self.role {
+            Role::Beside => outcome.context("the server of --beside-url")?,
+            Role::Main | Role::Floor(_) => outcome?,
+        };
         let calls = before.zip(self.script_calls().await?);
         outcome.script_calls = calls.map(|(before, after)| after.saturating_sub(before));
         outcome.warnings.extend(self.servers.warnings().into_iter().take(GREATEST_WARNINGS));

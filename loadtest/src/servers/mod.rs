@@ -25,7 +25,7 @@ use crate::{
         limits::raise_open_files,
         sampler::{Source, Watched},
     },
-    report::result::Target,
+    report::{record_file, result::Target},
 };
 
 /// Options that say what is under load.
@@ -57,6 +57,7 @@ pub struct Args {
     /// Settings for the nodes that are started, as in a configuration file of the gateway; they go before the load
     /// generator's own, its elements of `channels` before those of the scenario
     #[arg(long, value_name = "FILE", conflicts_with = "url")]
+    #[serde(serialize_with = "record_file")]
     pub config: Option<PathBuf>,
     /// `history_size` of the channels on nodes that are started, instead of what the scenario asks for
     #[arg(long, value_name = "N", conflicts_with = "url")]
