@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    sync::LazyLock,
     time::Duration,
 };
 
@@ -9,17 +10,20 @@ use anyhow::{Context as _, ensure};
 use rustix::net::sockopt::set_socket_linger;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpSocket, TcpStream},
+    net::TcpStream,
 };
 
+use super::ports::Ports;
 use crate::servers;
 
 /// Longest answer to the handshake, in bytes.
 const GREATEST_ANSWER: usize = 16 * 1024;
 
-/// What to do where there is none.
-const PORTS: &str = "no free port? A source address has some 28,000, those of closed connections are kept for a minute; \
-                     name more by --source";
+/// What to look at if the system does not let connect.
+const HINT: &str = "does it run? enough open files, ulimit -n? a source address has some 28,000 ports, those of closed \
+                    connections are kept for a minute: --source names more";
+/// Where the source address is chosen.
+static OURS: LazyLock<Ports> = LazyLock::new(Ports::of_this_machine);
 
 /// One address of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,17 +74,13 @@ impl Endpoint {
         subprotocol: Option<&str>,
         source: Option<IpAddr>,
     ) -> anyhow::Result<(TcpStream, Vec<u8>)> {
-        let socket = if self.addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
-        let socket = socket.context("no socket (enough file descriptors? ulimit -n)")?;
-        if let Some(source) = source {
-            socket
-                .bind((source, 0).into())
-                .with_context(|| format!("cannot use the source address {source} ({PORTS})"))?;
-        }
-        let connected = socket.connect(self.addr).await;
-        let mut stream = connected.with_context(|| match self.addr.ip().is_loopback() {
-            true => format!("cannot connect to {}", self.addr),
-            false => format!("cannot connect to {} ({PORTS})", self.addr),
+        let connected = match source {
+            Some(source) => OURS.connect(source, self.addr).await,
+            None => TcpStream::connect(self.addr).await,
+        };
+        let mut stream = connected.with_context(|| {
+            let from = source.map_or_else(String::new, |source| format!(" from {source}"));
+            format!("cannot connect to {}{from} ({HINT})", self.addr)
         })?;
         stream.set_nodelay(true)?;
         if self.reset {
