@@ -302,3 +302,48 @@ fn done(answer: Result<Option<Event>, NotSent>) -> anyhow::Result<()> {
         Err(unspoken) => Err(unspoken.into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use streamgate_proto::Encoding;
+
+    use super::*;
+    use crate::clients::swarm::Crowd as _;
+
+    #[test]
+    fn who_is_cut_off_ends_no_run() {
+        done(Err(NotSent::Closed(7))).unwrap();
+        done(Ok(None)).unwrap();
+        done(Ok(Some(Event::Done { id: 1 }))).unwrap();
+        done(Ok(Some(Event::Refused { id: 1, code: "NO".to_owned() }))).unwrap_err();
+        done(Err(NotSent::Unspoken(anyhow::anyhow!("no such request")))).unwrap_err();
+    }
+
+    #[test]
+    fn connections_are_counted_down_as_often_as_up() {
+        let plan = Plan {
+            topology: Arc::default(),
+            endpoints: Vec::new(),
+            dialect: Dialect::Streamgate(Encoding::Json),
+            detail: Detail::Stamps,
+            size: 0,
+            sources: Vec::new(),
+            load: Load::Silence,
+            run: 0,
+            threads: 1,
+        };
+        let counters = Arc::<Counters>::default();
+        let mut traffic = Traffic::new(&plan, counters.clone(), 0);
+        let count = || counters.connected.load(std::sync::atomic::Ordering::Relaxed);
+        // Before it was subscribed.
+        traffic.cut_off(1, "gone");
+        assert_eq!(count(), 0);
+        traffic.connected(1, true);
+        traffic.connected(1, true);
+        traffic.connected(2, true);
+        assert_eq!(count(), 2);
+        traffic.cut_off(1, "gone");
+        traffic.connected(1, false);
+        assert_eq!(count(), 1);
+    }
+}
