@@ -13,12 +13,12 @@ mod servers;
 
 use std::process::ExitCode;
 
-use anyhow::ensure;
 use clap::{Parser, Subcommand};
 
-use load::options::Output;
-use report::{compare, html, progress, repeat, result::RunResult, table};
-use scenario::{fanout, history, idle, pairs, patterns, presence_storm, recover_storm, rooms, soak};
+use report::{compare, html, progress, repeat, table};
+use scenario::{
+    Scenario, fanout, history, idle, pairs, patterns, presence_storm, recover_storm, rooms, soak,
+};
 
 /// Load generator and benchmarks of Streamgate
 ///
@@ -52,7 +52,7 @@ enum Command {
     /// Rooms for a long time, while members go and come back
     Soak(soak::Args),
     /// Floor of fanout: one write for each socket and message, and nothing else
-    FloorWrite(fanout::Args),
+    FloorWrite(fanout::FloorArgs),
     /// Floor: CPU time of Redis for plain XADD and XREAD of the same payloads
     FloorRedis(floor::redis::Load),
     /// Floor: CPU time of Redis for the publish script, called without a gateway
@@ -71,22 +71,16 @@ enum Command {
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
-        Command::Idle(args) => repeated(&args.options.output, async || idle::run(&args).await).await,
-        Command::Fanout(args) => repeated(&args.options.output, async || fanout::run(&args).await).await,
-        Command::Pairs(args) => repeated(&args.options.output, async || pairs::run(&args).await).await,
-        Command::Rooms(args) => repeated(&args.options.output, async || rooms::run(&args).await).await,
-        Command::Patterns(args) => repeated(&args.options.output, async || patterns::run(&args).await).await,
-        Command::History(args) => repeated(&args.options.output, async || history::run(&args).await).await,
-        Command::RecoverStorm(args) => {
-            repeated(&args.options.output, async || recover_storm::run(&args).await).await
-        }
-        Command::PresenceStorm(args) => {
-            repeated(&args.options.output, async || presence_storm::run(&args).await).await
-        }
-        Command::Soak(args) => repeated(&args.options.output, async || soak::run(&args).await).await,
-        Command::FloorWrite(args) => {
-            repeated(&args.options.output, async || fanout::floor(&args).await).await
-        }
+        Command::Idle(args) => repeated(&args).await,
+        Command::Fanout(args) => repeated(&args).await,
+        Command::Pairs(args) => repeated(&args).await,
+        Command::Rooms(args) => repeated(&args).await,
+        Command::Patterns(args) => repeated(&args).await,
+        Command::History(args) => repeated(&args).await,
+        Command::RecoverStorm(args) => repeated(&args).await,
+        Command::PresenceStorm(args) => repeated(&args).await,
+        Command::Soak(args) => repeated(&args).await,
+        Command::FloorWrite(args) => repeated(&fanout::Floor::from(args)).await,
         Command::FloorRedis(load) => floor::redis::plain(load).await.map(done),
         Command::FloorScript(args) => floor::redis::script(args).await.map(done),
         Command::RedisPublish(args) => floor::redis::publish(args).await.map(done),
@@ -101,27 +95,41 @@ fn done((): ()) -> ExitCode {
 }
 
 /// Runs a scenario as often as asked for, shows and writes what came of it; a failure if something arrived wrongly.
-async fn repeated(
-    output: &Output,
-    run: impl AsyncFn() -> anyhow::Result<RunResult>,
-) -> anyhow::Result<ExitCode> {
-    ensure!(output.repeat > 0, "--repeat 0: there would be no result");
+async fn repeated(scenario: &impl Scenario) -> anyhow::Result<ExitCode> {
+    scenario.options().check()?;
+    scenario.check()?;
+    let output = &scenario.options().output;
     if output.quiet {
         progress::be_quiet();
     }
-    let mut runs = Vec::new();
-    for _ in 0..output.repeat {
-        runs.push(run().await?);
+    let (mut runs, mut failure) = (Vec::new(), None);
+    while runs.len() < output.repeat && failure.is_none() {
+        match scenario::run(scenario, runs.len()).await {
+            Ok(result) => runs.push(result),
+            Err(error) => failure = Some(error),
+        }
     }
-    let Some(result) = repeat::together(runs) else { return Ok(ExitCode::FAILURE) };
+    let done = runs.len();
+    let failure = match failure {
+        Some(error) if output.repeat > 1 => {
+            Some(error.context(format!("run {} of {} failed", done + 1, output.repeat)))
+        }
+        failure => failure,
+    };
+    let Some(mut result) = repeat::together(runs) else {
+        return failure.map_or(Ok(ExitCode::FAILURE), Err);
+    };
+    if let Some(error) = &failure {
+        result.notes.push(format!("{error:#}; this is of the {done} before it"));
+    }
     print!("{}", table::render(&result));
-    if let Some(path) = &output.json {
-        report::write(path, &result)?;
+    let json = output.json.as_ref().map_or(Ok(()), |path| report::write(path, &result));
+    let html = output.html.as_ref().map_or(Ok(()), |path| html::write(path, &result));
+    json.and(html)?;
+    if let Some(error) = failure {
+        return Err(error);
     }
-    if let Some(path) = &output.html {
-        html::write(path, &result)?;
-    }
-    let fault = result.correctness.fault() || result.floors.iter().any(|floor| floor.correctness.fault());
+    let fault = result.correctness.fault() || result.beside.iter().any(|other| other.correctness.fault());
     Ok(if fault { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 

@@ -10,16 +10,22 @@ use serde_json::Value;
 fn run(scenario: &str, more: &[&str]) -> (String, Value) {
     let file =
         std::env::temp_dir().join(format!("loadtest-{}-{scenario}-{}.json", std::process::id(), more.len()));
+    let page = file.with_extension("html");
     let output = Command::new(env!("CARGO_BIN_EXE_loadtest"))
         .arg(scenario)
         .args(["--publishes", "640", "--rounds", "2", "--json"])
         .arg(&file)
+        .arg("--html")
+        .arg(&page)
         .args(more)
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let result = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
     fs::remove_file(&file).unwrap();
+    let text = fs::read_to_string(&page).unwrap();
+    fs::remove_file(&page).unwrap();
+    assert!(text.contains("plain XADD") && !text.contains("<svg"), "{text}");
     (String::from_utf8(output.stdout).unwrap(), result)
 }
 

@@ -79,11 +79,16 @@ fn idle_connections_are_all_connected() {
 
 #[test]
 fn fanout_reaches_everybody_in_either_encoding_beside_its_floor() {
-    for encoding in ["json", "protobuf"] {
+    for (encoding, threads) in [("json", "1"), ("protobuf", "2")] {
         let args = ["fanout", "--subscribers", "50", "--seconds", "1", "--encoding", encoding];
-        let result = run(&format!("fanout-{encoding}"), &args);
+        let result = run(&format!("fanout-{encoding}"), &[&args[..], &["--threads", threads]].concat());
         delivered(&result, 100);
-        let floor = &result["floors"][0];
+        for run in [&result, &result["saturated"]] {
+            let latencies = run["latencies"].as_array().unwrap();
+            let last = latencies.iter().find(|latency| latency["name"] == "last delivery").unwrap();
+            assert!(last["count"].as_u64() > Some(0), "{last}");
+        }
+        let floor = &result["beside"][0];
         assert_eq!(floor["scenario"], "floor-write");
         assert_eq!(floor["correctness"]["lost"], 0, "{}", floor["correctness"]);
         delivered(floor, 100);
@@ -139,6 +144,71 @@ fn a_server_that_does_wrong_is_found_out() {
     }
 }
 
+/// What the program says of a wrong command line, before it starts anything.
+fn refusal(args: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_loadtest")).args(args).output().unwrap();
+    assert_eq!(output.status.code().map(|code| code > 0), Some(true), "{args:?}");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn what_does_not_fit_together_is_refused_at_once() {
+    let adapter = concat!(env!("CARGO_MANIFEST_DIR"), "/adapters/messageloop.yaml");
+    let other = ["--url", "ws://127.0.0.1:1/ws", "--adapter", adapter];
+    for (args, said) in [
+        (vec!["rooms", "--json", "/nowhere/a.json"], "cannot write /nowhere/a.json"),
+        (vec!["idle", "--transport", "grpc", "--source", "127.0.0.1"], "--source is for WebSocket"),
+        ([&["idle", "--transport", "grpc"], &other[..]].concat(), "--adapter is for servers with WebSocket"),
+        (vec!["recover-storm", "--history", "5"], "--history 5: 21 messages"),
+        ([&["recover-storm"], &other[..]].concat(), "clients come back with cursors"),
+        ([&["soak"], &other[..]].concat(), "clients come back with cursors"),
+    ] {
+        let text = refusal(&args);
+        assert!(text.contains(said), "{args:?}: {text}");
+    }
+}
+
+#[test]
+fn clients_without_history_do_not_storm() {
+    let args =
+        ["recover-storm", "--history", "0", "--missed", "0", "--clients", "10", "--channels", "2", "-q"];
+    let text = refusal(&args);
+    assert!(text.contains("--history 0: 1 messages"), "{text}");
+    let node = tokio::runtime::Runtime::new()
+        .unwrap()
+        .block_on(GatewayProcess::start("channels: [{pattern: '**', history_size: 0}]"));
+    let url = format!("ws://{}", node.addrs().websocket);
+    let text = refusal(&["recover-storm", "--clients", "10", "--channels", "2", "-q", "--url", &url]);
+    assert!(text.contains("was told no position in load."), "{text}");
+}
+
+#[test]
+fn a_server_that_dies_ends_the_run_at_once_and_leaves_the_runs_before() {
+    let results = Results::of("dies");
+    let json = results.0.join("result.json");
+    let node = tokio::runtime::Runtime::new().unwrap().block_on(GatewayProcess::start(LIMITS));
+    let (url, pid) = (format!("ws://{}", node.addrs().websocket), node.pid().to_string());
+    let begun = std::time::Instant::now();
+    let loadtest = Command::new(env!("CARGO_BIN_EXE_loadtest"))
+        .args(["idle", "--connections", "5", "--seconds", "5", "--warmup", "0", "--repeat", "2", "-q"])
+        .args(["--url", &url, "--pid", &pid, "--json"])
+        .arg(&json)
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    // In the second of two runs of 5 s.
+    std::thread::sleep(std::time::Duration::from_secs(7));
+    drop(node);
+    let output = loadtest.wait_with_output().unwrap();
+    assert!(begun.elapsed().as_secs_f64() < 9.5, "{:?}", begun.elapsed());
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && text.contains("run 2 of 2 failed"), "{text}");
+    assert!(text.contains(&format!("process {pid} has ended")), "{text}");
+    let result: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    assert!(result["notes"].to_string().contains("run 2 of 2 failed"), "{}", result["notes"]);
+}
+
 #[test]
 fn another_server_is_spoken_to_by_a_table() {
     let node = tokio::runtime::Runtime::new().unwrap().block_on(GatewayProcess::start(LIMITS));
@@ -148,6 +218,24 @@ fn another_server_is_spoken_to_by_a_table() {
     let result = run("adapter", &[&args[..], &["--adapter", adapter]].concat());
     delivered(&result, 100);
     assert_eq!(result["target"]["server"], "messageloop");
+}
+
+#[test]
+fn two_servers_are_measured_in_turn_in_the_same_run() {
+    let node = tokio::runtime::Runtime::new().unwrap().block_on(GatewayProcess::start(LIMITS));
+    let (url, pid) = (format!("ws://{}", node.addrs().websocket), node.pid().to_string());
+    let adapter = concat!(env!("CARGO_MANIFEST_DIR"), "/adapters/messageloop.yaml");
+    let beside = ["--beside-url", &url, "--beside-pid", &pid, "--beside-adapter", adapter];
+    let args = ["rooms", "--rooms", "4", "--members", "5", "--seconds", "1", "--repeat", "2"];
+    let result = run("beside", &[&args[..], &beside].concat());
+    let other = &result["beside"][0];
+    delivered(&result, 100);
+    delivered(other, 100);
+    assert_eq!((&other["target"]["server"], &other["scenario"]), (&"messageloop".into(), &"rooms".into()));
+    assert!(other["processes"][0]["cpu_seconds"].as_f64() > Some(0.0), "{}", other["processes"]);
+    let figures = result["figures"].as_array().unwrap();
+    let ratio = figures.iter().find(|figure| figure["name"] == "deliveries, of messageloop's").unwrap();
+    assert!(ratio["value"].as_f64() > Some(0.0) && ratio["range"].as_array().unwrap().len() == 2, "{ratio}");
 }
 
 #[test]
@@ -175,7 +263,8 @@ fn a_storm_of_clients_misses_nothing() {
 #[test]
 fn joins_and_leaves_are_seen_once_by_each_watcher() {
     let args = ["presence-storm", "--members", "100", "--channels", "4", "--watchers", "3", "--within", "1"];
-    delivered(&run("presence-storm", &[&args[..], &["--seconds", "3"]].concat()), 100 * 3 * 2);
+    let result = run("presence-storm", &[&args[..], &["--seconds", "3", "--threads", "2"]].concat());
+    delivered(&result, 100 * 3 * 2);
 }
 
 #[test]

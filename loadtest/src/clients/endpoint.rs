@@ -1,17 +1,29 @@
 //! Where a server is, and the handshake of a WebSocket there.
 
-use std::net::{IpAddr, SocketAddr};
-
-use anyhow::{Context as _, ensure};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpSocket, TcpStream},
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::LazyLock,
+    time::Duration,
 };
 
+use anyhow::{Context as _, ensure};
+use rustix::net::sockopt::set_socket_linger;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use super::ports::Ports;
 use crate::servers;
 
 /// Longest answer to the handshake, in bytes.
 const GREATEST_ANSWER: usize = 16 * 1024;
+
+/// What to look at if the system does not let connect.
+const HINT: &str = "does it run? enough open files, ulimit -n? a source address has some 28,000 ports, those of closed \
+                    connections are kept for a minute: --source names more";
+/// Where the source address is chosen.
+static OURS: LazyLock<Ports> = LazyLock::new(Ports::of_this_machine);
 
 /// One address of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,12 +36,17 @@ pub struct Endpoint {
     pub path: String,
     /// Where to connect to.
     pub addr: SocketAddr,
+    /// Connections that are dropped, not closed, are reset. Then their ports are free for the next run: after an orderly end
+    /// each would be kept for a minute, and with 15,000 of them the second run on the same server finds none. Only for servers
+    /// of which it is known that a reset means no more to them than any other end.
+    pub reset: bool,
 }
 
 /// What carries the frames.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Transport {
     /// WebSocket, `ws://`
+    #[default]
     Ws,
     /// A gRPC stream, `http://`
     Grpc,
@@ -40,12 +57,12 @@ impl Endpoint {
     ///
     /// # Errors
     /// The node has none, as it was given by a URL of the other.
-    pub fn of(node: &servers::Endpoint, transport: Transport) -> anyhow::Result<Self> {
+    pub fn of(node: &servers::Node, transport: Transport) -> anyhow::Result<Self> {
         let addr = match transport {
             Transport::Ws => node.websocket()?,
             Transport::Grpc => node.grpc()?,
         };
-        Ok(Self { transport, host: node.host.clone(), path: node.path.clone(), addr })
+        Ok(Self { transport, host: node.host.clone(), path: node.path.clone(), addr, reset: true })
     }
 
     /// The WebSocket, open, with what the server sent right after its answer.
@@ -57,16 +74,18 @@ impl Endpoint {
         subprotocol: Option<&str>,
         source: Option<IpAddr>,
     ) -> anyhow::Result<(TcpStream, Vec<u8>)> {
-        let socket = if self.addr.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
-        let socket = socket.context("no socket (enough file descriptors? ulimit -n)")?;
-        if let Some(source) = source {
-            socket
-                .bind((source, 0).into())
-                .with_context(|| format!("cannot use the source address {source}"))?;
-        }
-        let mut stream =
-            socket.connect(self.addr).await.with_context(|| format!("cannot connect to {}", self.addr))?;
+        let connected = match source {
+            Some(source) => OURS.connect(source, self.addr).await,
+            None => TcpStream::connect(self.addr).await,
+        };
+        let mut stream = connected.with_context(|| {
+            let from = source.map_or_else(String::new, |source| format!(" from {source}"));
+            format!("cannot connect to {}{from} ({HINT})", self.addr)
+        })?;
         stream.set_nodelay(true)?;
+        if self.reset {
+            set_socket_linger(&stream, Some(Duration::ZERO))?;
+        }
         let offer = subprotocol.map(|name| format!("Sec-WebSocket-Protocol: {name}\r\n")).unwrap_or_default();
         let request = format!(
             "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\

@@ -5,13 +5,15 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
+    ops::Deref,
     rc::Rc,
     time::Duration,
 };
 
+use rustix::net::sockopt::set_socket_linger;
 use streamgate_proto::v1::InboundMessage;
 use tokio::{
-    net::tcp::OwnedWriteHalf,
+    net::{TcpStream, tcp::OwnedWriteHalf},
     sync::{Notify, mpsc, oneshot},
     time::timeout,
 };
@@ -61,8 +63,36 @@ pub(super) struct Link {
 
 #[derive(Debug)]
 pub(super) enum Out {
-    WebSocket { half: OwnedWriteHalf, pending: RefCell<Vec<u8>> },
+    WebSocket { half: Half, pending: RefCell<Vec<u8>> },
     Grpc(mpsc::UnboundedSender<InboundMessage>),
+}
+
+/// The half that is written to. That it is dropped ends nothing: tokio's own would say an orderly end before the connection
+/// can be reset.
+#[derive(Debug)]
+pub(super) struct Half(Option<OwnedWriteHalf>);
+
+impl From<OwnedWriteHalf> for Half {
+    fn from(half: OwnedWriteHalf) -> Self {
+        Self(Some(half))
+    }
+}
+
+impl Deref for Half {
+    type Target = OwnedWriteHalf;
+
+    #[expect(clippy::expect_used, reason = "there until it is dropped")]
+    fn deref(&self) -> &OwnedWriteHalf {
+        self.0.as_ref().expect("only taken by drop")
+    }
+}
+
+impl Drop for Half {
+    fn drop(&mut self) {
+        if let Some(half) = self.0.take() {
+            half.forget();
+        }
+    }
 }
 
 /// The client has no open connection, or the dialect no such request.
@@ -287,6 +317,9 @@ impl Link {
     pub(super) fn say_goodbye(&self) {
         let Out::WebSocket { half, pending } = &self.out else { return };
         let mut pending = pending.borrow_mut();
+        // A reset would overtake it.
+        let stream: &TcpStream = half.as_ref();
+        let _ = set_socket_linger(stream, None);
         frames::close(&mut pending);
         // Whether it arrives makes no difference: the socket is closed next.
         let _ = half.try_write(&pending);

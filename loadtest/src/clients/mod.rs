@@ -13,4 +13,5 @@ pub mod endpoint;
 mod frames;
 mod grpc;
 pub mod links;
+mod ports;
 pub mod swarm;

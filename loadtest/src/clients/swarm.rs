@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::{
-    dialect::{Detail, Dialect, Event, Request, Target, Telling},
+    dialect::{Detail, Dialect, Event, Request, Subscription, Telling},
     endpoint::{Endpoint, Transport},
     frames::{self, Frame},
     grpc,
@@ -64,7 +64,7 @@ pub struct Client<'a> {
     /// What it says of itself.
     pub name: String,
     /// What it subscribes to at once.
-    pub targets: &'a [Target],
+    pub subscriptions: &'a [Subscription],
 }
 
 impl<C> Clone for Swarm<C> {
@@ -107,9 +107,9 @@ impl<C: Crowd> Swarm<C> {
             Transport::Grpc => self.open_grpc(endpoint, number).await?,
         };
         let at_once = self.links().dialect.subscribes_in_connect();
-        let targets = if at_once { client.targets } else { &[] };
+        let subscriptions = if at_once { client.subscriptions } else { &[] };
         self.links().await_connected(number, connected);
-        self.links().queue(number, CONNECT, &Request::Connect { client: &client.name, targets })?;
+        self.links().queue(number, CONNECT, &Request::Connect { client: &client.name, subscriptions })?;
         self.links().flush();
         match answer.await {
             Ok(Event::Connected) => {}
@@ -119,10 +119,10 @@ impl<C: Crowd> Swarm<C> {
         if at_once {
             return Ok(());
         }
-        for targets in client.targets.chunks(self.links().dialect.targets_at_once()) {
-            match self.links().ask(number, &Request::Subscribe { targets }).await? {
+        for subscriptions in client.subscriptions.chunks(self.links().dialect.subscriptions_at_once()) {
+            match self.links().ask(number, &Request::Subscribe { subscriptions }).await? {
                 Some(Event::Done { .. }) => {}
-                other => bail!("not subscribed to {targets:?}: {other:?}"),
+                other => bail!("not subscribed to {subscriptions:?}: {other:?}"),
             }
         }
         Ok(())
@@ -134,7 +134,8 @@ impl<C: Crowd> Swarm<C> {
         let source = (!sources.is_empty()).then(|| sources[client % sources.len()]);
         let (stream, first) = endpoint.open(self.links().dialect.subprotocol(), source).await?;
         let (read, half) = stream.into_split();
-        let link = self.links().insert(client, Out::WebSocket { half, pending: RefCell::default() });
+        let link =
+            self.links().insert(client, Out::WebSocket { half: half.into(), pending: RefCell::default() });
         let reader = Reader { shared: self.shared.clone(), client, link, read, rest: first };
         Ok(spawn_local(reader.run()))
     }

@@ -3,7 +3,7 @@
 //! A stream is one publisher's sequence in one channel, a receiver a client that is subscribed to it from its beginning
 //! (or recovers what it missed). Publisher and receivers may be in different ledgers, which are merged at the end.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::{stamp::Stamp, topology::Stream};
 use crate::report::result::Correctness;
@@ -12,10 +12,16 @@ use crate::report::result::Correctness;
 #[derive(Debug, Default)]
 pub struct Ledger {
     sent: HashMap<u32, Sent>,
-    /// By client and stream.
-    seen: HashMap<(u32, u32), Seen, ahash::RandomState>,
+    /// By stream, then by place among its receivers, how far they have got: one past the highest sequence that came. Four
+    /// bytes for each receiver of each stream, since rooms have the square of their members of them.
+    next: Vec<Vec<u32>>,
+    /// By stream and place: below that, not come.
+    missing: HashMap<(u32, u32), BTreeSet<u32>, ahash::RandomState>,
+    /// What came again, and what came to somebody for whom it was not meant, by stream and client.
+    strange: HashSet<(u32, u32, u64), ahash::RandomState>,
     duplicated: u64,
     reordered: u64,
+    misrouted: u64,
     gaps: u64,
     disconnected: u64,
     /// What else was due and has come.
@@ -33,15 +39,14 @@ struct Sent {
 }
 
 /// What one receiver has got of one stream.
-#[derive(Debug, Default)]
-struct Seen {
+struct Seen<'a> {
     /// One past the highest that came.
     next: u64,
     /// Below that, not come.
-    missing: BTreeSet<u64>,
+    missing: &'a BTreeSet<u32>,
 }
 
-impl Seen {
+impl Seen<'_> {
     /// How many came, each counted once.
     fn come(&self) -> u64 {
         self.next - self.missing.len() as u64
@@ -49,7 +54,9 @@ impl Seen {
 
     /// How many came of those that had to.
     fn due_and_come(&self, sent: &Sent) -> u64 {
-        let came = |sequence: &&u64| **sequence < self.next && !self.missing.contains(sequence);
+        let missing =
+            |sequence| u32::try_from(sequence).is_ok_and(|sequence| self.missing.contains(&sequence));
+        let came = |sequence: &&u64| **sequence < self.next && !missing(**sequence);
         let optional = sent.refused.iter().chain(&sent.unanswered).filter(came).count() as u64;
         // Never more than were sent, unless a stamp was made up.
         (self.come() - optional).min(sent.acked)
@@ -79,19 +86,43 @@ impl Ledger {
         }
     }
 
-    /// A delivery; true if it is the first of this publication to this client.
-    pub fn delivered(&mut self, client: u32, stamp: Stamp) -> bool {
-        let seen = self.seen.entry((client, stamp.stream)).or_default();
-        let sequence = stamp.sequence;
-        if sequence >= seen.next {
-            seen.missing.extend(seen.next..sequence);
-            seen.next = sequence + 1;
+    /// A delivery to the receiver at this `place` of its stream, or to a client that is none; true if it is the first of
+    /// this publication to this client.
+    pub fn delivered(&mut self, client: u32, place: Option<usize>, stamp: Stamp) -> bool {
+        let Stamp { stream, sequence, .. } = stamp;
+        // A stamp with more than that was made up.
+        let (Some(place), Some(sequence)) =
+            (place, u32::try_from(sequence).ok().filter(|one| *one < u32::MAX))
+        else {
+            let new = self.strange.insert((stream, client, sequence));
+            self.misrouted += u64::from(new);
+            self.duplicated += u64::from(!new);
+            return new;
+        };
+        let next = self.next_of(stream, place);
+        if sequence >= *next {
+            let skipped = std::mem::replace(next, sequence + 1)..sequence;
+            if !skipped.is_empty() {
+                self.missing.entry((stream, place as u32)).or_default().extend(skipped);
+            }
             return true;
         }
-        let late = seen.missing.remove(&sequence);
+        let late = self.missing.get_mut(&(stream, place as u32)).is_some_and(|gone| gone.remove(&sequence));
         self.reordered += u64::from(late);
         self.duplicated += u64::from(!late);
         late
+    }
+
+    fn next_of(&mut self, stream: u32, place: usize) -> &mut u32 {
+        let stream = stream as usize;
+        if self.next.len() <= stream {
+            self.next.resize_with(stream + 1, Vec::new);
+        }
+        let places = &mut self.next[stream];
+        if places.len() <= place {
+            places.resize(place + 1, 0);
+        }
+        &mut places[place]
     }
 
     /// The server announced a loss.
@@ -111,12 +142,25 @@ impl Ledger {
         self.duplicated += repeated;
     }
 
+    /// So many came to somebody that nobody had meant them for.
+    pub fn misrouted(&mut self, count: u64) {
+        self.misrouted += count;
+    }
+
     /// Takes over another thread's entries.
     pub fn merge(&mut self, other: Self) {
         self.sent.extend(other.sent);
-        self.seen.extend(other.seen);
+        for (stream, places) in (0_u32..).zip(other.next) {
+            // A receiver is in one thread, so only one of them knows more than nothing.
+            for (place, next) in places.into_iter().enumerate().filter(|(_, next)| *next > 0) {
+                *self.next_of(stream, place) = next;
+            }
+        }
+        self.missing.extend(other.missing);
+        self.strange.extend(other.strange);
         self.duplicated += other.duplicated;
         self.reordered += other.reordered;
+        self.misrouted += other.misrouted;
         self.gaps += other.gaps;
         self.disconnected += other.disconnected;
         self.due += other.due;
@@ -128,31 +172,33 @@ impl Ledger {
         let mut verdict = Correctness {
             duplicated: self.duplicated,
             reordered: self.reordered,
+            misrouted: self.misrouted,
             gaps: self.gaps,
             disconnected: self.disconnected,
             ..Correctness::default()
         };
-        let unknown = Seen::default();
+        let none = BTreeSet::new();
+        verdict.delivered += self.strange.len() as u64;
         for (number, stream) in (0_u32..).zip(streams) {
-            let Some(sent) = self.sent.get(&number) else { continue };
+            let sent = self.sent.get(&number);
+            for place in 0..stream.receivers.count {
+                let next = self.next.get(number as usize).and_then(|places| places.get(place)).copied();
+                let missing = self.missing.get(&(number, place as u32)).unwrap_or(&none);
+                let seen = Seen { next: next.unwrap_or(0).into(), missing };
+                verdict.delivered += seen.come();
+                match sent {
+                    Some(sent) => {
+                        verdict.expected += sent.acked;
+                        verdict.lost += sent.acked - seen.due_and_come(sent);
+                    }
+                    None => verdict.misrouted += seen.come(),
+                }
+            }
+            let Some(sent) = sent else { continue };
             verdict.published += sent.count;
             verdict.acked += sent.acked;
             verdict.refused += sent.refused.len() as u64;
             verdict.unanswered += sent.unanswered.len() as u64;
-            for client in stream.receivers.all() {
-                let client = u32::try_from(client).unwrap_or(u32::MAX);
-                let seen = self.seen.get(&(client, number)).unwrap_or(&unknown);
-                verdict.expected += sent.acked;
-                verdict.lost += sent.acked - seen.due_and_come(sent);
-            }
-        }
-        for (&(client, stream), seen) in &self.seen {
-            let known = streams.get(stream as usize).filter(|_| self.sent.contains_key(&stream));
-            let meant = known.is_some_and(|stream| stream.receivers.contains(client as usize));
-            verdict.delivered += seen.come();
-            if !meant {
-                verdict.misrouted += seen.come();
-            }
         }
         verdict.expected += self.due;
         verdict.delivered += self.come;
@@ -193,7 +239,7 @@ mod tests {
     fn what_came_once_and_in_order_is_correct() {
         let (mut ledger, mut receiver) = (sent(3, &[]), Ledger::default());
         for sequence in 0..3 {
-            assert!(receiver.delivered(7, stamp(sequence)));
+            assert!(receiver.delivered(7, Some(0), stamp(sequence)));
         }
         ledger.merge(receiver);
         let verdict = ledger.judge(&streams(7..8));
@@ -205,7 +251,7 @@ mod tests {
     fn losses_in_the_middle_at_the_end_and_of_everything_are_counted() {
         let mut ledger = sent(5, &[]);
         for sequence in [0, 2, 3] {
-            ledger.delivered(7, stamp(sequence));
+            ledger.delivered(7, Some(0), stamp(sequence));
         }
         // The second receiver got nothing.
         assert_eq!(ledger.judge(&streams(7..9)).lost, 2 + 5);
@@ -214,10 +260,10 @@ mod tests {
     #[test]
     fn repeats_and_changes_of_order_are_told_apart() {
         let mut ledger = sent(3, &[]);
-        assert!(ledger.delivered(7, stamp(0)));
-        assert!(ledger.delivered(7, stamp(2)));
-        assert!(ledger.delivered(7, stamp(1)));
-        assert!(!ledger.delivered(7, stamp(1)));
+        assert!(ledger.delivered(7, Some(0), stamp(0)));
+        assert!(ledger.delivered(7, Some(0), stamp(2)));
+        assert!(ledger.delivered(7, Some(0), stamp(1)));
+        assert!(!ledger.delivered(7, Some(0), stamp(1)));
         let verdict = ledger.judge(&streams(7..8));
         assert_eq!((verdict.lost, verdict.reordered, verdict.duplicated), (0, 1, 1));
     }
@@ -229,7 +275,7 @@ mod tests {
             ledger.sent(1, 3);
             for sequence in 0..4 {
                 if come || sequence == 0 || sequence == 2 {
-                    ledger.delivered(7, stamp(sequence));
+                    ledger.delivered(7, Some(0), stamp(sequence));
                 }
             }
             let verdict = ledger.judge(&streams(7..8));
@@ -238,9 +284,29 @@ mod tests {
     }
 
     #[test]
+    fn threads_know_their_own_receivers() {
+        let (mut ledger, mut one, mut two) = (sent(3, &[]), Ledger::default(), Ledger::default());
+        (0..3).for_each(|sequence| assert!(one.delivered(7, Some(0), stamp(sequence))));
+        [0, 2].into_iter().for_each(|sequence| assert!(two.delivered(8, Some(1), stamp(sequence))));
+        ledger.merge(two);
+        ledger.merge(one);
+        let verdict = ledger.judge(&streams(7..9));
+        assert_eq!((verdict.expected, verdict.delivered, verdict.lost), (6, 5, 1));
+    }
+
+    #[test]
+    fn what_nobody_has_sent_is_misrouted() {
+        let mut ledger = Ledger::default();
+        assert!(ledger.delivered(7, Some(0), stamp(0)));
+        assert!(ledger.delivered(7, Some(0), Stamp { sequence: u64::MAX, ..stamp(0) }));
+        let verdict = ledger.judge(&streams(7..8));
+        assert_eq!((verdict.misrouted, verdict.delivered, verdict.expected), (2, 2, 0));
+    }
+
+    #[test]
     fn what_came_to_somebody_else_makes_up_for_no_loss() {
         let mut ledger = sent(3, &[]);
-        (0..3).for_each(|sequence| assert!(ledger.delivered(6, stamp(sequence))));
+        (0..3).for_each(|sequence| assert!(ledger.delivered(6, None, stamp(sequence))));
         let verdict = ledger.judge(&streams(7..8));
         assert_eq!((verdict.lost, verdict.misrouted, verdict.delivered), (3, 3, 3));
         assert!(verdict.fault());

@@ -1,55 +1,83 @@
-//! Options that all scenarios share, and how they become a run and a result.
+//! Options that all scenarios share. What is serialised of them is what makes two results incomparable if it differs.
 
-use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use anyhow::ensure;
-use serde_json::{Map, Value};
-use streamgate_proto::Encoding;
+use serde::Serialize;
 
-use super::{
-    probe::Probe,
-    run::{Outcome, Times, run},
-    stamp::Stamp,
-    topology::Topology,
-    worker::{Load, Plan, Worker},
-};
-use crate::{
-    clients::{
-        dialect::{Detail, Dialect, table::Table},
-        endpoint::{Endpoint, Transport},
-    },
-    measure::machine,
-    report::result::{Correctness, FORMAT, Figure, RunResult, Target},
-    servers::{self, Servers},
-};
-
-/// Share of the latency from which on the lateness of sending is told of.
-const BEHIND: f64 = 0.1;
-/// Warnings of servers that go into a result.
-const GREATEST_WARNINGS: usize = 20;
+use super::{run::Times, stamp::Stamp};
+use crate::{clients::endpoint::Transport, report, servers};
 
 /// Options of every scenario with clients.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args, Serialize)]
 pub struct Options {
     #[command(flatten)]
+    #[serde(flatten)]
     pub servers: servers::Args,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub speech: Speech,
+    #[command(flatten)]
+    #[serde(skip)]
+    pub beside: Beside,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub clients: Clients,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub output: Output,
+}
+
+/// How the servers are spoken to.
+#[derive(Debug, Clone, Default, clap::Args, Serialize)]
+#[command(next_help_heading = "Clients")]
+pub struct Speech {
     /// What carries the frames
-    #[arg(long, value_enum, default_value_t = Transport::Ws, help_heading = "Clients")]
+    #[arg(long, value_enum, default_value_t = Transport::Ws)]
+    #[serde(skip)]
     pub transport: Transport,
-    /// Encoding of the frames on a WebSocket; gRPC is protobuf
-    #[arg(long, value_enum, default_value_t = Text::Json, help_heading = "Clients")]
-    pub encoding: Text,
     /// Speaks to another server by this table of frames (see loadtest/adapters), which also has the path of the --url
-    #[arg(long, value_name = "FILE", requires = "url", help_heading = "Clients")]
+    #[arg(long, value_name = "FILE", requires = "url")]
+    #[serde(serialize_with = "report::record_file")]
     pub adapter: Option<PathBuf>,
+}
+
+/// A second server, measured in the same run.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Beside it")]
+#[group(skip)]
+pub struct Beside {
+    /// Endpoint of another server that is measured in the same run and at the same rates, in turn with the first, and
+    /// compared with it; repeat it for several nodes
+    #[arg(id = "beside_url", long = "beside-url", value_name = "URL")]
+    pub url: Vec<String>,
+    /// Table of frames for it; without one it is spoken to as Streamgate is
+    #[arg(id = "beside_adapter", long = "beside-adapter", value_name = "FILE", requires = "beside_url")]
+    pub adapter: Option<PathBuf>,
+    /// Process id of the node of the --beside-url in the same place
+    #[arg(id = "beside_pid", long = "beside-pid", value_name = "PID", requires = "beside_url")]
+    pub pid: Vec<u32>,
+    /// Redis behind it
+    #[arg(id = "beside_redis", long = "beside-redis", value_name = "HOST:PORT", requires = "beside_url")]
+    pub redis: Option<String>,
+}
+
+/// The clients and how long they are at work.
+#[derive(Debug, Clone, clap::Args, Serialize)]
+#[command(next_help_heading = "Clients")]
+pub struct Clients {
+    /// Encoding of the frames on a WebSocket; gRPC is protobuf
+    #[arg(long, value_enum, default_value_t = Text::Json)]
+    #[serde(skip)]
+    pub encoding: Text,
     /// Bytes of a payload
-    #[arg(long, default_value_t = 128, help_heading = "Clients")]
+    #[arg(long, default_value_t = 128)]
     pub size: usize,
     /// Threads of clients
-    #[arg(long, default_value_t = 1, help_heading = "Clients")]
+    #[arg(long, default_value_t = 1)]
     pub threads: usize,
     /// Source address to connect from, in turn if repeated: each has some 28,000 ports for one server
-    #[arg(long, help_heading = "Clients")]
+    #[arg(long)]
     pub source: Vec<IpAddr>,
     /// Seconds that are measured
     #[arg(long, default_value_t = 10.0, help_heading = "Run")]
@@ -57,12 +85,10 @@ pub struct Options {
     /// Seconds of load before that
     #[arg(long, default_value_t = 2.0, help_heading = "Run")]
     pub warmup: f64,
-    #[command(flatten)]
-    pub output: Output,
 }
 
 /// Where a result goes, and how many runs it is of.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args, Serialize)]
 #[command(next_help_heading = "Run")]
 pub struct Output {
     /// Runs; the figures are then medians
@@ -70,12 +96,15 @@ pub struct Output {
     pub repeat: usize,
     /// Writes the result to this file
     #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
     pub json: Option<PathBuf>,
     /// Writes a report with plots to this file
     #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
     pub html: Option<PathBuf>,
     /// No progress bars
     #[arg(long, short)]
+    #[serde(skip)]
     pub quiet: bool,
 }
 
@@ -89,157 +118,76 @@ pub enum Text {
 }
 
 impl Options {
-    /// How the servers are spoken to.
+    /// That these options fit together, before anything is started.
     ///
     /// # Errors
-    /// The adapter cannot be read.
-    pub fn dialect(&self) -> anyhow::Result<Dialect> {
-        Ok(match (&self.adapter, self.transport, self.encoding) {
-            (Some(file), ..) => Dialect::Table(Arc::new(Table::load(file)?)),
-            (None, Transport::Grpc, _) | (None, _, Text::Protobuf) => Dialect::Streamgate(Encoding::Protobuf),
-            (None, Transport::Ws, Text::Json) => Dialect::Streamgate(Encoding::Json),
-        })
+    /// They do not; the text says which.
+    pub fn check(&self) -> anyhow::Result<()> {
+        self.output.check()?;
+        self.clients.check()?;
+        if self.speech.transport == Transport::Grpc {
+            let adapter = self.speech.adapter.is_some();
+            ensure!(!adapter, "--adapter is for servers with WebSocket, not for --transport grpc");
+            let source = !self.clients.source.is_empty();
+            ensure!(!source, "--source is for WebSocket, --transport grpc cannot choose one");
+        }
+        if self.beside.transport() == Transport::Grpc {
+            let adapter = self.beside.adapter.is_some();
+            ensure!(!adapter, "--beside-adapter is for servers with WebSocket, --beside-url is for gRPC");
+        }
+        Ok(())
+    }
+
+    /// That clients can recover so many messages of a channel, as far as it is known before anything is started.
+    ///
+    /// # Errors
+    /// They cannot.
+    pub fn must_recover(&self, messages: u64) -> anyhow::Result<()> {
+        let adapters = self.speech.adapter.is_some() || self.beside.adapter.is_some();
+        ensure!(!adapters, "clients come back with cursors, which an --adapter has no words for");
+        if let Some(history) = self.servers.history {
+            ensure!(history >= messages, "--history {history}: {messages} messages are to be recovered");
+        }
+        Ok(())
+    }
+}
+
+impl Beside {
+    /// What carries its frames, as its URL says.
+    pub fn transport(&self) -> Transport {
+        let grpc = self.url.iter().any(|url| url.starts_with("http://"));
+        if grpc { Transport::Grpc } else { Transport::Ws }
+    }
+}
+
+impl Clients {
+    fn check(&self) -> anyhow::Result<()> {
+        ensure!(self.threads > 0, "--threads 0: nobody would connect");
+        ensure!(self.seconds > 0.0 && self.warmup >= 0.0, "--seconds and --warmup are times");
+        ensure!(self.size >= Stamp::LENGTH, "--size {}: a stamp has {} bytes", self.size, Stamp::LENGTH);
+        Ok(())
     }
 
     /// How long a run is.
     pub fn times(&self) -> Times {
         Times { warmup: Duration::from_secs_f64(self.warmup), measure: Duration::from_secs_f64(self.seconds) }
     }
+}
 
-    /// One run of `script` on these servers.
-    ///
-    /// # Errors
-    /// Those of [`run`]; or there are no threads.
-    pub async fn run<F>(
-        &self,
-        servers: &Servers,
-        topology: Arc<Topology>,
-        (load, detail): (Load, Detail),
-        script: F,
-    ) -> anyhow::Result<Outcome>
-    where
-        F: AsyncFn(&Worker) -> anyhow::Result<()> + Clone + Send + 'static,
-    {
-        ensure!(self.threads > 0, "--threads 0: nobody would connect");
-        ensure!(self.seconds > 0.0 && self.warmup >= 0.0, "--seconds and --warmup are times");
-        ensure!(self.size >= Stamp::LENGTH, "--size {}: a stamp has {} bytes", self.size, Stamp::LENGTH);
-        let endpoints = servers.endpoints.iter().map(|node| Endpoint::of(node, self.transport));
-        let mut endpoints = endpoints.collect::<anyhow::Result<Vec<Endpoint>>>()?;
-        let dialect = self.dialect()?;
-        if let Dialect::Table(table) = &dialect {
-            endpoints.iter_mut().for_each(|endpoint| endpoint.path.clone_from(&table.path));
-        }
-        let plan = Plan {
-            topology,
-            endpoints,
-            dialect,
-            detail,
-            size: self.size,
-            sources: self.source.clone(),
-            load,
-            run: rand::random(),
-            threads: self.threads,
-        };
-        let outcome = run(plan, self.times(), servers.watched(), script).await?;
-        let mut warnings = outcome.warnings;
-        warnings.extend(servers.warnings().into_iter().take(GREATEST_WARNINGS));
-        Ok(Outcome { warnings, ..outcome })
-    }
-
-    /// The result of a run, with `options` of the scenario's own.
-    ///
-    /// # Errors
-    /// The adapter cannot be read.
-    pub fn result(
-        &self,
-        scenario: &str,
-        target: Target,
-        options: Value,
-        outcome: Outcome,
-        figures: Vec<Figure>,
-    ) -> anyhow::Result<RunResult> {
-        let p99 = |name| outcome.latency(name).map_or(0.0, |latency| latency.p99);
-        let mut notes = outcome.warnings.clone();
-        if p99("send lag") > p99("deliver") * BEHIND && p99("deliver") > 0.0 {
-            notes.push("the load generator itself was late: see send lag; latencies include it".to_owned());
-        }
-        let mut all = Map::new();
-        for (name, value) in [
-            ("seconds", self.seconds.into()),
-            ("warmup", self.warmup.into()),
-            ("size", self.size.into()),
-            ("threads", self.threads.into()),
-        ] {
-            all.insert(name.to_owned(), value);
-        }
-        if let Value::Object(own) = options {
-            all.extend(own);
-        }
-        Ok(RunResult {
-            started: machine::rfc3339(outcome.begun),
-            latencies: outcome.latencies,
-            correctness: outcome.correctness,
-            processes: outcome.processes,
-            series: outcome.series,
-            notes,
-            ..blank(scenario, target, all, figures)
-        })
-    }
-
-    /// The same of a scenario that only publishes and delivers: times of the timed run, correctness of all.
-    ///
-    /// # Errors
-    /// The adapter cannot be read.
-    pub fn probed(
-        &self,
-        scenario: &str,
-        target: Target,
-        options: Value,
-        probe: Probe,
-        figures: Vec<Figure>,
-    ) -> anyhow::Result<RunResult> {
-        let correctness = probe.correctness();
-        let mut result = self.result(scenario, target, options, probe.timed, figures)?;
-        result.correctness = correctness;
-        result.options.insert("rate".to_owned(), probe.rate.into());
-        Ok(result)
-    }
-
-    /// How a result describes these servers.
-    ///
-    /// # Errors
-    /// The adapter cannot be read.
-    pub fn target(&self, servers: &Servers) -> anyhow::Result<Target> {
-        let (transport, encoding) = match (self.transport, self.encoding) {
-            (Transport::Grpc, _) => ("grpc", "protobuf"),
-            (Transport::Ws, Text::Json) => ("ws", "json"),
-            (Transport::Ws, Text::Protobuf) => ("ws", "protobuf"),
-        };
-        let mut target = servers.target(transport, encoding);
-        if let Dialect::Table(table) = self.dialect()? {
-            target.server.clone_from(&table.name);
-            "text".clone_into(&mut target.encoding);
-        }
-        Ok(target)
+impl Default for Clients {
+    fn default() -> Self {
+        let source = Vec::new();
+        Self { encoding: Text::Json, size: 128, threads: 1, source, seconds: 10.0, warmup: 2.0 }
     }
 }
 
-/// A result without anything measured by clients.
-pub fn blank(scenario: &str, target: Target, options: Map<String, Value>, figures: Vec<Figure>) -> RunResult {
-    RunResult {
-        format: FORMAT,
-        scenario: scenario.to_owned(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        started: machine::rfc3339(std::time::SystemTime::now()),
-        machine: machine::machine(),
-        target,
-        options,
-        figures,
-        latencies: Vec::new(),
-        correctness: Correctness::default(),
-        processes: Vec::new(),
-        series: Vec::new(),
-        floors: Vec::new(),
-        notes: Vec::new(),
+impl Output {
+    /// That there will be a result, and that it can be written.
+    ///
+    /// # Errors
+    /// A file cannot be written, or there would be no run.
+    pub fn check(&self) -> anyhow::Result<()> {
+        ensure!(self.repeat > 0, "--repeat 0: there would be no result");
+        self.json.iter().chain(&self.html).try_for_each(|path| report::check(path))
     }
 }

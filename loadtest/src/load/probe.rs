@@ -1,22 +1,27 @@
 //! How much goes, and how fast it is at a part of that.
 //!
 //! A rate near the limit says more of queues than of the server, and one far below says little: so times are measured at a
-//! given part of the most that went in the same run.
+//! given part of the most that went in the same run. Several subjects are measured in turn and at the same rate: times at
+//! different ones do not compare.
 
 use std::sync::Arc;
 
 use anyhow::ensure;
+use serde::Serialize;
 
 use super::{
-    options::Options,
     run::Outcome,
+    subject::Subject,
     topology::Topology,
     worker::{Load, connect_and_publish},
 };
-use crate::{clients::dialect::Detail, report::result::Correctness, servers::Servers};
+use crate::{
+    clients::dialect::Detail,
+    report::{number, result::Correctness},
+};
 
 /// Options of scenarios that publish.
-#[derive(Debug, Clone, Copy, clap::Args)]
+#[derive(Debug, Clone, Copy, clap::Args, Serialize)]
 #[command(next_help_heading = "Load")]
 #[group(skip)]
 pub struct Args {
@@ -31,101 +36,67 @@ pub struct Args {
     pub part: f64,
 }
 
-/// What was measured of one server.
+/// What was measured of one subject.
 #[derive(Debug)]
 pub struct Probe {
-    /// As much as goes, unless the rate was given.
+    /// As much as goes, unless the rate was given or nothing is published.
     pub most: Option<Outcome>,
-    /// At `rate`.
+    /// At `rate`, or the only run.
     pub timed: Outcome,
-    /// Publications a second.
-    pub rate: f64,
+    /// Publications a second, where they are what is measured.
+    pub rate: Option<f64>,
+    /// Publications of each publisher that were under way in `most`.
+    window: u64,
 }
 
 impl Args {
-    /// Measures one server.
+    /// That something would be published.
     ///
     /// # Errors
-    /// Those of [`Options::run`].
-    pub async fn probe(
-        &self,
-        options: &Options,
-        servers: &Servers,
-        topology: &Arc<Topology>,
-    ) -> anyhow::Result<Probe> {
-        let most = self.most(options, servers, topology).await?;
-        self.after_most(options, servers, topology, most).await
+    /// It would not.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let rate = self.rate.unwrap_or(1.0);
+        ensure!(rate > 0.0 && rate.is_finite(), "--rate {rate}: nothing would be published");
+        ensure!(self.part > 0.0 && self.part.is_finite(), "--part {}: nothing would be published", self.part);
+        ensure!(self.window > 0, "--window 0: nothing would be published");
+        Ok(())
     }
 
-    /// Measures times, when the most is known.
+    /// Measures all subjects, in this order.
     ///
     /// # Errors
-    /// Those of [`Options::run`].
-    pub async fn after_most(
-        &self,
-        options: &Options,
-        servers: &Servers,
-        topology: &Arc<Topology>,
-        most: Option<Outcome>,
-    ) -> anyhow::Result<Probe> {
-        let rate = self.part_of(most.as_slice());
-        Ok(Probe { timed: timed(options, servers, topology, rate).await?, most, rate })
-    }
-
-    /// Measures two servers, in turn and at the same rate: times at different ones do not compare.
-    ///
-    /// # Errors
-    /// Those of [`Options::run`].
-    pub async fn compare(
-        &self,
-        options: &Options,
-        servers: [&Servers; 2],
-        topology: &Arc<Topology>,
-    ) -> anyhow::Result<[Probe; 2]> {
-        let [one, two] = servers;
-        let mosts = [self.most(options, one, topology).await?, self.most(options, two, topology).await?];
-        let rate = self.part_of(&mosts.iter().flatten().collect::<Vec<_>>());
-        let [most_of_one, most_of_two] = mosts;
-        Ok([
-            Probe { timed: timed(options, one, topology, rate).await?, most: most_of_one, rate },
-            Probe { timed: timed(options, two, topology, rate).await?, most: most_of_two, rate },
-        ])
-    }
-
-    /// As much as goes; nothing if the rate is given.
-    ///
-    /// # Errors
-    /// Those of [`Options::run`].
-    pub async fn most(
-        &self,
-        options: &Options,
-        servers: &Servers,
-        topology: &Arc<Topology>,
-    ) -> anyhow::Result<Option<Outcome>> {
-        if let Some(rate) = self.rate {
-            ensure!(rate > 0.0, "--rate {rate}: nothing would be published");
-            return Ok(None);
+    /// Those of [`Subject::run`].
+    pub async fn probe(&self, subjects: &[Subject], topology: &Arc<Topology>) -> anyhow::Result<Vec<Probe>> {
+        let mut mosts = Vec::new();
+        if self.rate.is_none() {
+            for subject in subjects {
+                mosts.push(run(subject, topology, Load::Saturate(self.window)).await?);
+            }
         }
-        let what = (Load::Saturate(self.window.max(1)), Detail::Stamps);
-        options.run(servers, topology.clone(), what, connect_and_publish).await.map(Some)
-    }
-
-    /// The given rate, or the part of what goes everywhere.
-    fn part_of<O: std::borrow::Borrow<Outcome>>(&self, mosts: &[O]) -> f64 {
-        let rates = mosts.iter().map(|most| most.borrow().acked_a_second());
-        // Something must be published, also where almost nothing goes.
-        self.rate.unwrap_or_else(|| (rates.fold(f64::INFINITY, f64::min) * self.part).max(1.0))
+        let rate = self.rate.unwrap_or_else(|| {
+            let least = mosts.iter().map(Outcome::acked_a_second).fold(f64::INFINITY, f64::min);
+            // Something must be published, also where almost nothing goes.
+            (least * self.part).max(1.0)
+        });
+        let mut mosts = mosts.into_iter();
+        let mut probes = Vec::with_capacity(subjects.len());
+        for subject in subjects {
+            let timed = run(subject, topology, Load::Rate(rate)).await?;
+            probes.push(Probe { most: mosts.next(), timed, rate: Some(rate), window: self.window });
+        }
+        Ok(probes)
     }
 }
 
-async fn timed(
-    options: &Options,
-    servers: &Servers,
-    topology: &Arc<Topology>,
-    rate: f64,
-) -> anyhow::Result<Outcome> {
-    let what = (Load::Rate(rate), Detail::Stamps);
-    options.run(servers, topology.clone(), what, connect_and_publish).await
+async fn run(subject: &Subject, topology: &Arc<Topology>, load: Load) -> anyhow::Result<Outcome> {
+    subject.run(topology.clone(), (load, Detail::Stamps), connect_and_publish).await
+}
+
+impl From<Outcome> for Probe {
+    /// The only run.
+    fn from(timed: Outcome) -> Self {
+        Self { most: None, timed, rate: None, window: 0 }
+    }
 }
 
 impl Probe {
@@ -141,5 +112,15 @@ impl Probe {
             all.add(&most.correctness);
         }
         all
+    }
+
+    /// What `timed` and `most` are called in a report.
+    pub fn headings(&self) -> [String; 2] {
+        let at = |rate: f64| format!("at {} publications a second", number::value(rate.round()));
+        let window = self.window;
+        [
+            self.rate.map(at).unwrap_or_default(),
+            format!("as much as goes, {window} publications of each publisher under way"),
+        ]
     }
 }

@@ -21,12 +21,15 @@ use super::{
 use crate::{
     measure::{
         limits::make_room_for,
+        machine,
         sampler::{Sampler, Samples, Watched},
+        vigil::Vigil,
     },
     report::{
         progress::Progress,
-        result::{Correctness, Latency, ProcessCost, Second},
+        result::{Correctness, Latency, Phase, ProcessCost, Second},
     },
+    servers,
 };
 
 /// How long a run is.
@@ -59,20 +62,27 @@ pub struct Outcome {
     pub series: Vec<Second>,
     /// What else the clients counted.
     pub tally: Tally,
+    /// Calls of scripts in Redis, from before the first connection to the end, if Redis is known. Those of leases and of
+    /// trimming are few beside publishes.
+    pub script_calls: Option<u64>,
     /// What the servers have warned of.
     pub warnings: Vec<String>,
 }
 
 impl Outcome {
-    /// What processes spent whose name begins so, in CPU seconds; none if there are none.
-    pub fn cpu(&self, name: &str) -> Option<f64> {
-        let named: Vec<f64> = self
-            .processes
-            .iter()
-            .filter(|process| process.name.starts_with(name))
-            .map(|process| process.cpu_seconds)
-            .collect();
-        (!named.is_empty()).then(|| named.iter().sum())
+    /// The servers that were under load, without what is behind them.
+    pub fn nodes(&self) -> impl Iterator<Item = &ProcessCost> {
+        self.processes.iter().filter(|process| process.name != servers::REDIS && process.name != servers::OWN)
+    }
+
+    /// What they spent, CPU seconds; none if no process is known.
+    pub fn cpu_of_nodes(&self) -> Option<f64> {
+        self.nodes().map(|node| node.cpu_seconds).reduce(|one, other| one + other)
+    }
+
+    /// What Redis spent, CPU seconds; none if there is none, or none that is known.
+    pub fn cpu_of_redis(&self) -> Option<f64> {
+        self.processes.iter().find(|process| process.name == servers::REDIS).map(|redis| redis.cpu_seconds)
     }
 
     /// Publications acked, a second.
@@ -83,6 +93,13 @@ impl Outcome {
     /// Deliveries a second.
     pub fn delivered_a_second(&self) -> f64 {
         self.counts.2 as f64 / self.seconds
+    }
+
+    /// As one of several runs of a result, under this heading.
+    pub fn into_phase(self, phase: String) -> Phase {
+        let Self { begun, correctness, latencies, processes, series, warnings, .. } = self;
+        let (started, notes) = (machine::rfc3339(begun), warnings);
+        Phase { phase, started, latencies, correctness, processes, series, notes }
     }
 
     /// The distribution of this name.
@@ -104,7 +121,7 @@ where
     let clients = plan.topology.clients.len() as u64;
     make_room_for(clients)?;
     let (begun, begun_at) = (Instant::now(), SystemTime::now());
-    let mut threads = Threads::start(&plan, &stage, script);
+    let mut threads = Threads::start(&plan, &stage, script, Vigil::of(&watched)?);
 
     let bar = Progress::steps("connecting", clients);
     threads.or(meet(&stage, |stage| bar.set(stage.counters.connected.load(Relaxed)))).await?;
@@ -137,6 +154,7 @@ where
         series: series(&tally, &samples, &connected),
         processes: samples.costs,
         tally,
+        script_calls: None,
         warnings: notes.into_iter().map(|(what, times)| format!("{times} times {what}")).collect(),
     })
 }
@@ -161,13 +179,19 @@ async fn measure(stage: &Stage, times: Times, watched: Vec<Watched>) -> anyhow::
     sleep_until(start).await;
     bar.finish();
     let bar = Progress::time("measuring", times.measure);
-    let sampler = Sampler::start(watched).await?;
+    let mut sampler = Sampler::start(watched).await?;
     let mut connected = Vec::new();
-    for second in 1..=times.measure.as_secs() {
-        sleep_until(start + Duration::from_secs(second)).await;
-        connected.push(stage.counters.connected.load(Relaxed));
+    let passing = async {
+        for second in 1..=times.measure.as_secs() {
+            sleep_until(start + Duration::from_secs(second)).await;
+            connected.push(stage.counters.connected.load(Relaxed));
+        }
+        sleep_until(start + times.measure).await;
+    };
+    tokio::select! {
+        () = passing => {}
+        error = sampler.failure() => return Err(error),
     }
-    sleep_until(start + times.measure).await;
     bar.finish();
     Ok((sampler.stop().await?, connected))
 }
@@ -186,10 +210,11 @@ fn series(tally: &Tally, samples: &Samples, connected: &[u64]) -> Vec<Second> {
 struct Threads {
     running: Vec<thread::JoinHandle<()>>,
     results: Vec<oneshot::Receiver<anyhow::Result<Counted>>>,
+    vigil: Vigil,
 }
 
 impl Threads {
-    fn start<F>(plan: &Arc<Plan>, stage: &Arc<Stage>, script: F) -> Self
+    fn start<F>(plan: &Arc<Plan>, stage: &Arc<Stage>, script: F, vigil: Vigil) -> Self
     where
         F: AsyncFn(&Worker) -> anyhow::Result<()> + Clone + Send + 'static,
     {
@@ -203,18 +228,19 @@ impl Threads {
             }));
             results.push(receiver);
         }
-        Self { running, results }
+        Self { running, results, vigil }
     }
 
-    /// Waits for `step`, or for the first thread that fails.
+    /// Waits for `step`, or for the first thread that fails or process under load that ends.
     async fn or<T>(&mut self, step: impl Future<Output = T>) -> anyhow::Result<T> {
         let failure = futures_util::future::select_all(self.results.iter_mut());
         tokio::select! {
             // What has been reached counts, also if a thread is through in the same moment.
             biased;
             done = step => Ok(done),
+            broken = self.vigil.broken() => Err(broken),
             (ended, _, _) = failure => match ended {
-                Ok(Err(error)) => Err(error),
+                Ok(Err(error)) => Err(self.vigil.explain(error).await),
                 Ok(Ok(_)) => bail!("a thread of clients ended early"),
                 Err(_) => bail!("a thread of clients panicked"),
             },

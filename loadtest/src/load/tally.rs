@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    measure::histogram::Histogram,
+    measure::histogram::{Coarse, Histogram},
     report::result::{Latency, Second},
 };
 
@@ -48,19 +48,12 @@ pub struct Tally {
 }
 
 /// One second.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Bucket {
     published: u64,
     acked: u64,
     delivered: u64,
-    deliver: Histogram,
-}
-
-impl Default for Bucket {
-    fn default() -> Self {
-        // A run may have thousands of seconds.
-        Self { published: 0, acked: 0, delivered: 0, deliver: Histogram::coarse() }
-    }
+    deliver: Coarse,
 }
 
 impl Tally {
@@ -110,6 +103,27 @@ impl Tally {
     /// A time of the scenario's own, nanoseconds.
     pub fn time(&mut self, what: &'static str, ns: u64) {
         self.own.entry(what).or_default().record(ns);
+    }
+
+    /// A request of the scenario's own is sent: it counts as a publication.
+    pub fn asked(&mut self, now: u64) {
+        self.at(now, |second| second.published += 1);
+    }
+
+    /// Its answer has come, with so many messages: it counts as an ack and that many deliveries, and is timed as `what`.
+    pub fn told(&mut self, what: &'static str, now: u64, due: u64, messages: u64) {
+        let time = now.saturating_sub(due);
+        let measured = self.window.contains(due);
+        if measured {
+            self.time(what, time);
+        }
+        self.at(now, |second| {
+            second.acked += 1;
+            second.delivered += messages;
+            if measured {
+                second.deliver.record(time);
+            }
+        });
     }
 
     /// A moment of the scenario's own; the latest of each name is kept.
@@ -216,6 +230,15 @@ mod tests {
         assert_eq!((latencies[0].name.as_str(), latencies[0].count), ("deliver", 1));
         assert!((latencies[0].max - 2e6).abs() < 2e4, "{}", latencies[0].max);
         assert_eq!(tally.counts(), (0, 0, 1), "the first came within the window");
+    }
+
+    #[test]
+    fn what_is_answered_after_the_window_is_timed_and_not_counted() {
+        let mut tally = Tally::new(Window { start: 0, end: SECOND });
+        tally.told("page", SECOND / 2, 0, 50);
+        tally.told("page", 2 * SECOND, SECOND / 2, 50);
+        assert_eq!(tally.counts(), (0, 1, 50));
+        assert_eq!(tally.latencies().unwrap()[0].count, 2);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::clients::dialect::Target;
+use crate::clients::dialect::Subscription;
 
 /// All clients of a run and all streams between them.
 #[derive(Debug)]
@@ -10,7 +10,7 @@ pub struct Topology {
     /// A number that no other run has had, for the names of channels.
     id: u32,
     /// What each client subscribes to, by its number.
-    pub clients: Vec<Vec<Target>>,
+    pub clients: Vec<Vec<Subscription>>,
     /// The streams, by their number.
     pub streams: Vec<Stream>,
 }
@@ -43,11 +43,16 @@ impl Receivers {
         Self { first: clients.start, count: clients.len(), step: 1 }
     }
 
+    /// How many come before this client, if it is one.
+    pub fn place(&self, client: usize) -> Option<usize> {
+        let beyond = client.checked_sub(self.first)?;
+        let step = self.step.max(1);
+        (beyond % step == 0 && beyond / step < self.count).then_some(beyond / step)
+    }
+
     /// Whether this client is one.
     pub fn contains(&self, client: usize) -> bool {
-        let Some(beyond) = client.checked_sub(self.first) else { return false };
-        let step = self.step.max(1);
-        beyond % step == 0 && beyond / step < self.count
+        self.place(client).is_some()
     }
 
     /// All of them.
@@ -69,8 +74,8 @@ impl Topology {
     }
 
     /// Adds a client.
-    pub fn client(&mut self, targets: Vec<Target>) -> usize {
-        self.clients.push(targets);
+    pub fn client(&mut self, subscriptions: Vec<Subscription>) -> usize {
+        self.clients.push(subscriptions);
         self.clients.len() - 1
     }
 
@@ -85,7 +90,7 @@ impl Topology {
     }
 }
 
-impl Target {
+impl Subscription {
     /// A channel or pattern from now on, nothing else wanted.
     pub fn live(channel: impl Into<String>) -> Self {
         Self { channel: channel.into(), ..Self::default() }
@@ -101,6 +106,10 @@ mod tests {
         let stepped = Receivers { first: 5, count: 3, step: 10 };
         let listed: Vec<usize> = (0..100).filter(|client| stepped.contains(*client)).collect();
         assert_eq!(listed, [5, 15, 25]);
+        assert_eq!(
+            listed.iter().map(|client| stepped.place(*client)).collect::<Vec<_>>(),
+            [0, 1, 2].map(Some)
+        );
         assert_eq!(stepped.all().collect::<Vec<_>>(), listed);
         assert_eq!(Receivers::of(3..5).all().collect::<Vec<_>>(), [3, 4]);
         assert!(!Receivers::default().contains(0));

@@ -8,7 +8,15 @@ use std::{
     },
 };
 
-use super::{clock, ledger::Ledger, stamp::Stamp, tally::Tally, topology::Topology};
+use super::{
+    clock,
+    ledger::Ledger,
+    reach::{Everybody, Reach},
+    stamp::Stamp,
+    tally::Tally,
+    topology::Topology,
+    worker::Plan,
+};
 use crate::clients::{
     dialect::{Event, Position, Request},
     links::{Links, NotSent},
@@ -39,6 +47,8 @@ pub struct Counters {
     pub owed: AtomicU64,
     /// Deliveries that came, each once.
     pub delivered: AtomicU64,
+    /// Publications that some threads' receivers have got.
+    pub(super) everybody: Arc<Everybody>,
 }
 
 /// How much may be under way at once when there is no rate but as much as goes.
@@ -64,8 +74,9 @@ pub struct Traffic {
     ledger: Ledger,
     tally: Tally,
     in_flight: HashMap<u64, Stamp, ahash::RandomState>,
-    /// By stream: the next sequence number, and who has got those that are not complete.
-    streams: Vec<Reach>,
+    /// The next sequence number of each stream.
+    next: Vec<u64>,
+    reach: Reach,
     /// The streams that this thread publishes, in turn.
     own: Vec<u32>,
     turn: usize,
@@ -78,10 +89,10 @@ pub struct Traffic {
     recovered: Vec<(usize, u64)>,
     /// Joins and leaves, since they were asked for.
     sightings: Vec<Sighting>,
+    /// Clients that are connected and subscribed.
+    connected: HashSet<usize>,
     /// Publishers that are about to leave.
     hushed: HashSet<usize>,
-    /// All receivers are in this thread, so it knows when a publication has reached everybody.
-    all_here: bool,
     /// What went wrong, and how often.
     notes: BTreeMap<String, u64>,
     /// The server cannot be asked for what the scenario needs.
@@ -102,51 +113,35 @@ pub struct Sighting {
     pub at: u64,
 }
 
-#[derive(Debug, Default)]
-struct Reach {
-    next: u64,
-    /// The first that is not complete.
-    first: u64,
-    counts: VecDeque<usize>,
-}
-
 impl Traffic {
-    /// The streams of `own` are published here; `run` is the number of the run, in every stamp.
-    pub fn new(
-        topology: Arc<Topology>,
-        counters: Arc<Counters>,
-        (run, size): (u32, usize),
-        own: Vec<u32>,
-    ) -> Self {
-        let all_here = own.len() == topology.streams.len();
-        let streams = topology.streams.iter().map(|_| Reach::default()).collect();
+    /// The clients of thread `index`.
+    pub fn new(plan: &Plan, counters: Arc<Counters>, index: usize) -> Self {
+        let topology = plan.topology.clone();
+        let own = (0_u32..).zip(&topology.streams);
+        let own = own.filter(|(_, stream)| stream.publisher % plan.threads == index);
         Self {
+            own: own.map(|(number, _)| number).collect(),
+            next: vec![0; topology.streams.len()],
+            reach: Reach::new(&topology, (index, plan.threads), counters.everybody.clone()),
             topology,
             counters,
-            run,
-            size,
+            run: plan.run,
+            size: plan.size,
             ledger: Ledger::default(),
             tally: Tally::default(),
             in_flight: HashMap::default(),
-            streams,
-            own,
             turn: 0,
             saturation: None,
             free: VecDeque::new(),
             places: HashMap::new(),
             recovered: Vec::new(),
             sightings: Vec::new(),
+            connected: HashSet::new(),
             hushed: HashSet::new(),
-            all_here,
             notes: BTreeMap::new(),
             failure: None,
             delivered: 0,
         }
-    }
-
-    /// Nobody, to put in the place of one that is taken.
-    pub fn none() -> Self {
-        Self::new(Arc::default(), Arc::default(), (0, 0), Vec::new())
     }
 
     /// From now on this is measured.
@@ -203,6 +198,16 @@ impl Traffic {
         std::mem::take(&mut self.sightings)
     }
 
+    /// A client is connected and subscribed from now on, or (`false`) no more.
+    pub fn connected(&mut self, client: usize, connected: bool) {
+        // One that is cut off before it is subscribed was never counted.
+        if connected && self.connected.insert(client) {
+            self.counters.connected.fetch_add(1, Relaxed);
+        } else if !connected && self.connected.remove(&client) {
+            self.counters.connected.fetch_sub(1, Relaxed);
+        }
+    }
+
     /// A client publishes no more, or (`false`) again.
     pub fn hush(&mut self, client: usize, quiet: bool) {
         if quiet {
@@ -227,9 +232,10 @@ impl Traffic {
     ///
     /// # Errors
     /// The server could not be asked for what the scenario needs.
-    pub fn into_parts(self) -> anyhow::Result<Counted> {
-        let Self { ledger, tally, notes, failure, .. } = self;
-        failure.map_or(Ok(Counted { ledger, tally, notes }), Err)
+    pub fn take_counted(&mut self) -> anyhow::Result<Counted> {
+        let (ledger, tally) = (std::mem::take(&mut self.ledger), std::mem::take(&mut self.tally));
+        let notes = std::mem::take(&mut self.notes);
+        self.failure.take().map_or(Ok(Counted { ledger, tally, notes }), Err)
     }
 
     fn publish(&mut self, stream: u32, due: u64, links: &Links) {
@@ -237,8 +243,8 @@ impl Traffic {
         if self.hushed.contains(&plan.publisher) {
             return;
         }
-        let reach = &mut self.streams[stream as usize];
-        let stamp = Stamp { run: self.run, stream, sequence: reach.next, due };
+        let next = &mut self.next[stream as usize];
+        let stamp = Stamp { run: self.run, stream, sequence: *next, due };
         let request = Request::Publish { channel: &plan.channel, stamp, size: self.size };
         let id = match links.request(plan.publisher, &request) {
             Ok(id) => id,
@@ -249,7 +255,7 @@ impl Traffic {
                 return;
             }
         };
-        reach.next += 1;
+        *next += 1;
         self.ledger.sent(stream, stamp.sequence);
         self.in_flight.insert(id, stamp);
         self.tally.published(clock::now(), due);
@@ -258,7 +264,7 @@ impl Traffic {
     }
 
     /// Notes a kind of trouble, at most so many kinds.
-    fn note(&mut self, what: String) {
+    pub fn note(&mut self, what: String) {
         if self.notes.len() < GREATEST_NOTES || self.notes.contains_key(&what) {
             *self.notes.entry(what).or_default() += 1;
         }
@@ -278,38 +284,19 @@ impl Traffic {
             return self.note("came from another run".to_owned());
         }
         let now = clock::now();
-        let client = u32::try_from(client).unwrap_or(u32::MAX);
-        if !self.ledger.delivered(client, stamp) {
+        let stream = self.topology.streams.get(stamp.stream as usize);
+        let place = stream.and_then(|stream| stream.receivers.place(client));
+        if !self.ledger.delivered(u32::try_from(client).unwrap_or(u32::MAX), place, stamp) {
             return;
         }
         self.delivered += 1;
         self.tally.delivered(now, stamp.due);
-        let Some(stream) = self.topology.streams.get(stamp.stream as usize) else { return };
-        let receivers = stream.receivers.count;
-        if self.all_here
-            && receivers > 1
-            && self.streams[stamp.stream as usize].count(stamp.sequence, receivers)
+        if place.is_some()
+            && stream.is_some_and(|stream| stream.receivers.count > 1)
+            && let Some(last) = self.reach.count(stamp.stream, stamp.sequence, now)
         {
-            self.tally.complete(now, stamp.due);
+            self.tally.complete(last, stamp.due);
         }
-    }
-}
-
-impl Reach {
-    /// Counts one more delivery; true if it was the last.
-    fn count(&mut self, sequence: u64, receivers: usize) -> bool {
-        let Some(at) = sequence.checked_sub(self.first) else { return false };
-        let at = at as usize;
-        if self.counts.len() <= at {
-            self.counts.resize(at + 1, 0);
-        }
-        self.counts[at] += 1;
-        let complete = self.counts[at] == receivers;
-        while self.counts.front() == Some(&receivers) {
-            self.counts.pop_front();
-            self.first += 1;
-        }
-        complete
     }
 }
 
@@ -363,7 +350,7 @@ impl Crowd for Traffic {
 
     fn cut_off(&mut self, client: usize, why: &str) {
         self.ledger.disconnected();
-        self.counters.connected.fetch_sub(1, Relaxed);
+        self.connected(client, false);
         self.note(format!("cut off: {why}"));
         // Nobody answers these any more. They stay unanswered in the ledger.
         let topology = &self.topology;

@@ -3,10 +3,9 @@
 use std::{
     cell::RefCell,
     collections::HashMap,
-    future::Future,
     net::IpAddr,
     rc::Rc,
-    sync::{Arc, OnceLock, atomic::Ordering::Relaxed},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -16,28 +15,23 @@ use tokio::{sync::Barrier, task::LocalSet, time::sleep};
 
 use super::{
     clock,
-    pace::Pace,
     tally::{Tally, Window},
     topology::Topology,
-    traffic::{Counted, Counters, Saturation, Traffic},
+    traffic::{Counted, Counters, Traffic},
 };
 use crate::clients::{
-    dialect::{Detail, Dialect, Event, Request, Target},
+    dialect::{Detail, Dialect, Event, Request, Subscription},
     endpoint::Endpoint,
-    links::Links,
+    links::{Links, NotSent},
     swarm::{Client, Swarm},
 };
 
 /// Connections that one thread opens at once.
 const OPENING: usize = 64;
 /// How often a thread looks whether the others are done, or more may be sent.
-const LOOK: Duration = Duration::from_millis(1);
-/// Publications of one thread that may be without an answer while it publishes a burst.
-const BURST: usize = 1_000;
-/// After the last delivery that was due.
-const AFTERWARDS: Duration = Duration::from_millis(300);
+pub(super) const LOOK: Duration = Duration::from_millis(1);
 /// Without any progress for so long the rest will not come.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What all threads of a run share.
 #[derive(Debug)]
@@ -120,16 +114,11 @@ where
 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     LocalSet::new().block_on(&runtime, async {
-        let own = (0_u32..).zip(&plan.topology.streams);
-        let own =
-            own.filter(|(_, stream)| stream.publisher % plan.threads == index).map(|(number, _)| number);
-        let (topology, counters) = (plan.topology.clone(), stage.counters.clone());
-        let traffic =
-            Rc::new(RefCell::new(Traffic::new(topology, counters, (plan.run, plan.size), own.collect())));
+        let traffic = Rc::new(RefCell::new(Traffic::new(&plan, stage.counters.clone(), index)));
         let swarm = Swarm::new(plan.dialect.clone(), plan.detail, traffic.clone(), plan.sources.clone());
         let worker = Worker { index, plan, stage, traffic: traffic.clone(), swarm, visits: Rc::default() };
         script(&worker).await?;
-        traffic.replace(Traffic::none()).into_parts()
+        traffic.borrow_mut().take_counted()
     })
 }
 
@@ -179,13 +168,13 @@ impl Worker {
     ///
     /// # Errors
     /// It does not come about.
-    pub async fn connect(&self, client: usize, targets: &[Target]) -> anyhow::Result<()> {
+    pub async fn connect(&self, client: usize, subscriptions: &[Subscription]) -> anyhow::Result<()> {
         let endpoint = &self.plan.endpoints[self.node_of(client)];
         *self.visits.borrow_mut().entry(client).or_default() += 1;
-        let who = Client { number: client, name: format!("load-{client}"), targets };
+        let who = Client { number: client, name: format!("load-{client}"), subscriptions };
         self.traffic.borrow_mut().hush(client, false);
         self.swarm.open(endpoint, &who).await?;
-        self.stage.counters.connected.fetch_add(1, Relaxed);
+        self.traffic.borrow_mut().connected(client, self.links().is_open(client));
         Ok(())
     }
 
@@ -205,31 +194,32 @@ impl Worker {
         while self.traffic.borrow().awaits(client) && self.links().is_open(client) && patient() {
             sleep(LOOK).await;
         }
-        let open = self.links().is_open(client);
         self.links().close(client);
         while self.links().is_open(client) {
             sleep(LOOK).await;
         }
-        self.stage.counters.connected.fetch_sub(u64::from(open), Relaxed);
+        self.traffic.borrow_mut().connected(client, false);
     }
 
-    /// Ends all subscriptions of a client, which stays connected.
+    /// Ends all subscriptions of a client, which stays connected. Nothing is wrong if it is not connected: then it was cut
+    /// off, which is counted.
     ///
     /// # Errors
     /// The server refuses.
     pub async fn unsubscribe(&self, client: usize) -> anyhow::Result<()> {
-        let targets = &self.plan.topology.clients[client];
-        let channels: Vec<String> = targets.iter().map(|target| target.channel.clone()).collect();
-        done(self.links().ask(client, &Request::Unsubscribe { channels: &channels }).await?)
+        let subscriptions = &self.plan.topology.clients[client];
+        let channels: Vec<String> =
+            subscriptions.iter().map(|subscription| subscription.channel.clone()).collect();
+        done(self.links().ask(client, &Request::Unsubscribe { channels: &channels }).await)
     }
 
-    /// Begins them again, from where the client stands.
+    /// Begins them again, from where the client stands; as [`Worker::unsubscribe`] if it is not connected.
     ///
     /// # Errors
     /// The server refuses.
     pub async fn subscribe_again(&self, client: usize) -> anyhow::Result<()> {
-        let targets = self.targets_with_cursors(client);
-        done(self.links().ask(client, &Request::Subscribe { targets: &targets }).await?)
+        let subscriptions = self.with_cursors(client);
+        done(self.links().ask(client, &Request::Subscribe { subscriptions: &subscriptions }).await)
     }
 
     /// How many members the server sees in a channel; asked by this client.
@@ -244,52 +234,37 @@ impl Worker {
     }
 
     /// Publishes once to each stream of this thread and waits until everybody has got it, so that all have a position.
-    pub async fn publish_one_each(&self) {
+    ///
+    /// # Errors
+    /// One of them has none: the server keeps no history, or does not tell positions.
+    pub async fn take_positions(&self) -> anyhow::Result<()> {
         self.publish_burst(1).await;
+        // All have published: else nothing would be waited for.
+        self.together().await;
         self.settle().await;
-    }
-
-    /// Publishes so often to each stream of this thread, and waits for the answers.
-    pub async fn publish_burst(&self, times: usize) {
-        let own = self.own_streams();
-        for _ in 0..times {
-            for _ in 0..own {
-                self.traffic.borrow_mut().publish_next(clock::now(), self.links());
-            }
-            self.links().flush();
-            self.answered_but(BURST).await;
+        let topology = &self.plan.topology;
+        let receives = |client| topology.streams.iter().any(|stream| stream.receivers.contains(client));
+        let mut clients = self.clients().filter(|client| !topology.clients[*client].is_empty());
+        let without =
+            clients.find(|client| self.traffic.borrow().places(*client).is_none() && receives(*client));
+        if let Some(client) = without {
+            bail!(
+                "client {client} was told no position in {}: is history kept for that channel? Without it nothing can be \
+                 recovered",
+                topology.clients[client][0].channel
+            );
         }
-        self.answered_but(0).await;
-    }
-
-    /// Waits until no more than so many publications of this thread have no answer, or no answer comes any more.
-    async fn answered_but(&self, rest: usize) {
-        let (mut last, mut since) = (usize::MAX, clock::now());
-        loop {
-            let open = self.traffic.borrow().in_flight();
-            if open != last {
-                (last, since) = (open, clock::now());
-            }
-            if open <= rest || u128::from(clock::now() - since) > PATIENCE.as_nanos() {
-                return;
-            }
-            sleep(LOOK).await;
-        }
-    }
-
-    fn own_streams(&self) -> usize {
-        let own = self.plan.topology.streams.iter();
-        own.filter(|stream| stream.publisher % self.plan.threads == self.index).count()
+        Ok(())
     }
 
     /// The subscriptions of a client, each from where the client stands.
-    pub fn targets_with_cursors(&self, client: usize) -> Vec<Target> {
+    pub fn with_cursors(&self, client: usize) -> Vec<Subscription> {
         let traffic = self.traffic.borrow();
         let none = HashMap::new();
         let places = traffic.places(client).unwrap_or(&none);
-        let with_cursor = |target: &Target| {
-            let cursor = places.get(&target.channel).cloned();
-            Target { cursor, ..target.clone() }
+        let with_cursor = |subscription: &Subscription| {
+            let cursor = places.get(&subscription.channel).cloned();
+            Subscription { cursor, ..subscription.clone() }
         };
         self.plan.topology.clients[client].iter().map(with_cursor).collect()
     }
@@ -315,89 +290,60 @@ impl Worker {
 
     /// Waits until that time, [`clock::now`].
     pub async fn wait_until(&self, time: u64) {
-        before::<()>(time, std::future::pending()).await;
-    }
-
-    /// Publishes as the plan says until that time.
-    ///
-    /// # Errors
-    /// The system has no thread left.
-    pub async fn publish_until(&self, end: u64) -> anyhow::Result<()> {
-        let streams = self.plan.topology.streams.len().max(1) as f64;
-        match self.plan.load {
-            Load::Silence => {}
-            Load::Rate(rate) => {
-                let own = self.own_streams();
-                if own > 0 {
-                    let offset = self.index as f64 / self.plan.threads as f64;
-                    let pace = Pace::new(rate * own as f64 / streams, offset)?;
-                    return before(end, self.keep_pace(pace)).await.unwrap_or(Ok(()));
-                }
-            }
-            Load::Saturate(window) => {
-                let limit = self.saturation(window);
-                self.traffic.borrow_mut().saturate(Some(limit), self.links());
-                let pumping = async {
-                    loop {
-                        self.links().flush();
-                        sleep(LOOK).await;
-                        // Deliveries to other threads make room, too.
-                        self.traffic.borrow_mut().pump(self.links());
-                    }
-                };
-                before::<()>(end, pumping).await;
-                self.traffic.borrow_mut().saturate(None, self.links());
-                return Ok(());
-            }
-        }
-        self.wait_until(end).await;
-        Ok(())
-    }
-
-    /// Waits until everything is answered and delivered, or nothing comes any more.
-    pub async fn settle(&self) {
-        let (mut last, mut since) = (u64::MAX, clock::now());
-        loop {
-            let Counters { owed, delivered, answered, published, .. } = &*self.stage.counters;
-            let (answered, delivered) = (answered.load(Relaxed), delivered.load(Relaxed));
-            if answered >= published.load(Relaxed) && delivered >= owed.load(Relaxed) {
-                // What comes again, or to the wrong client, may come last.
-                return sleep(AFTERWARDS).await;
-            }
-            let now = clock::now();
-            if answered + delivered != last {
-                (last, since) = (answered + delivered, now);
-            } else if u128::from(now - since) > PATIENCE.as_nanos() {
-                return;
-            }
-            sleep(LOOK * 10).await;
-        }
-    }
-
-    async fn keep_pace(&self, mut pace: Pace) -> anyhow::Result<()> {
-        loop {
-            for due in pace.due().await {
-                self.traffic.borrow_mut().publish_next(due, self.links());
-            }
-            self.links().flush();
-        }
-    }
-
-    fn saturation(&self, window: u64) -> Saturation {
-        Saturation { window, deliveries: (window * self.plan.topology.deliveries()).max(1) }
+        sleep(Duration::from_nanos(time.saturating_sub(clock::now()))).await;
     }
 }
 
 /// That a request was carried out; nothing is wrong if the connection ended, which is counted elsewhere.
-fn done(answer: Option<Event>) -> anyhow::Result<()> {
+fn done(answer: Result<Option<Event>, NotSent>) -> anyhow::Result<()> {
     match answer {
-        Some(Event::Done { .. }) | None => Ok(()),
-        Some(other) => bail!("refused: {other:?}"),
+        Ok(Some(Event::Done { .. }) | None) | Err(NotSent::Closed(_)) => Ok(()),
+        Ok(Some(other)) => bail!("refused: {other:?}"),
+        Err(unspoken) => Err(unspoken.into()),
     }
 }
 
-/// Does this until that time; its result if it ended before.
-async fn before<T>(end: u64, doing: impl Future<Output = T>) -> Option<T> {
-    let left = Duration::from_nanos(end.saturating_sub(clock::now()));
-    tokio::time::timeout(left, doing).await.ok()
+#[cfg(test)]
+mod tests {
+    use streamgate_proto::Encoding;
+
+    use super::*;
+    use crate::clients::swarm::Crowd as _;
+
+    #[test]
+    fn who_is_cut_off_ends_no_run() {
+        done(Err(NotSent::Closed(7))).unwrap();
+        done(Ok(None)).unwrap();
+        done(Ok(Some(Event::Done { id: 1 }))).unwrap();
+        done(Ok(Some(Event::Refused { id: 1, code: "NO".to_owned() }))).unwrap_err();
+        done(Err(NotSent::Unspoken(anyhow::anyhow!("no such request")))).unwrap_err();
+    }
+
+    #[test]
+    fn connections_are_counted_down_as_often_as_up() {
+        let plan = Plan {
+            topology: Arc::default(),
+            endpoints: Vec::new(),
+            dialect: Dialect::Streamgate(Encoding::Json),
+            detail: Detail::Stamps,
+            size: 0,
+            sources: Vec::new(),
+            load: Load::Silence,
+            run: 0,
+            threads: 1,
+        };
+        let counters = Arc::<Counters>::default();
+        let mut traffic = Traffic::new(&plan, counters.clone(), 0);
+        let count = || counters.connected.load(std::sync::atomic::Ordering::Relaxed);
+        // Before it was subscribed.
+        traffic.cut_off(1, "gone");
+        assert_eq!(count(), 0);
+        traffic.connected(1, true);
+        traffic.connected(1, true);
+        traffic.connected(2, true);
+        assert_eq!(count(), 2);
+        traffic.cut_off(1, "gone");
+        traffic.connected(1, false);
+        assert_eq!(count(), 1);
+    }
 }

@@ -7,4 +7,6 @@ pub mod limits;
 pub mod machine;
 pub mod process;
 pub mod redis;
+pub mod resp;
 pub mod sampler;
+pub mod vigil;

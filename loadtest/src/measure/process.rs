@@ -42,14 +42,26 @@ impl Process {
         Ok(Self { pid, began: stat(pid)?.began })
     }
 
+    /// That it has not ended.
+    ///
+    /// # Errors
+    /// It has; the text names the process id.
+    pub fn check(&self) -> anyhow::Result<()> {
+        self.stat().map(drop)
+    }
+
+    fn stat(&self) -> anyhow::Result<Stat> {
+        let (pid, stat) = (self.pid, stat(self.pid)?);
+        anyhow::ensure!(stat.began == self.began, "process {pid} has ended, another one has its id now");
+        Ok(stat)
+    }
+
     /// What it has used.
     ///
     /// # Errors
     /// It has ended; the text names the process id.
     pub fn usage(&self) -> anyhow::Result<Usage> {
-        let pid = self.pid;
-        let stat = stat(pid)?;
-        anyhow::ensure!(stat.began == self.began, "process {pid} has ended, another one has its id now");
+        let (pid, stat) = (self.pid, self.stat()?);
         let rss_kib = rss_kib(&read(pid, "status")?).with_context(|| format!("process {pid} has ended"))?;
         Ok(Usage { cpu: Duration::from_millis(stat.cpu_ticks * 1_000 / TICKS), rss_kib })
     }

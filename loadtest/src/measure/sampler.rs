@@ -70,14 +70,23 @@ impl Sampler {
     /// # Errors
     /// A process does not exist or a Redis does not answer; the text names it.
     pub async fn start(watched: Vec<Watched>) -> anyhow::Result<Self> {
-        let mut probes = Vec::with_capacity(watched.len());
+        let mut gauges = Vec::with_capacity(watched.len());
         for Watched { name, source } in watched {
-            probes.push(Probe::open(name, source).await?);
+            gauges.push(Gauge::open(name, source).await?);
         }
-        let series = Series::new(read_all(&mut probes).await?);
+        let series = Series::new(read_all(&mut gauges).await?);
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(sample(probes, series, Instant::now(), stopped));
+        let task = tokio::spawn(sample(gauges, series, Instant::now(), stopped));
         Ok(Self { stop, task })
+    }
+
+    /// Waits until something can no longer be read, if ever: why. Safe to cancel.
+    pub async fn failure(&mut self) -> anyhow::Error {
+        match (&mut self.task).await {
+            Ok(Err(error)) => error,
+            Ok(Ok(_)) => anyhow::anyhow!("the sampler ended early"),
+            Err(error) => anyhow::Error::new(error).context("the sampler ended"),
+        }
     }
 
     /// Reads all once more and ends.
@@ -108,7 +117,7 @@ impl Samples {
 
 /// Samples until it is told to stop, or its owner is gone.
 async fn sample(
-    mut probes: Vec<Probe>,
+    mut gauges: Vec<Gauge>,
     mut series: Series,
     start: Instant,
     mut stopped: oneshot::Receiver<()>,
@@ -120,24 +129,24 @@ async fn sample(
         tokio::select! {
             biased;
             _ = &mut stopped => break,
-            _ = ticks.tick() => series.tick(start.elapsed().as_secs_f64(), &read_all(&mut probes).await?),
+            _ = ticks.tick() => series.tick(start.elapsed().as_secs_f64(), &read_all(&mut gauges).await?),
         }
     }
-    let usages = read_all(&mut probes).await?;
-    let names = probes.into_iter().map(|probe| probe.name);
+    let usages = read_all(&mut gauges).await?;
+    let names = gauges.into_iter().map(|gauge| gauge.name);
     Ok(series.end(start.elapsed().as_secs_f64(), &usages, names))
 }
 
-async fn read_all(probes: &mut [Probe]) -> anyhow::Result<Vec<Usage>> {
-    let mut usages = Vec::with_capacity(probes.len());
-    for probe in probes {
-        usages.push(probe.read().await?);
+async fn read_all(gauges: &mut [Gauge]) -> anyhow::Result<Vec<Usage>> {
+    let mut usages = Vec::with_capacity(gauges.len());
+    for gauge in gauges {
+        usages.push(gauge.read().await?);
     }
     Ok(usages)
 }
 
 /// Something that can be read again and again.
-struct Probe {
+struct Gauge {
     name: String,
     meter: Meter,
 }
@@ -147,7 +156,7 @@ enum Meter {
     Redis(Info),
 }
 
-impl Probe {
+impl Gauge {
     async fn open(name: String, source: Source) -> anyhow::Result<Self> {
         let meter = match source {
             Source::Process(pid) => Process::open(pid).map(Meter::Process),

@@ -1,6 +1,8 @@
 //! Two results side by side, with ratios and verdicts.
 
-use std::path::PathBuf;
+use std::{borrow::Cow, path::PathBuf};
+
+use serde_json::{Map, Value};
 
 use super::{
     number::{memory, micros, quotient, ratio, seconds, with_unit},
@@ -47,7 +49,8 @@ pub fn render(a: &RunResult, b: &RunResult) -> String {
     out
 }
 
-/// In what the runs differ before anything is measured.
+/// In what the runs differ before anything is measured: all that is recorded of what was asked for and where it ran.
+/// What was found out in the run, such as the rate at which times were measured, is a figure.
 fn differences(a: &RunResult, b: &RunResult) -> Section {
     let mut section = Section::new("the runs are not alike, ratios may come from that", &["what", "A", "B"]);
     let mut differ = |what: String, a: String, b: String| {
@@ -56,20 +59,28 @@ fn differences(a: &RunResult, b: &RunResult) -> Section {
         }
     };
     differ("scenario".into(), a.scenario.clone(), b.scenario.clone());
-    let (ours, theirs) = (&a.target, &b.target);
-    differ("server".into(), ours.server.clone(), theirs.server.clone());
-    differ("broker".into(), ours.broker.clone(), theirs.broker.clone());
-    differ("nodes".into(), ours.nodes.to_string(), theirs.nodes.to_string());
-    differ("transport".into(), ours.transport.clone(), theirs.transport.clone());
-    differ("encoding".into(), ours.encoding.clone(), theirs.encoding.clone());
-    for name in union(a.options.keys(), b.options.keys()) {
-        let of = |run: &RunResult| run.options.get(name).map_or("-".to_owned(), section::option_value);
-        differ(format!("option {name}"), of(a), of(b));
-    }
+    let beside = |run: &RunResult| {
+        let names: Vec<String> = run.beside.iter().map(|other| other.name_beside(run)).collect();
+        names.join(", ")
+    };
+    differ("beside it".into(), beside(a), beside(b));
     differ("loadtest".into(), a.version.clone(), b.version.clone());
-    differ("cores".into(), a.machine.cores.to_string(), b.machine.cores.to_string());
-    differ("processor".into(), a.machine.processor.clone(), b.machine.processor.clone());
-    differ("kernel".into(), a.machine.kernel.clone(), b.machine.kernel.clone());
+    let parts = |run: &RunResult| {
+        let object = |part| if let Ok(Value::Object(part)) = part { part } else { Map::new() };
+        let (target, machine) = (serde_json::to_value(&run.target), serde_json::to_value(&run.machine));
+        [("", object(target)), ("option ", run.options.clone()), ("machine: ", object(machine))]
+    };
+    for ((kind, ours), (_, theirs)) in parts(a).into_iter().zip(parts(b)) {
+        for name in union(ours.keys(), theirs.keys()) {
+            let of = |part: &Map<String, Value>| match part.get(name) {
+                None | Some(Value::Null) => "-".to_owned(),
+                Some(value) => Some(section::option_value(value))
+                    .filter(|text| !text.is_empty())
+                    .unwrap_or("-".to_owned()),
+            };
+            differ(format!("{kind}{name}"), of(&ours), of(&theirs));
+        }
+    }
     section
 }
 
@@ -102,7 +113,8 @@ fn figures(a: &RunResult, b: &RunResult) -> Section {
 fn latencies(a: &RunResult, b: &RunResult) -> Section {
     let of = |result: &RunResult| {
         let mut times = Vec::new();
-        for (run, prefix) in section::runs(result) {
+        let phases = section::phases(result);
+        for (run, prefix) in all(&phases) {
             for latency in run.latencies.iter().filter(|latency| latency.count > 0) {
                 times.extend(section::percentiles(latency).map(|(percentile, time)| Measured {
                     name: format!("{prefix}{} {percentile}", latency.name),
@@ -117,10 +129,19 @@ fn latencies(a: &RunResult, b: &RunResult) -> Section {
     side_by_side("latencies", of(a), of(b))
 }
 
+/// The timed runs, then the saturated ones, each with what its names begin with.
+fn all<'a>(phases: &'a [Cow<'a, RunResult>]) -> impl Iterator<Item = (&'a RunResult, String)> {
+    phases.iter().enumerate().flat_map(|(at, phase)| {
+        let kind = if at == 0 { "" } else { "saturated: " };
+        section::runs(phase).map(move |(run, prefix)| (run, format!("{kind}{prefix}")))
+    })
+}
+
 fn processes(a: &RunResult, b: &RunResult) -> Section {
     let of = |result: &RunResult| {
         let mut costs = Vec::new();
-        for (run, prefix) in section::runs(result) {
+        let phases = section::phases(result);
+        for (run, prefix) in all(&phases) {
             for process in &run.processes {
                 let mut cost = |what: &str, value: Option<f64>, shown: String| {
                     let name = format!("{prefix}{} {what}", process.name);
@@ -221,6 +242,14 @@ mod tests {
     }
 
     #[test]
+    fn saturated_runs_are_compared_with_each_other() {
+        let text = render(&sample::saturated(), &sample::saturated());
+        assert!(line(&text, "saturated: deliver p50").ends_with("same"), "{text}");
+        assert!(line(&text, "saturated: floor-write: deliver p50").ends_with("same"));
+        assert!(line(&text, "saturated: gateway 1 CPU").ends_with("same"));
+    }
+
+    #[test]
     fn figures_are_compared_by_name() {
         let (a, mut b) = (sample::fanout(), sample::fanout());
         b.figures[0].value = Some(912_345.6 * 1.5);
@@ -243,11 +272,17 @@ mod tests {
         b.target.encoding = "protobuf".into();
         b.options.insert("rate".into(), 4_000.into());
         b.options.insert("rooms".into(), 5.into());
+        b.options.insert("config".into(), Value::Null);
+        b.machine.cores = 64;
+        b.beside.clear();
         let text = render(&a, &b);
         assert!(text.contains("NOT ALIKE"));
         assert!(line(&text, "scenario").contains("pairs") && line(&text, "encoding").contains("protobuf"));
         assert!(cells(&text, "option rate") == "2,000 4,000", "{text}");
         assert!(cells(&text, "option rooms") == "- 5", "{text}");
+        assert_eq!(cells(&text, "machine: cores"), "2 64");
+        assert_eq!(cells(&text, "beside it"), "floor-write");
+        assert!(!text.contains("option config"), "{text}");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 pub mod compare;
 pub mod html;
-mod number;
+pub mod number;
 pub mod progress;
 pub mod repeat;
 pub mod result;
@@ -14,10 +14,14 @@ mod sample;
 mod section;
 pub mod table;
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, ensure};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize as _, Serializer};
+use sha1::{Digest as _, Sha1};
 
 use result::{FORMAT, RunResult};
 
@@ -46,6 +50,37 @@ pub fn write(path: &Path, result: &RunResult) -> anyhow::Result<()> {
     fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))
 }
 
+/// That a file can be written, before a long run that ends with it. What is in it stays.
+///
+/// # Errors
+/// It cannot.
+pub fn check(path: &Path) -> anyhow::Result<()> {
+    let new = !path.exists();
+    let opened = fs::OpenOptions::new().append(true).create(true).open(path);
+    opened.with_context(|| format!("cannot write {}", path.display()))?;
+    if new {
+        fs::remove_file(path)?;
+    }
+    Ok(())
+}
+
+/// Records a file that is an option: its path, and a digest of what is in it, which makes two runs differ as well.
+///
+/// # Errors
+/// Those of the serialiser.
+pub fn record_file<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+    let with_digest = |path: &PathBuf| match fs::read(path) {
+        Ok(content) => {
+            let digest: [u8; 20] = Sha1::digest(content).into();
+            let short = u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]);
+            format!("{} ({short:08x})", path.display())
+        }
+        // Whoever needs it says why it cannot be read.
+        Err(_) => path.display().to_string(),
+    };
+    path.as_ref().map(with_digest).serialize(serializer)
+}
+
 /// The format is looked at first: the rest of a newer one may have any shape.
 fn parse(json: &[u8]) -> anyhow::Result<RunResult> {
     let Header { format } = serde_json::from_slice(json)?;
@@ -65,6 +100,41 @@ mod tests {
         let back = read(&path);
         fs::remove_file(&path).unwrap();
         assert_eq!(back.unwrap(), result);
+    }
+
+    #[test]
+    fn whether_a_file_can_be_written_is_known_without_changing_it() {
+        let path = std::env::temp_dir().join(format!("loadtest-check-{}.json", std::process::id()));
+        check(&path).unwrap();
+        assert!(!path.exists());
+        fs::write(&path, "old").unwrap();
+        check(&path).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "old");
+        fs::remove_file(&path).unwrap();
+        let error = check(Path::new("/nowhere/result.json")).unwrap_err();
+        assert_eq!(error.to_string(), "cannot write /nowhere/result.json");
+    }
+
+    #[test]
+    fn results_of_before_are_read() {
+        let json = serde_json::to_string(&sample::fanout()).unwrap().replace("\"beside\"", "\"floors\"");
+        assert_eq!(parse(json.as_bytes()).unwrap(), sample::fanout());
+    }
+
+    #[test]
+    fn a_file_is_recorded_with_what_is_in_it() {
+        #[derive(serde::Serialize)]
+        struct Options(#[serde(serialize_with = "record_file")] Option<PathBuf>);
+        let recorded = |path| serde_json::to_value(Options(path)).unwrap();
+        let path = std::env::temp_dir().join(format!("loadtest-digest-{}", std::process::id()));
+        let text = [b"one", b"two"].map(|content| {
+            fs::write(&path, content).unwrap();
+            recorded(Some(path.clone()))
+        });
+        fs::remove_file(&path).unwrap();
+        assert_ne!(text[0], text[1]);
+        assert_eq!(recorded(Some(path.clone())), path.display().to_string());
+        assert_eq!(recorded(None), serde_json::Value::Null);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Several runs of the same, put together: medians of the figures, and the distributions and plots of a middle one.
+//! Several runs of the same, put together: medians of the figures and their range, and the distributions and plots of a middle one.
 
 use super::result::{Better, RunResult};
 
@@ -20,12 +20,11 @@ pub fn together(mut runs: Vec<RunResult>) -> Option<RunResult> {
         let new = run.notes.iter().filter(|note| !result.notes.contains(note)).cloned().collect::<Vec<_>>();
         result.notes.extend(new);
     }
-    // Floors are put together in the same way: a fault in one of them is one, too.
-    for floor in &mut result.floors {
-        let same = |run: &RunResult| run.floors.iter().find(|one| one.scenario == floor.scenario).cloned();
-        let floors = runs.iter().filter_map(same).collect();
-        if let Some(all) = together(floors) {
-            *floor = all;
+    // Runs beside it are put together in the same way: a fault in one of them is one, too.
+    for (at, beside) in result.beside.iter_mut().enumerate() {
+        let same = runs.iter().filter_map(|run| run.beside.get(at).cloned()).collect();
+        if let Some(all) = together(same) {
+            *beside = all;
         }
     }
     for at in 0..result.figures.len() {
@@ -33,14 +32,17 @@ pub fn together(mut runs: Vec<RunResult>) -> Option<RunResult> {
         let mut values = values(&runs, &name);
         values.sort_by(f64::total_cmp);
         result.figures[at].value = values.get(values.len() / 2).copied();
-        if let (Some(least), Some(most)) = (values.first(), values.last()) {
-            let count = values.len();
-            result.notes.push(format!("{name}: {least:.4} to {most:.4} in {count} runs"));
-        }
+        result.figures[at].range = values.first().zip(values.last()).map(|(least, most)| [*least, *most]);
     }
     result.correctness = Default::default();
     for run in &runs {
         result.correctness.add(&run.correctness);
+    }
+    if let Some(saturated) = &mut result.saturated {
+        saturated.correctness = Default::default();
+        for run in runs.iter().filter_map(|run| run.saturated.as_ref()) {
+            saturated.correctness.add(&run.correctness);
+        }
     }
     Some(result)
 }
@@ -55,11 +57,11 @@ fn values(runs: &[RunResult], name: &str) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{load::options::blank, report::result::Figure};
+    use crate::report::result::Figure;
 
     fn run(speed: f64, lost: u64) -> RunResult {
         let figures = vec![Figure::higher("speed", Some(speed), "1/s"), Figure::fact("none", None, "")];
-        let mut run = blank("test", Default::default(), Default::default(), figures);
+        let mut run = RunResult { figures, ..RunResult::default() };
         run.correctness.lost = lost;
         run.notes.push(format!("of {speed}"));
         run
@@ -70,17 +72,19 @@ mod tests {
         let result = together(vec![run(3.0, 0), run(1.0, 2), run(2.0, 0)]).unwrap();
         assert_eq!(result.figures[0].value, Some(2.0));
         assert_eq!(result.figures[1].value, None);
-        assert_eq!(result.notes, ["of 2", "of 1", "of 3", "speed: 1.0000 to 3.0000 in 3 runs"]);
+        assert_eq!([result.figures[0].range, result.figures[1].range], [Some([1.0, 3.0]), None]);
+        assert_eq!(result.notes, ["of 2", "of 1", "of 3"]);
         assert!(result.correctness.fault());
     }
 
     #[test]
-    fn floors_are_put_together_in_the_same_way() {
-        let with_floor =
-            |speed: f64, lost| RunResult { floors: vec![run(speed * 10.0, lost)], ..run(speed, 0) };
-        let result = together(vec![with_floor(1.0, 0), with_floor(3.0, 2), with_floor(2.0, 0)]).unwrap();
-        assert_eq!(result.floors[0].figures[0].value, Some(20.0));
-        assert!(result.floors[0].correctness.fault());
+    fn runs_beside_are_put_together_in_the_same_way() {
+        let with_another =
+            |speed: f64, lost| RunResult { beside: vec![run(speed * 10.0, lost)], ..run(speed, 0) };
+        let result =
+            together(vec![with_another(1.0, 0), with_another(3.0, 2), with_another(2.0, 0)]).unwrap();
+        assert_eq!(result.beside[0].figures[0].value, Some(20.0));
+        assert!(result.beside[0].correctness.fault());
     }
 
     #[test]

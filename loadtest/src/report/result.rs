@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// Version of the format. A reader refuses a newer one.
 pub const FORMAT: u32 = 1;
 
-/// One run of one scenario.
+/// One run of one scenario. The default is one of nothing, by this version.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunResult {
     /// Always [`FORMAT`].
@@ -34,12 +34,92 @@ pub struct RunResult {
     pub processes: Vec<ProcessCost>,
     /// One element for each second of the measurement.
     pub series: Vec<Second>,
-    /// Runs of floors that belong to this one, made with the same sizes right after it.
-    #[serde(default)]
-    pub floors: Vec<RunResult>,
+    /// Which of the scenario's runs `latencies`, `processes` and `series` are of, as a heading; empty if there was one run.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub phase: String,
+    /// The run as fast as it goes that came before, if there was one. `correctness` is that of both.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saturated: Option<Phase>,
+    /// Runs that belong to this one, made in turn with it and with the same sizes: of floors, or of another server.
+    #[serde(default, alias = "floors")]
+    pub beside: Vec<RunResult>,
     /// What a reader should know of this run, such as a limit that was met.
     #[serde(default)]
     pub notes: Vec<String>,
+}
+
+/// One of several runs that a result is of.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Phase {
+    /// As [`RunResult::phase`].
+    pub phase: String,
+    /// When it began, RFC 3339, UTC.
+    pub started: String,
+    /// Times, each with its whole distribution.
+    pub latencies: Vec<Latency>,
+    /// What was sent against what arrived, in this run alone.
+    pub correctness: Correctness,
+    /// What each process spent while it was measured.
+    pub processes: Vec<ProcessCost>,
+    /// One element for each second of the measurement.
+    pub series: Vec<Second>,
+    /// What a reader should know of it.
+    #[serde(default)]
+    pub notes: Vec<String>,
+}
+
+impl RunResult {
+    /// The saturated run in the place of the timed one, here and in those beside it, for whoever shows both in the same
+    /// way. Its figures are those of the whole result. None if there was no such run.
+    pub fn as_saturated(&self) -> Option<Self> {
+        let Phase { phase, started, latencies, correctness, processes, series, notes } =
+            self.saturated.clone()?;
+        let beside = self.beside.iter().filter_map(Self::as_saturated).collect();
+        let saturated = None;
+        Some(Self {
+            started,
+            latencies,
+            correctness,
+            processes,
+            series,
+            phase,
+            saturated,
+            beside,
+            notes,
+            ..self.clone()
+        })
+    }
+
+    /// What a run beside `main` is called there: its scenario, else its server.
+    pub fn name_beside(&self, main: &Self) -> String {
+        match () {
+            () if self.scenario != main.scenario => self.scenario.clone(),
+            () => self.target.name_beside(&main.target).unwrap_or("the other").to_owned(),
+        }
+    }
+}
+
+impl Default for RunResult {
+    fn default() -> Self {
+        Self {
+            format: FORMAT,
+            scenario: String::new(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started: String::new(),
+            machine: Machine::default(),
+            target: Target::default(),
+            options: serde_json::Map::new(),
+            figures: Vec::new(),
+            latencies: Vec::new(),
+            correctness: Correctness::default(),
+            processes: Vec::new(),
+            series: Vec::new(),
+            phase: String::new(),
+            saturated: None,
+            beside: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
 }
 
 /// The machine that the load generator ran on.
@@ -68,6 +148,13 @@ pub struct Target {
     pub encoding: String,
 }
 
+impl Target {
+    /// The server's name beside those of `main`; none if it is no other.
+    pub fn name_beside(&self, main: &Self) -> Option<&str> {
+        (self.server != main.server).then_some(self.server.as_str())
+    }
+}
+
 /// One figure.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Figure {
@@ -79,6 +166,9 @@ pub struct Figure {
     pub unit: String,
     /// Which direction is better.
     pub better: Better,
+    /// Least and greatest of several runs, if the value is their median.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<[f64; 2]>,
     /// The bound to keep to, if one was set for it: at most, or at least, as `better` says.
     #[serde(default)]
     pub goal: Option<f64>,
@@ -232,7 +322,14 @@ impl Figure {
 
     /// Less is better.
     pub fn lower(name: impl Into<String>, value: Option<f64>, unit: &str) -> Self {
-        Self { name: name.into(), value, unit: unit.to_owned(), better: Better::Lower, goal: None }
+        Self {
+            name: name.into(),
+            value,
+            unit: unit.to_owned(),
+            better: Better::Lower,
+            range: None,
+            goal: None,
+        }
     }
 
     /// More is better.

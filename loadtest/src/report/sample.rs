@@ -7,7 +7,7 @@ use hdrhistogram::{
 };
 
 use super::result::{
-    Better, Correctness, FORMAT, Figure, Latency, Machine, ProcessCost, RunResult, Second, Target,
+    Better, Correctness, FORMAT, Figure, Latency, Machine, Phase, ProcessCost, RunResult, Second, Target,
 };
 
 /// Length of the run, seconds.
@@ -36,8 +36,30 @@ pub fn fanout() -> RunResult {
         figure("bytes per write", 130.0, "B", Better::Neither, None),
     ];
     floor.latencies = vec![latency("deliver", 0.5)];
-    run.floors = vec![floor];
+    run.beside = vec![floor];
     run
+}
+
+/// The same, after a saturated run of it and of its floor.
+pub fn saturated() -> RunResult {
+    let mut run = fanout();
+    run.phase = "at 2,000 publications a second".to_owned();
+    run.saturated = Some(phase(&run, 3.0));
+    run.beside[0].saturated = Some(phase(&run.beside[0], 2.0));
+    run
+}
+
+/// A saturated run whose `deliver` takes `scale` times as long.
+fn phase(run: &RunResult, scale: f64) -> Phase {
+    Phase {
+        phase: "as much as goes".to_owned(),
+        started: run.started.clone(),
+        latencies: vec![latency("deliver", scale)],
+        correctness: Correctness { delivered: 777, ..Correctness::default() },
+        processes: run.processes.clone(),
+        series: run.series.clone(),
+        notes: vec!["the queue was full".to_owned()],
+    }
 }
 
 /// A run without figures and latencies.
@@ -68,13 +90,15 @@ fn bare(scenario: &str, server: &str, processes: &[&str]) -> RunResult {
         },
         processes: processes.iter().enumerate().map(|(index, name)| process(name, index as u64)).collect(),
         series: (1..=SECONDS).map(|at| second(at, processes.len())).collect(),
-        floors: Vec::new(),
+        phase: String::new(),
+        saturated: None,
+        beside: Vec::new(),
         notes: Vec::new(),
     }
 }
 
 fn figure(name: &str, value: f64, unit: &str, better: Better, goal: Option<f64>) -> Figure {
-    Figure { name: name.to_owned(), value: Some(value), unit: unit.to_owned(), better, goal }
+    Figure { name: name.to_owned(), value: Some(value), unit: unit.to_owned(), better, range: None, goal }
 }
 
 fn process(name: &str, index: u64) -> ProcessCost {

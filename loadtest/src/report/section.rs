@@ -1,8 +1,10 @@
 //! The contents of a report, for whoever lays them out: the table of the terminal and the page show the same cells.
 
+use std::borrow::Cow;
+
 use super::{
     number::{count, memory, micros, quotient, ratio, seconds, value, with_unit},
-    result::{Better, Correctness, Figure, Latency, RunResult},
+    result::{Better, Correctness, Figure, Latency, RunResult, Second},
 };
 
 /// How a cell wants to be seen.
@@ -43,7 +45,7 @@ impl Cell {
     }
 }
 
-/// A titled table. The first column is text, the others are figures and belong to the right.
+/// A titled table. A column that is empty throughout is not shown. The first column is text, the others are figures and belong to the right.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Section {
     /// What the rows are.
@@ -62,6 +64,14 @@ impl Section {
             columns: columns.iter().map(|&name| name.to_owned()).collect(),
             rows: Vec::new(),
         }
+    }
+
+    /// The columns that have something in them.
+    pub fn shown(&self) -> Vec<usize> {
+        let says = |column: &usize| {
+            self.rows.iter().any(|row| row.get(*column).is_some_and(|cell| !cell.text.is_empty()))
+        };
+        (0..self.columns.len()).filter(says).collect()
     }
 }
 
@@ -134,6 +144,8 @@ pub fn verdict(correctness: &Correctness) -> String {
             count(delivered),
             count(expected)
         )
+    } else if expected + delivered == 0 {
+        "nothing was to be delivered".to_owned()
     } else {
         format!("correct: {} deliveries, {faults}", count(delivered))
     }
@@ -151,30 +163,32 @@ pub fn publications(correctness: &Correctness) -> String {
     )
 }
 
-/// The figures with their goals, and beside them those of the floors.
+/// The figures with their goals, and beside them those beside it.
 pub fn figures(result: &RunResult) -> Section {
-    let mut section = Section::new("figures", &["figure", "value", "goal", ""]);
-    for floor in &result.floors {
-        section.columns.extend([floor.scenario.clone(), "ratio".to_owned()]);
+    let mut section = Section::new("figures", &["figure", "value", "range", "goal", ""]);
+    for other in &result.beside {
+        section.columns.extend([other.name_beside(result), "ratio".to_owned()]);
     }
     for figure in &result.figures {
         let mut row = vec![figure.name.as_str().into(), with_unit(figure.value, &figure.unit).into()];
+        let range = figure.range.map(|[least, most]| format!("{} to {}", value(least), value(most)));
+        row.push(range.unwrap_or_default().into());
         row.extend(goal(figure));
-        for floor in &result.floors {
-            row.extend(beside(Some(figure), floor.figures.iter().find(|other| other.name == figure.name)));
+        for other in &result.beside {
+            row.extend(beside(Some(figure), other.figures.iter().find(|other| other.name == figure.name)));
         }
         section.rows.push(row);
     }
     let mut alone: Vec<&str> = Vec::new();
-    for figure in result.floors.iter().flat_map(|floor| &floor.figures) {
+    for figure in result.beside.iter().flat_map(|other| &other.figures) {
         let name = figure.name.as_str();
         if alone.contains(&name) || result.figures.iter().any(|own| own.name == name) {
             continue;
         }
         alone.push(name);
-        let mut row = vec![name.into(), "".into(), "".into(), "".into()];
-        for floor in &result.floors {
-            row.extend(beside(None, floor.figures.iter().find(|other| other.name == name)));
+        let mut row = vec![name.into(), "".into(), "".into(), "".into(), "".into()];
+        for other in &result.beside {
+            row.extend(beside(None, other.figures.iter().find(|other| other.name == name)));
         }
         section.rows.push(row);
     }
@@ -197,38 +211,38 @@ fn goal(figure: &Figure) -> [Cell; 2] {
     [format!("{bound}{}", with_unit(Some(goal), &figure.unit)).into(), Cell::verdict(said, figure.met())]
 }
 
-/// The figure of a floor and what the run's own is of it.
-fn beside(own: Option<&Figure>, floor: Option<&Figure>) -> [Cell; 2] {
-    let Some(floor) = floor else { return ["".into(), "".into()] };
-    let quotient = own.and_then(|own| quotient(own.value, floor.value));
+/// The figure of a other and what the run's own is of it.
+fn beside(own: Option<&Figure>, other: Option<&Figure>) -> [Cell; 2] {
+    let Some(other) = other else { return ["".into(), "".into()] };
+    let quotient = own.and_then(|own| quotient(own.value, other.value));
     let ratio = if own.is_some() { ratio(quotient) } else { String::new() };
-    [with_unit(floor.value, &floor.unit).into(), ratio.into()]
+    [with_unit(other.value, &other.unit).into(), ratio.into()]
 }
 
-/// The latencies, those of floors of the same name below with the ratio.
+/// The latencies, those beside it of the same name below with the ratio.
 pub fn latencies(result: &RunResult) -> Section {
     let mut section =
         Section::new("latencies", &["latency", "count", "p50", "p90", "p99", "p99.9", "max", "mean"]);
     for latency in &result.latencies {
         section.rows.push(times(&latency.name, latency));
-        for (floor, same) in of_floors(result).filter(|(_, same)| same.name == latency.name) {
-            section.rows.push(times(&format!("  {}", floor.scenario), same));
+        for (other, same) in of_others(result).filter(|(_, same)| same.name == latency.name) {
+            section.rows.push(times(&format!("  {}", other.name_beside(result)), same));
             let ratios = percentiles(latency).into_iter().zip(percentiles(same));
             let mut row: Vec<Cell> = vec!["  ratio".into(), "".into()];
-            row.extend(ratios.map(|((_, own), (_, floor))| ratio(quotient(Some(own), Some(floor))).into()));
+            row.extend(ratios.map(|((_, own), (_, other))| ratio(quotient(Some(own), Some(other))).into()));
             section.rows.push(row);
         }
     }
-    for (floor, alone) in
-        of_floors(result).filter(|(_, other)| result.latencies.iter().all(|own| own.name != other.name))
+    for (other, alone) in
+        of_others(result).filter(|(_, other)| result.latencies.iter().all(|own| own.name != other.name))
     {
-        section.rows.push(times(&format!("{} {}", floor.scenario, alone.name), alone));
+        section.rows.push(times(&format!("{} {}", other.name_beside(result), alone.name), alone));
     }
     section
 }
 
-fn of_floors(result: &RunResult) -> impl Iterator<Item = (&RunResult, &Latency)> {
-    result.floors.iter().flat_map(|floor| floor.latencies.iter().map(move |latency| (floor, latency)))
+fn of_others(result: &RunResult) -> impl Iterator<Item = (&RunResult, &Latency)> {
+    result.beside.iter().flat_map(|other| other.latencies.iter().map(move |latency| (other, latency)))
 }
 
 /// What is shown of a distribution, by name, in microseconds.
@@ -246,7 +260,7 @@ fn times(name: &str, latency: &Latency) -> Vec<Cell> {
     row
 }
 
-/// What each process spent, those of the floors too.
+/// What each process spent, those beside it too.
 pub fn processes(result: &RunResult) -> Section {
     let mut section =
         Section::new("processes", &["process", "CPU", "cores", "RSS before", "RSS after", "RSS peak"]);
@@ -286,10 +300,10 @@ fn counted(correctness: &Correctness) -> [(&'static str, u64); 12] {
     ]
 }
 
-/// What was sent against what arrived, the floors beside it.
+/// What was sent against what arrived, and of the runs beside it.
 pub fn counters(result: &RunResult) -> Section {
     let mut section = Section::new("correctness", &["counted", "number"]);
-    section.columns.extend(result.floors.iter().map(|floor| floor.scenario.clone()));
+    section.columns.extend(result.beside.iter().map(|other| other.name_beside(result)));
     let counts: Vec<_> = runs(result).map(|(run, _)| counted(&run.correctness)).collect();
     for (row, (name, _)) in counted(&result.correctness).into_iter().enumerate() {
         let numbers = counts.iter().map(|run| count(run[row].1).into());
@@ -298,8 +312,26 @@ pub fn counters(result: &RunResult) -> Section {
     section
 }
 
-/// The run and its floors, each with what its names begin with.
+/// The runs that a result is of, each with what it has of figures by itself: the saturated one, if there was one, is last.
+pub fn phases(result: &RunResult) -> Vec<Cow<'_, RunResult>> {
+    std::iter::once(Cow::Borrowed(result)).chain(result.as_saturated().map(Cow::Owned)).collect()
+}
+
+/// What such a run is called and how much it has done; none if the result is of one run.
+pub fn heading(phase: &RunResult) -> Option<String> {
+    let mut sum = Second::default();
+    for second in &phase.series {
+        sum.at = second.at;
+        sum.acked += second.acked;
+        sum.delivered += second.delivered;
+    }
+    let [acked, delivered] = [sum.acked, sum.delivered].map(count);
+    let done = format!("{acked} publications acked and {delivered} deliveries in {} s", value(sum.at));
+    (!phase.phase.is_empty()).then(|| format!("{}: {done}", phase.phase))
+}
+
+/// The run and those beside it, each with what its names begin with.
 pub fn runs(result: &RunResult) -> impl Iterator<Item = (&RunResult, String)> {
-    let floors = result.floors.iter().map(|floor| (floor, format!("{}: ", floor.scenario)));
-    std::iter::once((result, String::new())).chain(floors)
+    let beside = result.beside.iter().map(|other| (other, format!("{}: ", other.name_beside(result))));
+    std::iter::once((result, String::new())).chain(beside)
 }

@@ -18,14 +18,20 @@ pub fn render(result: &RunResult) -> String {
     for (name, text) in section::facts(result) {
         wrapped(&mut out, &format!("  {name:<9}"), &text);
     }
-    for table in [section::figures(result), section::latencies(result), section::processes(result)] {
-        lay_out(&mut out, &table);
+    lay_out(&mut out, &section::figures(result));
+    let phases = section::phases(result);
+    for phase in &phases {
+        if let Some(heading) = section::heading(phase) {
+            let _ = writeln!(out, "\n--- {heading} ---");
+        }
+        lay_out(&mut out, &section::latencies(phase));
+        lay_out(&mut out, &section::processes(phase));
     }
     out.push('\n');
     for (run, prefix) in section::runs(result) {
         correctness(&mut out, run, &prefix);
     }
-    for (run, prefix) in section::runs(result) {
+    for (run, prefix) in phases.iter().flat_map(|phase| section::runs(phase)) {
         for note in &run.notes {
             wrapped(&mut out, "note: ", &format!("{prefix}{note}"));
         }
@@ -45,34 +51,32 @@ pub fn correctness(out: &mut String, run: &RunResult, prefix: &str) {
     let _ = writeln!(out, "{prefix}{}", section::publications(&run.correctness));
 }
 
-/// Lays a table out in columns; nothing for one without rows. A column that is empty throughout is left out.
+/// Lays a table out in columns; nothing for one without rows.
 pub fn lay_out(out: &mut String, table: &Section) {
     if table.rows.is_empty() {
         return;
     }
-    let widths: Vec<usize> = (0..table.columns.len())
-        .map(|column| {
-            let cells =
-                table.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.text.chars().count());
-            match cells.max().unwrap_or(0) {
-                0 => 0,
-                widest => widest.max(table.columns[column].chars().count()),
-            }
-        })
-        .collect();
+    let columns =
+        |of: &dyn Fn(usize) -> (String, usize)| table.shown().into_iter().map(of).collect::<Vec<_>>();
+    let width = |column: usize| {
+        let cells = table.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.text.chars().count());
+        cells.max().unwrap_or(0).max(table.columns[column].chars().count())
+    };
     let _ = writeln!(out, "\n{}", table.title.to_uppercase());
-    line(out, &widths, table.columns.iter().map(String::as_str));
+    line(out, &columns(&|column| (table.columns[column].clone(), width(column))));
     for row in &table.rows {
-        line(out, &widths, row.iter().map(|cell| cell.text.as_str()));
+        let text = |column: usize| row.get(column).map_or_else(String::new, |cell| cell.text.clone());
+        line(out, &columns(&|column| (text(column), width(column))));
     }
 }
 
-fn line<'a>(out: &mut String, widths: &[usize], cells: impl Iterator<Item = &'a str>) {
+/// Cells with their widths; the first is to the left.
+fn line(out: &mut String, cells: &[(String, usize)]) {
     let mut line = String::from("  ");
-    for (column, (text, &width)) in cells.zip(widths).enumerate() {
+    for (column, (text, width)) in cells.iter().enumerate() {
         if column == 0 {
             let _ = write!(line, "{text:<width$}");
-        } else if width > 0 {
+        } else {
             let width = width + GAP;
             let _ = write!(line, "{text:>width$}");
         }
@@ -135,6 +139,27 @@ mod tests {
     }
 
     #[test]
+    fn both_runs_have_a_heading_and_their_own_times() {
+        let table = render(&sample::saturated());
+        let (_, both) = table.split_once("--- at 2,000 publications a second: ").unwrap();
+        let (timed, saturated) = both.split_once("--- as much as goes: ").unwrap();
+        for part in ["LATENCIES", "  floor-write", "PROCESSES", "gateway 1"] {
+            assert!(timed.contains(part) && saturated.contains(part), "{table}");
+        }
+        assert!(timed.contains("ack") && table.contains("note: the queue was full"), "{table}");
+        assert!(!render(&sample::fanout()).contains("---"));
+    }
+
+    #[test]
+    fn a_range_has_a_column_if_there_is_one() {
+        let mut result = sample::fanout();
+        assert!(!render(&result).contains("range"));
+        result.figures[0].range = Some([900_000.0, 1_000_000.0]);
+        let table = render(&result);
+        assert!(table.contains(" range ") && table.contains(" 900,000 to 1,000,000 "), "{table}");
+    }
+
+    #[test]
     fn a_fault_is_loud() {
         let mut result = sample::fanout();
         result.correctness.lost = 1_234;
@@ -160,7 +185,7 @@ mod tests {
     fn a_result_without_anything_has_a_table() {
         let mut result = sample::fanout();
         (result.figures, result.latencies, result.processes, result.series) = Default::default();
-        (result.floors, result.notes) = Default::default();
+        (result.beside, result.notes) = Default::default();
         assert!(render(&result).contains("correct: "));
     }
 }

@@ -3,9 +3,10 @@
 use std::{rc::Rc, sync::Arc};
 
 use anyhow::ensure;
-use serde_json::json;
+use serde::Serialize;
 use tokio::{select, task::JoinSet};
 
+use super::{Findings, Scenario, in_turn};
 use crate::{
     clients::dialect::{Detail, Event, Request},
     load::{
@@ -14,19 +15,20 @@ use crate::{
         pace::Pace,
         run::Outcome,
         stamp::Stamp,
+        subject::Subject,
         topology::{Receivers, Topology},
         worker::{Load, Worker},
     },
-    report::result::{Figure, RunResult},
-    servers::Servers,
+    report::result::Figure,
 };
 
 /// Options of `history`.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, clap::Args, Serialize)]
 #[group(skip)]
 pub struct Args {
     #[command(flatten)]
-    pub options: Options,
+    #[serde(flatten)]
+    options: Options,
     /// How many clients ask
     #[arg(long, default_value_t = 100, help_heading = "Load")]
     clients: usize,
@@ -46,25 +48,29 @@ pub struct Args {
 
 const PAGE: &str = "page";
 
-/// Runs it.
-///
-/// # Errors
-/// Servers or clients do not start.
-pub async fn run(args: &Args) -> anyhow::Result<RunResult> {
-    let (options, settings) = (&args.options, args.clone());
-    ensure!(args.clients > 0 && args.channels > 0, "there must be clients, and channels to ask for");
-    ensure!(args.rate > 0.0, "--rate {}: nobody would ask", args.rate);
-    let servers = Servers::start(&options.servers, "").await?;
-    let target = options.target(&servers)?;
-    let what = (Load::Silence, Detail::Stamps);
-    let script = async move |worker: &Worker| ask(worker, &settings).await;
-    let outcome = options.run(&servers, Arc::new(topology(args)), what, script).await?;
-    let own = json!({
-        "clients": args.clients, "channels": args.channels, "messages": args.messages, "page": args.page,
-        "rate": args.rate,
-    });
-    let figures = figures(&outcome);
-    options.result("history", target, own, outcome, figures)
+impl Scenario for Args {
+    const NAME: &'static str = "history";
+
+    fn options(&self) -> &Options {
+        &self.options
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        ensure!(self.clients > 0 && self.channels > 0, "there must be clients, and channels to ask for");
+        ensure!(self.rate > 0.0, "--rate {}: nobody would ask", self.rate);
+        Ok(())
+    }
+
+    async fn measure(&self, subjects: Vec<Subject>) -> anyhow::Result<Vec<Findings>> {
+        in_turn(&subjects, async |subject| {
+            let args = self.clone();
+            let script = async move |worker: &Worker| ask(worker, &args).await;
+            let what = (Load::Silence, Detail::Stamps);
+            let outcome = subject.run(Arc::new(topology(self)), what, script).await?;
+            Ok(Findings { figures: figures(&outcome), probe: outcome.into() })
+        })
+        .await
+    }
 }
 
 /// The publishers come first; those who ask subscribe to nothing.
@@ -126,20 +132,33 @@ async fn one_page(
     // The channels' streams come in the same order.
     let name = worker.plan.topology.streams[channel].channel.clone();
     let request = Request::History { channel: &name, since: None, limit };
+    worker.traffic.borrow_mut().counted().1.asked(clock::now());
     let answer = worker.links().ask(client, &request).await?;
+    let now = clock::now();
+    let expected = args.page.min(args.messages) as u64;
     let mut traffic = worker.traffic.borrow_mut();
-    let (ledger, tally) = traffic.counted();
-    let due_messages = args.page.min(args.messages) as u64;
-    let come = match &answer {
-        Some(Event::Page { stamps, .. }) => in_order(stamps, worker.plan.run, channel),
-        _ => 0,
-    };
-    ledger.other(due_messages, come.min(due_messages), come.saturating_sub(due_messages));
-    tally.time(PAGE, clock::now().saturating_sub(due));
+    match &answer {
+        Some(Event::Page { stamps, .. }) => {
+            let right = in_order(stamps, worker.plan.run, channel).min(expected);
+            let (ledger, tally) = traffic.counted();
+            ledger.other(expected, right, 0);
+            ledger.misrouted(stamps.len() as u64 - right);
+            tally.told(PAGE, now, due, right);
+        }
+        other => {
+            traffic.counted().0.other(expected, 0, 0);
+            let why = match other {
+                Some(Event::Refused { code, .. }) => code.clone(),
+                other => format!("{other:?}"),
+            };
+            traffic.note(format!("no page: {why}"));
+        }
+    }
     Ok(())
 }
 
-/// How many messages, from the first on, are those of the channel without a hole.
+/// How many messages, from the first on, are those of the channel without a hole. A page begins with the oldest: nothing
+/// has been trimmed, or it could not be told from what got lost.
 fn in_order(stamps: &[Stamp], run: u32, channel: usize) -> u64 {
     let whole = stamps.iter().zip(0..).take_while(|(stamp, sequence)| {
         stamp.run == run && stamp.stream as usize == channel && stamp.sequence == *sequence
@@ -149,16 +168,33 @@ fn in_order(stamps: &[Stamp], run: u32, channel: usize) -> u64 {
 
 fn figures(outcome: &Outcome) -> Vec<Figure> {
     let page = outcome.latency(PAGE);
-    let pages = page.map_or(0.0, |page| page.count as f64);
-    let each = |name| outcome.cpu(name).map(|cpu| cpu * 1e6 / pages.max(1.0));
+    // Answered while it was measured, whenever it was asked for.
+    let pages = outcome.counts.1 as f64;
+    let each = |cpu: Option<f64>| cpu.map(|cpu| cpu * 1e6 / pages.max(1.0));
     let mut figures = vec![
         Figure::higher("pages", Some(pages / outcome.seconds), "1/s"),
         Figure::lower("page, p50", page.map(|page| page.p50), "us"),
         Figure::lower("page, p99", page.map(|page| page.p99), "us"),
-        Figure::lower("gateway CPU for a page", each("gateway"), "us"),
+        Figure::lower("gateway CPU for a page", each(outcome.cpu_of_nodes()), "us"),
     ];
-    if let Some(redis) = each("redis") {
+    if let Some(redis) = each(outcome.cpu_of_redis()) {
         figures.push(Figure::lower("Redis CPU for a page", Some(redis), "us"));
     }
     figures
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_right_up_to_the_first_hole_stranger_or_other_run() {
+        let stamp = |run, stream, sequence| Stamp { run, stream, sequence, due: 0 };
+        let right = [stamp(1, 7, 0), stamp(1, 7, 1)];
+        assert_eq!(in_order(&right, 1, 7), 2);
+        for wrong in [stamp(1, 7, 3), stamp(1, 7, 1), stamp(1, 8, 2), stamp(2, 7, 2)] {
+            assert_eq!(in_order(&[&right[..], &[wrong]].concat(), 1, 7), 2, "{wrong:?}");
+        }
+        assert_eq!(in_order(&right[1..], 1, 7), 0);
+    }
 }

@@ -4,36 +4,39 @@
 use std::sync::Arc;
 
 use prost::Message as _;
-use serde_json::json;
+use serde::Serialize;
 use streamgate_proto::v1::inbound_message::Envelope;
 
+use super::{Findings, Scenario};
 use crate::{
-    clients::dialect::{Request, Target, streamgate},
+    clients::dialect::{Request, Subscription, streamgate},
     floor::redis::{ScriptCost, script_cost},
     load::{
         options::Options,
         probe::{self, Probe},
         stamp::Stamp,
+        subject::{Role, Subject},
         topology::{Receivers, Topology},
     },
-    measure::redis::Info,
-    report::result::{Figure, RunResult},
-    servers::Servers,
+    report::result::Figure,
 };
 
 /// Options of `pairs`.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, clap::Args, Serialize)]
 #[group(skip)]
 pub struct Args {
     #[command(flatten)]
-    pub options: Options,
+    #[serde(flatten)]
+    options: Options,
     #[command(flatten)]
+    #[serde(flatten)]
     load: probe::Args,
     /// How many publishers, and as many subscribers
     #[arg(long, default_value_t = 100, help_heading = "Load")]
     pairs: usize,
     /// Leaves out the script called directly
     #[arg(long, help_heading = "Load")]
+    #[serde(skip)]
     no_floor: bool,
 }
 
@@ -46,36 +49,48 @@ const STORED_BESIDES: usize = 21;
 /// At most so many publishes to a call of the floor.
 const GREATEST_BATCH: usize = 256;
 
-/// Runs it.
-///
-/// # Errors
-/// Servers or clients do not start.
-pub async fn run(args: &Args) -> anyhow::Result<RunResult> {
-    let options = &args.options;
-    let topology = Arc::new(topology(args.pairs));
-    let servers = Servers::start(&options.servers, "").await?;
-    let target = options.target(&servers)?;
-    let before = calls(&servers).await?;
-    let most = args.load.most(options, &servers, &topology).await?;
-    // Of the saturated run alone, whose Redis CPU is compared. Other scripts (leases, trimming) are few beside it.
-    let batch = match (&most, before, calls(&servers).await?) {
-        (Some(most), Some(before), Some(after)) => {
-            Some(most.correctness.published as f64 / (after - before).max(1) as f64)
+impl Scenario for Args {
+    const NAME: &'static str = "pairs";
+
+    fn options(&self) -> &Options {
+        &self.options
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        self.load.check()
+    }
+
+    async fn measure(&self, subjects: Vec<Subject>) -> anyhow::Result<Vec<Findings>> {
+        let probes = self.load.probe(&subjects, &Arc::new(topology(self.pairs))).await?;
+        let roles: Vec<Role> = subjects.iter().map(|subject| subject.role).collect();
+        // Its processors are the floor's now.
+        drop(subjects);
+        let mut all = Vec::with_capacity(probes.len());
+        for (role, probe) in roles.into_iter().zip(probes) {
+            let batch = batch(&probe);
+            let floor = match batch {
+                Some(batch) if role == Role::Main && self.has_floor() => {
+                    let batch = (batch.round() as usize).clamp(1, GREATEST_BATCH);
+                    Some(script_cost(batch, stored(self.options.clients.size), FLOOR_PUBLISHES).await?)
+                }
+                _ => None,
+            };
+            all.push(Findings { figures: figures(&probe, batch, floor.as_ref()), probe });
         }
-        _ => None,
-    };
-    let probe = args.load.after_most(options, &servers, &topology, most).await?;
-    // Its processors are the floor's now.
-    drop(servers);
-    let floor = match batch {
-        Some(batch) if !args.no_floor && options.servers.url.is_empty() => {
-            let batch = (batch.round() as usize).clamp(1, GREATEST_BATCH);
-            Some(script_cost(batch, stored(options.size), FLOOR_PUBLISHES).await?)
-        }
-        _ => None,
-    };
-    let figures = figures(&probe, batch, floor.as_ref());
-    options.probed("pairs", target, json!({ "pairs": args.pairs }), probe, figures)
+        Ok(all)
+    }
+}
+
+impl Args {
+    fn has_floor(&self) -> bool {
+        !self.no_floor && self.options.servers.url.is_empty()
+    }
+}
+
+/// Publishes to a call of the script, of the saturated run alone, whose Redis CPU is compared.
+fn batch(probe: &Probe) -> Option<f64> {
+    let most = probe.most.as_ref()?;
+    Some(most.correctness.published as f64 / most.script_calls?.max(1) as f64)
 }
 
 /// The subscriber of a pair follows its publisher.
@@ -84,16 +99,10 @@ fn topology(pairs: usize) -> Topology {
     for pair in 0..pairs {
         let channel = topology.channel(format_args!("pairs.{pair}"));
         let publisher = topology.client(Vec::new());
-        let subscriber = topology.client(vec![Target::live(&channel)]);
+        let subscriber = topology.client(vec![Subscription::live(&channel)]);
         topology.stream(publisher, &channel, Receivers::of(subscriber..subscriber + 1));
     }
     topology
-}
-
-/// Calls of scripts so far, if Redis is known.
-async fn calls(servers: &Servers) -> anyhow::Result<Option<u64>> {
-    let Some(addr) = servers.redis else { return Ok(None) };
-    Ok(Some(Info::connect(addr).await?.usage().await?.evalsha_calls))
 }
 
 /// Bytes that are stored of a publication with a payload of this size.
@@ -107,12 +116,12 @@ fn stored(size: usize) -> usize {
 fn figures(probe: &Probe, batch: Option<f64>, floor: Option<&ScriptCost>) -> Vec<Figure> {
     let run = probe.busiest();
     let each = |cpu: Option<f64>| cpu.map(|cpu| cpu * 1e6 / run.counts.1.max(1) as f64);
-    let (gateway, redis) = (each(run.cpu("gateway")), each(run.cpu("redis")));
+    let (gateway, redis) = (each(run.cpu_of_nodes()), each(run.cpu_of_redis()));
     let deliver = probe.timed.latency("deliver");
     let mut figures = vec![
         Figure::higher("publications", Some(run.acked_a_second()), "1/s"),
         Figure::lower("gateway CPU for a publish and its delivery", gateway, "us").goal(GATEWAY_US),
-        Figure::fact("publications at which times are measured", Some(probe.rate), "1/s"),
+        Figure::fact("publications at which times are measured", probe.rate, "1/s"),
         Figure::lower("publish to deliver, p50", deliver.map(|times| times.p50), "us"),
         Figure::lower("publish to deliver, p99", deliver.map(|times| times.p99), "us"),
     ];

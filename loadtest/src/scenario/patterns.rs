@@ -1,28 +1,27 @@
 //! Scenario `patterns`: subscribers of patterns, publishers to the channels that match them.
 
-use std::sync::Arc;
+use serde::Serialize;
 
-use serde_json::json;
-
+use super::{Findings, Scenario, delivery};
 use crate::{
-    clients::dialect::Target,
+    clients::dialect::Subscription,
     load::{
         options::Options,
         probe,
+        subject::Subject,
         topology::{Receivers, Topology},
     },
-    report::result::RunResult,
-    scenario::delivery,
-    servers::Servers,
 };
 
 /// Options of `patterns`.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, clap::Args, Serialize)]
 #[group(skip)]
 pub struct Args {
     #[command(flatten)]
-    pub options: Options,
+    #[serde(flatten)]
+    options: Options,
     #[command(flatten)]
+    #[serde(flatten)]
     load: probe::Args,
     /// Groups of channels, each with a pattern and a publisher
     #[arg(long, default_value_t = 50, help_heading = "Load")]
@@ -35,14 +34,20 @@ pub struct Args {
     subscribers: usize,
 }
 
-/// Runs it.
-///
-/// # Errors
-/// Servers or clients do not start.
-pub async fn run(args: &Args) -> anyhow::Result<RunResult> {
-    let servers = Servers::start(&args.options.servers, "").await?;
-    let own = json!({ "groups": args.groups, "channels": args.channels, "subscribers": args.subscribers });
-    delivery::run("patterns", &args.options, &args.load, &servers, Arc::new(topology(args)), own).await
+impl Scenario for Args {
+    const NAME: &'static str = "patterns";
+
+    fn options(&self) -> &Options {
+        &self.options
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        self.load.check()
+    }
+
+    async fn measure(&self, subjects: Vec<Subject>) -> anyhow::Result<Vec<Findings>> {
+        delivery::measure(&self.load, &subjects, topology(self)).await
+    }
 }
 
 fn topology(args: &Args) -> Topology {
@@ -53,7 +58,7 @@ fn topology(args: &Args) -> Topology {
             // Both kinds of wildcard.
             let rest = if subscriber % 2 == 0 { "*.tick" } else { "**" };
             let pattern = topology.channel(format_args!("patterns.{group}.{rest}"));
-            topology.client(vec![Target::live(pattern)]);
+            topology.client(vec![Subscription::live(pattern)]);
         }
         for channel in 0..args.channels {
             let channel = topology.channel(format_args!("patterns.{group}.{channel}.tick"));

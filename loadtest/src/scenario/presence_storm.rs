@@ -2,34 +2,36 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use anyhow::ensure;
-use serde_json::json;
+use serde::Serialize;
 use tokio::{task::JoinSet, time::sleep};
 
+use super::{Findings, Scenario, in_turn};
 use crate::{
-    clients::dialect::{Detail, Target},
+    clients::dialect::{Detail, Subscription},
     load::{
         clock,
         options::Options,
         pace::Pace,
         run::Outcome,
+        subject::Subject,
         topology::Topology,
         worker::{Load, Worker},
     },
-    report::result::{Figure, RunResult},
-    servers::Servers,
+    report::result::Figure,
 };
 
 /// Options of `presence-storm`.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, clap::Args, Serialize)]
 #[group(skip)]
 pub struct Args {
     #[command(flatten)]
-    pub options: Options,
+    #[serde(flatten)]
+    options: Options,
     /// How many members
     #[arg(long, default_value_t = 2_000, help_heading = "Load")]
     members: usize,
@@ -50,24 +52,30 @@ const LOOK: Duration = Duration::from_millis(2);
 /// Nothing more seen for so long: the rest will not come.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Runs it. The time that is measured begins with the first member, and must last until the last has left.
-///
-/// # Errors
-/// Servers or clients do not start.
-pub async fn run(args: &Args) -> anyhow::Result<RunResult> {
-    let (options, settings) = (&args.options, args.clone());
-    ensure!(options.threads == 1, "--threads {}: this scenario has one", options.threads);
-    ensure!(args.channels > 0 && args.within > 0.0, "there must be channels, and some time to come in");
-    let servers = Servers::start(&options.servers, "").await?;
-    let target = options.target(&servers)?;
-    let what = (Load::Silence, Detail::Stamps);
-    let script = async move |worker: &Worker| storm(worker, &settings).await;
-    let outcome = options.run(&servers, Arc::new(topology(args)), what, script).await?;
-    let own = json!({
-        "members": args.members, "channels": args.channels, "watchers": args.watchers, "within": args.within,
-    });
-    let figures = figures(args, &outcome);
-    options.result("presence-storm", target, own, outcome, figures)
+/// The time that is measured begins with the first member, and must last until the last has left.
+impl Scenario for Args {
+    const NAME: &'static str = "presence-storm";
+
+    fn options(&self) -> &Options {
+        &self.options
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        let sense = self.channels > 0 && self.within > 0.0;
+        ensure!(sense, "there must be channels, and some time to come in");
+        Ok(())
+    }
+
+    async fn measure(&self, subjects: Vec<Subject>) -> anyhow::Result<Vec<Findings>> {
+        in_turn(&subjects, async |subject| {
+            let (args, begun) = (self.clone(), Arc::<Begun>::default());
+            let script = async move |worker: &Worker| storm(worker, &args, &begun).await;
+            let what = (Load::Silence, Detail::Stamps);
+            let outcome = subject.run(Arc::new(topology(self)), what, script).await?;
+            Ok(Findings { figures: figures(self, &outcome), probe: outcome.into() })
+        })
+        .await
+    }
 }
 
 /// The watchers come first; they are no members themselves.
@@ -76,49 +84,38 @@ fn topology(args: &Args) -> Topology {
     for channel in 0..args.channels {
         for _ in 0..args.watchers {
             let name = topology.channel(format_args!("presence.{channel}"));
-            topology.client(vec![Target { presence: true, ephemeral: true, ..Target::live(name) }]);
+            topology.client(vec![Subscription {
+                presence: true,
+                ephemeral: true,
+                ..Subscription::live(name)
+            }]);
         }
     }
     for member in 0..args.members {
         let name = topology.channel(format_args!("presence.{}", member % args.channels));
-        topology.client(vec![Target::live(name)]);
+        topology.client(vec![Subscription::live(name)]);
     }
     topology
 }
 
-async fn storm(worker: &Worker, args: &Args) -> anyhow::Result<()> {
-    let watchers = args.watchers * args.channels;
-    worker.connect_those(0..watchers).await?;
+/// When each member was to come and to leave, and its channel, for the watchers of all threads.
+type Begun = Mutex<HashMap<(String, bool), (u64, usize)>>;
+
+async fn storm(worker: &Worker, args: &Args, begun: &Arc<Begun>) -> anyhow::Result<()> {
+    let (watchers, members): (Vec<usize>, Vec<usize>) =
+        worker.clients().partition(|client| *client < args.all_watchers());
+    worker.connect_those(watchers.iter().copied()).await?;
     let window = worker.meet().await;
     worker.wait_until(window.start).await;
-    let members = watchers..watchers + args.members;
-    let mut seen = Seen::default();
+    let due = watchers.iter().map(|watcher| args.members_of(watcher / args.watchers)).sum();
+    let mut seen = Seen { begun: begun.clone(), ..Seen::default() };
     for joined in [true, false] {
-        let mut changing = JoinSet::new();
-        let mut pace = Pace::new(args.members.max(1) as f64 / args.within, 0.0)?;
-        let mut left = members.clone();
-        while !left.is_empty() {
-            let due = pace.due().await;
-            for (due, member) in due.zip(left.by_ref()) {
-                seen.begun.insert((format!("load-{member}"), joined), due);
-                let worker = worker.clone();
-                changing.spawn_local(async move {
-                    if joined {
-                        return worker.connect(member, &worker.plan.topology.clients[member]).await;
-                    }
-                    worker.disconnect(member).await;
-                    Ok(())
-                });
-            }
-            seen.look(worker);
-        }
-        while let Some(changed) = changing.join_next().await {
-            changed??;
-        }
-        seen.all(worker, (args.members * args.watchers) as u64).await;
-        if args.watchers > 0 {
-            ask_for_members(worker, args, if joined { args.members } else { 0 }).await?;
-        }
+        change(worker, args, &members, joined, &mut seen).await?;
+        seen.all(worker, args, due).await;
+        worker.together().await;
+        ask_for_members(worker, args, &watchers, joined).await?;
+        // Nobody leaves before all have asked.
+        worker.together().await;
     }
     ensure!(
         clock::now() < window.end,
@@ -129,52 +126,103 @@ async fn storm(worker: &Worker, args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// That so many are members of all channels together, as the first watcher of each is told when it asks.
-async fn ask_for_members(worker: &Worker, args: &Args, due: usize) -> anyhow::Result<()> {
-    let mut count = 0;
-    for channel in 0..args.channels {
-        let name = worker.plan.topology.channel(format_args!("presence.{channel}"));
-        count += worker.members(channel * args.watchers, &name).await?;
+/// These members come or leave at an even rate, whatever becomes of those before.
+async fn change(
+    worker: &Worker,
+    args: &Args,
+    members: &[usize],
+    joined: bool,
+    seen: &mut Seen,
+) -> anyhow::Result<()> {
+    let mut changing = JoinSet::new();
+    let offset = worker.index as f64 / worker.plan.threads as f64;
+    let mut pace = Pace::new(members.len().max(1) as f64 / args.within, offset)?;
+    let mut left = members.iter().copied().peekable();
+    while left.peek().is_some() {
+        let due = pace.due().await;
+        for (due, member) in due.zip(left.by_ref()) {
+            let channel = (member - args.all_watchers()) % args.channels;
+            seen.begun().insert((format!("load-{member}"), joined), (due, channel));
+            let worker = worker.clone();
+            changing.spawn_local(async move {
+                if joined {
+                    return worker.connect(member, &worker.plan.topology.clients[member]).await;
+                }
+                worker.disconnect(member).await;
+                Ok(())
+            });
+        }
+        seen.look(worker, args);
     }
-    let (due, come) = (due as u64, count.min(due as u64));
-    worker.traffic.borrow_mut().counted().0.other(due, come, count - come);
+    while let Some(changed) = changing.join_next().await {
+        changed??;
+    }
     Ok(())
 }
 
-/// What the watchers have seen.
+/// That all or none are members of each channel, as its first watcher is told when it asks.
+async fn ask_for_members(
+    worker: &Worker,
+    args: &Args,
+    watchers: &[usize],
+    joined: bool,
+) -> anyhow::Result<()> {
+    for &watcher in watchers.iter().filter(|watcher| *watcher % args.watchers == 0) {
+        let channel = watcher / args.watchers;
+        let name = worker.plan.topology.channel(format_args!("presence.{channel}"));
+        let count = worker.members(watcher, &name).await?;
+        let due = if joined { args.members_of(channel) } else { 0 };
+        let come = count.min(due);
+        worker.traffic.borrow_mut().counted().0.other(due, come, count - come);
+    }
+    Ok(())
+}
+
+/// What the watchers of a thread have seen.
 #[derive(Debug, Default)]
 struct Seen {
-    /// When each member was to come and to leave.
-    begun: HashMap<(String, bool), u64>,
+    begun: Arc<Begun>,
     /// Watcher, member, join or leave.
     told: HashSet<(usize, String, bool)>,
     repeated: u64,
+    /// Of somebody in another channel.
+    strange: u64,
     /// Of the present phase.
     come: u64,
 }
 
 impl Seen {
+    fn begun(&self) -> MutexGuard<'_, HashMap<(String, bool), (u64, usize)>> {
+        // A thread that panicked has ended the run already.
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Looks until each watcher has seen each of its channel, or nothing more comes; counts what has.
-    async fn all(&mut self, worker: &Worker, due: u64) {
+    async fn all(&mut self, worker: &Worker, args: &Args, due: u64) {
         let mut since = clock::now();
         while self.come < due && u128::from(clock::now() - since) < PATIENCE.as_nanos() {
             let before = self.come;
-            self.look(worker);
+            self.look(worker, args);
             if self.come > before {
                 since = clock::now();
             }
             sleep(LOOK).await;
         }
-        let (come, repeated) = (std::mem::take(&mut self.come), std::mem::take(&mut self.repeated));
-        worker.traffic.borrow_mut().counted().0.other(due, come, repeated);
+        let [come, repeated, strange] =
+            [&mut self.come, &mut self.repeated, &mut self.strange].map(std::mem::take);
+        let mut traffic = worker.traffic.borrow_mut();
+        traffic.counted().0.other(due, come, repeated);
+        traffic.counted().0.misrouted(strange);
     }
 
-    fn look(&mut self, worker: &Worker) {
+    fn look(&mut self, worker: &Worker, args: &Args) {
         let mut traffic = worker.traffic.borrow_mut();
         for sighting in traffic.take_sightings() {
             let what = (sighting.client, sighting.joined);
-            let Some(&begun) = self.begun.get(&what) else { continue };
-            if self.told.insert((sighting.watcher, what.0, what.1)) {
+            let Some((begun, channel)) = self.begun().get(&what).copied() else { continue };
+            if channel != sighting.watcher / args.watchers {
+                self.strange += 1;
+            } else if self.told.insert((sighting.watcher, what.0, what.1)) {
                 self.come += 1;
                 let name = if what.1 { JOIN } else { LEAVE };
                 traffic.counted().1.time(name, sighting.at.saturating_sub(begun));
@@ -185,17 +233,32 @@ impl Seen {
     }
 }
 
+impl Args {
+    fn all_watchers(&self) -> usize {
+        self.watchers * self.channels
+    }
+
+    /// How many members come to a channel.
+    fn members_of(&self, channel: usize) -> u64 {
+        (channel..self.members).step_by(self.channels).count() as u64
+    }
+}
+
 fn figures(args: &Args, outcome: &Outcome) -> Vec<Figure> {
     let p99 = |name| outcome.latency(name).map(|times| times.p99);
     let changes = (2 * args.members).max(1) as f64;
-    let each = |name| outcome.cpu(name).map(|cpu| cpu * 1e6 / changes);
+    let each = |cpu: Option<f64>| cpu.map(|cpu| cpu * 1e6 / changes);
     let mut figures = vec![
         Figure::fact("joins and leaves", Some(args.members as f64 / args.within), "1/s"),
         Figure::lower("connect to join seen, p99", p99(JOIN), "us"),
         Figure::lower("leave to leave seen, p99", p99(LEAVE), "us"),
-        Figure::lower("gateway CPU for a join or leave, connection included", each("gateway"), "us"),
+        Figure::lower(
+            "gateway CPU for a join or leave, connection included",
+            each(outcome.cpu_of_nodes()),
+            "us",
+        ),
     ];
-    if let Some(redis) = each("redis") {
+    if let Some(redis) = each(outcome.cpu_of_redis()) {
         figures.push(Figure::lower("Redis CPU for a join or leave", Some(redis), "us"));
     }
     figures

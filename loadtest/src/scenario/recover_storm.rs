@@ -5,29 +5,31 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use anyhow::ensure;
 use futures_util::future::join_all;
-use serde_json::json;
+use serde::Serialize;
 use tokio::{task::JoinSet, time::sleep};
 
+use super::{Findings, Scenario, in_turn};
 use crate::{
-    clients::dialect::{Detail, Target},
+    clients::dialect::{Detail, Subscription},
     load::{
         clock,
         options::Options,
         pace::Pace,
         run::Outcome,
+        subject::Subject,
         topology::{Receivers, Topology},
         worker::{Load, Worker},
     },
-    report::result::{Figure, RunResult},
-    servers::Servers,
+    report::result::Figure,
 };
 
 /// Options of `recover-storm`.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, clap::Args, Serialize)]
 #[group(skip)]
 pub struct Args {
     #[command(flatten)]
-    pub options: Options,
+    #[serde(flatten)]
+    options: Options,
     /// How many clients
     #[arg(long, default_value_t = 10_000, help_heading = "Load")]
     clients: usize,
@@ -53,23 +55,30 @@ const LOOK: Duration = Duration::from_millis(2);
 /// How long clients may take to catch up before the storm counts as failed.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Runs it. The time that is measured begins with the loss of the connections.
-///
-/// # Errors
-/// Servers or clients do not start.
-pub async fn run(args: &Args) -> anyhow::Result<RunResult> {
-    let (options, times) = (&args.options, args.clone());
-    ensure!(args.channels > 0 && args.within > 0.0, "there must be channels, and some time to come back in");
-    let servers = Servers::start(&options.servers, "").await?;
-    let target = options.target(&servers)?;
-    let what = (Load::Silence, Detail::Positions);
-    let script = async move |worker: &Worker| storm(worker, &times).await;
-    let outcome = options.run(&servers, Arc::new(topology(args)), what, script).await?;
-    let own = json!({
-        "clients": args.clients, "channels": args.channels, "missed": args.missed, "within": args.within,
-    });
-    let figures = figures(&outcome);
-    options.result("recover-storm", target, own, outcome, figures)
+/// The time that is measured begins with the loss of the connections.
+impl Scenario for Args {
+    const NAME: &'static str = "recover-storm";
+
+    fn options(&self) -> &Options {
+        &self.options
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        let sense = self.channels > 0 && self.within > 0.0;
+        ensure!(sense, "there must be channels, and some time to come back in");
+        self.options.must_recover(self.missed as u64 + 1)
+    }
+
+    async fn measure(&self, subjects: Vec<Subject>) -> anyhow::Result<Vec<Findings>> {
+        in_turn(&subjects, async |subject| {
+            let args = self.clone();
+            let script = async move |worker: &Worker| storm(worker, &args).await;
+            let what = (Load::Silence, Detail::Positions);
+            let outcome = subject.run(Arc::new(topology(self)), what, script).await?;
+            Ok(Findings { figures: figures(&outcome), probe: outcome.into() })
+        })
+        .await
+    }
 }
 
 /// The publishers, one for each channel, come first.
@@ -84,7 +93,7 @@ fn topology(args: &Args) -> Topology {
     }
     for client in 0..args.clients {
         let name = topology.channel(format_args!("storm.{}", client % args.channels));
-        topology.client(vec![Target::live(name)]);
+        topology.client(vec![Subscription::live(name)]);
     }
     topology
 }
@@ -92,7 +101,7 @@ fn topology(args: &Args) -> Topology {
 async fn storm(worker: &Worker, args: &Args) -> anyhow::Result<()> {
     worker.connect_all().await?;
     worker.together().await;
-    worker.publish_one_each().await;
+    worker.take_positions().await?;
     let window = worker.meet().await;
     worker.wait_until(window.start).await;
     let clients: Vec<usize> = worker.clients().filter(|client| *client >= args.channels).collect();
@@ -126,7 +135,7 @@ async fn come_back(worker: &Worker, clients: &[usize], within: f64) -> anyhow::R
             worker.traffic.borrow_mut().counted().1.mark(LAST_DUE, due);
             let worker = worker.clone();
             opening.spawn_local(async move {
-                worker.connect(client, &worker.targets_with_cursors(client)).await?;
+                worker.connect(client, &worker.with_cursors(client)).await?;
                 worker.traffic.borrow_mut().counted().1.mark(CONNECTED, clock::now());
                 anyhow::Ok(())
             });
@@ -172,7 +181,7 @@ impl Storm {
 fn figures(outcome: &Outcome) -> Vec<Figure> {
     let marked = |what| outcome.tally.marked(what);
     let after = |what| Some((marked(what)? - marked(LAST_DUE)?).max(0.0));
-    let nodes = || outcome.processes.iter().filter(|process| process.name.starts_with("gateway"));
+    let nodes = || outcome.nodes();
     let (before, end): (u64, u64) =
         nodes().fold((0, 0), |(before, end), node| (before + node.rss_before, end + node.rss_after));
     let peak: u64 = nodes().map(|node| node.rss_peak).sum();
@@ -187,6 +196,6 @@ fn figures(outcome: &Outcome) -> Vec<Figure> {
         Figure::lower("connect to caught up, p99", each.map(|each| each.p99), "us"),
         Figure::lower("RSS of the nodes at the end, of before the storm", times(end), "").goal(MEMORY_AFTER),
         Figure::fact("RSS of the nodes at its highest, of before the storm", times(peak), ""),
-        Figure::lower("gateway CPU", outcome.cpu("gateway"), "s"),
+        Figure::lower("gateway CPU", outcome.cpu_of_nodes(), "s"),
     ]
 }

@@ -1,35 +1,35 @@
 //! Scenario `rooms`: M rooms of K members; every member publishes, all of its room get it.
 
-use std::sync::Arc;
+use serde::Serialize;
 
-use serde_json::json;
-
+use super::{Findings, Scenario, delivery};
 use crate::{
-    clients::dialect::Target,
+    clients::dialect::Subscription,
     load::{
         options::Options,
         probe,
+        subject::Subject,
         topology::{Receivers, Topology},
     },
-    report::result::RunResult,
-    scenario::delivery,
-    servers::Servers,
 };
 
 /// Options of `rooms`.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, clap::Args, Serialize)]
 #[group(skip)]
 pub struct Args {
     #[command(flatten)]
-    pub options: Options,
+    #[serde(flatten)]
+    options: Options,
     #[command(flatten)]
+    #[serde(flatten)]
     load: probe::Args,
     #[command(flatten)]
+    #[serde(flatten)]
     rooms: Rooms,
 }
 
 /// How many rooms, and how large.
-#[derive(Debug, Clone, Copy, clap::Args)]
+#[derive(Debug, Clone, Copy, clap::Args, Serialize)]
 #[command(next_help_heading = "Load")]
 pub struct Rooms {
     /// How many rooms
@@ -40,14 +40,20 @@ pub struct Rooms {
     pub members: usize,
 }
 
-/// Runs it.
-///
-/// # Errors
-/// Servers or clients do not start.
-pub async fn run(args: &Args) -> anyhow::Result<RunResult> {
-    let servers = Servers::start(&args.options.servers, "").await?;
-    let own = json!({ "rooms": args.rooms.rooms, "members": args.rooms.members });
-    delivery::run("rooms", &args.options, &args.load, &servers, Arc::new(args.rooms.topology()), own).await
+impl Scenario for Args {
+    const NAME: &'static str = "rooms";
+
+    fn options(&self) -> &Options {
+        &self.options
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        self.load.check()
+    }
+
+    async fn measure(&self, subjects: Vec<Subject>) -> anyhow::Result<Vec<Findings>> {
+        delivery::measure(&self.load, &subjects, self.rooms.topology()).await
+    }
 }
 
 impl Rooms {
@@ -58,7 +64,7 @@ impl Rooms {
             let channel = topology.channel(format_args!("rooms.{room}"));
             let first = topology.clients.len();
             for _ in 0..self.members {
-                let member = topology.client(vec![Target::live(&channel)]);
+                let member = topology.client(vec![Subscription::live(&channel)]);
                 topology.stream(member, &channel, Receivers::of(first..first + self.members));
             }
         }

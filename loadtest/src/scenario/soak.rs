@@ -3,29 +3,31 @@
 use std::{cell::RefCell, collections::HashSet, rc::Rc, sync::Arc, time::Duration};
 
 use anyhow::ensure;
-use serde_json::json;
+use serde::Serialize;
 use tokio::{select, task::JoinSet, time::sleep};
 
+use super::{Findings, Scenario, in_turn, rooms::Rooms};
 use crate::{
     clients::dialect::Detail,
     load::{
         options::Options,
         pace::Pace,
         run::Outcome,
+        subject::Subject,
         worker::{Load, Worker},
     },
-    report::result::{Figure, RunResult, Second},
-    scenario::rooms::Rooms,
-    servers::Servers,
+    report::result::{Figure, ProcessCost, Second},
 };
 
 /// Options of `soak`.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, clap::Args, Serialize)]
 #[group(skip)]
 pub struct Args {
     #[command(flatten)]
-    pub options: Options,
+    #[serde(flatten)]
+    options: Options,
     #[command(flatten)]
+    #[serde(flatten)]
     rooms: Rooms,
     /// Publications a second, of all members together
     #[arg(long, default_value_t = 500.0, help_heading = "Load")]
@@ -40,30 +42,34 @@ pub struct Args {
 
 const GROWTH: f64 = 1.05;
 
-/// Runs it.
-///
-/// # Errors
-/// Servers or clients do not start.
-pub async fn run(args: &Args) -> anyhow::Result<RunResult> {
-    let (options, settings) = (&args.options, args.clone());
-    ensure!(args.rate > 0.0 && args.churn > 0.0, "--rate and --churn are more than none");
-    let servers = Servers::start(&options.servers, "").await?;
-    let target = options.target(&servers)?;
-    let what = (Load::Rate(args.rate), Detail::Positions);
-    let script = async move |worker: &Worker| soak(worker, &settings).await;
-    let outcome = options.run(&servers, Arc::new(args.rooms.topology()), what, script).await?;
-    let own = json!({
-        "rooms": args.rooms.rooms, "members": args.rooms.members, "rate": args.rate, "churn": args.churn,
-        "away": args.away,
-    });
-    let figures = figures(&outcome);
-    options.result("soak", target, own, outcome, figures)
+impl Scenario for Args {
+    const NAME: &'static str = "soak";
+
+    fn options(&self) -> &Options {
+        &self.options
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        ensure!(self.rate > 0.0 && self.churn > 0.0, "--rate and --churn are more than none");
+        self.options.must_recover(1)
+    }
+
+    async fn measure(&self, subjects: Vec<Subject>) -> anyhow::Result<Vec<Findings>> {
+        in_turn(&subjects, async |subject| {
+            let args = self.clone();
+            let script = async move |worker: &Worker| soak(worker, &args).await;
+            let what = (Load::Rate(self.rate), Detail::Positions);
+            let outcome = subject.run(Arc::new(self.rooms.topology()), what, script).await?;
+            Ok(Findings { figures: figures(&outcome), probe: outcome.into() })
+        })
+        .await
+    }
 }
 
 async fn soak(worker: &Worker, args: &Args) -> anyhow::Result<()> {
     worker.connect_all().await?;
     worker.together().await;
-    worker.publish_one_each().await;
+    worker.take_positions().await?;
     let window = worker.meet().await;
     let mut coming = JoinSet::new();
     let churn = churn(worker, args, &mut coming);
@@ -85,6 +91,9 @@ async fn soak(worker: &Worker, args: &Args) -> anyhow::Result<()> {
 /// Lets one client after the other go and come back, for ever.
 async fn churn(worker: &Worker, args: &Args, coming: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Result<()> {
     let clients: Vec<usize> = worker.clients().collect();
+    if clients.is_empty() {
+        return std::future::pending().await;
+    }
     let mut pace = Pace::new(args.churn / worker.plan.threads as f64, 0.0)?;
     let (time, mut turn) = (Duration::from_secs_f64(args.away), 0);
     let away = Rc::new(RefCell::new(HashSet::new()));
@@ -114,7 +123,7 @@ async fn go_and_come_back(worker: &Worker, client: usize, whole: bool, time: Dur
     if whole {
         worker.disconnect(client).await;
         sleep(time).await;
-        return worker.connect(client, &worker.targets_with_cursors(client)).await;
+        return worker.connect(client, &worker.with_cursors(client)).await;
     }
     worker.unsubscribe(client).await?;
     sleep(time).await;
@@ -124,30 +133,54 @@ async fn go_and_come_back(worker: &Worker, client: usize, whole: bool, time: Dur
 fn figures(outcome: &Outcome) -> Vec<Figure> {
     let deliver = outcome.latency("deliver");
     vec![
-        Figure::lower("RSS of the nodes, last quarter of the second's", growth(outcome), "").goal(GROWTH),
+        Figure::lower(
+            "RSS of the node that grew most, last quarter of the second's",
+            growth(&outcome.processes, &outcome.series),
+            "",
+        )
+        .goal(GROWTH),
         Figure::fact("publications", Some(outcome.acked_a_second()), "1/s"),
         Figure::fact("deliveries", Some(outcome.delivered_a_second()), "1/s"),
         Figure::lower("publish to deliver, p50 (replays included)", deliver.map(|times| times.p50), "us"),
-        Figure::lower("gateway CPU", outcome.cpu("gateway").map(|cpu| cpu / outcome.seconds), "cores"),
+        Figure::lower("gateway CPU", outcome.cpu_of_nodes().map(|cpu| cpu / outcome.seconds), "cores"),
     ]
 }
 
-/// By means over quarters: a single moment may be one of many buffers. The first quarter is warming up.
-fn growth(outcome: &Outcome) -> Option<f64> {
-    let nodes: Vec<usize> = outcome
-        .processes
-        .iter()
-        .enumerate()
-        .filter(|(_, process)| process.name.starts_with("gateway"))
-        .map(|(number, _)| number)
-        .collect();
-    let quarter = outcome.series.len() / 4;
-    let mean = |part: usize| {
-        let seconds = outcome.series.get(part * quarter..(part + 1) * quarter)?;
-        let resident =
-            |second: &Second| nodes.iter().filter_map(|&node| second.rss.get(node)).sum::<u64>() as f64;
-        let sum: f64 = seconds.iter().map(resident).sum();
-        (sum > 0.0).then_some(sum / quarter as f64)
+/// Of the node that has grown most: another's shrinking makes up for nothing. By means over quarters: a single moment may
+/// be one of many buffers. The first quarter is warming up.
+fn growth(processes: &[ProcessCost], series: &[Second]) -> Option<f64> {
+    let quarter = series.len() / 4;
+    let of_node = |node: usize| {
+        let mean = |part: usize| {
+            let seconds = series.get(part * quarter..(part + 1) * quarter)?;
+            let sum: u64 = seconds.iter().filter_map(|second| second.rss.get(node)).sum();
+            (sum > 0).then_some(sum as f64 / quarter as f64)
+        };
+        mean(3).zip(mean(1)).map(|(last, second)| last / second)
     };
-    mean(3).zip(mean(1)).map(|(last, second)| last / second)
+    let nodes = (0..processes.len()).filter(|&at| processes[at].name.starts_with("gateway"));
+    nodes.filter_map(of_node).reduce(f64::max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_node_that_grows_is_seen_beside_one_that_shrinks() {
+        let process = |name: &str| ProcessCost {
+            name: name.to_owned(),
+            cpu_seconds: 0.0,
+            rss_before: 0,
+            rss_after: 0,
+            rss_peak: 0,
+        };
+        let processes = ["gateway 1", "gateway 2", "loadtest"].map(process);
+        let second = |at: u64| Second { rss: vec![200 - at, 100 + at, 10 * at], ..Second::default() };
+        let series: Vec<Second> = (0..40).map(second).collect();
+        // Means of 110 to 119 and 130 to 139.
+        assert_eq!(growth(&processes, &series), Some(134.5 / 114.5));
+        assert_eq!(growth(&processes[2..], &series), None);
+        assert_eq!(growth(&processes, &series[..3]), None);
+    }
 }

@@ -3,12 +3,13 @@
 //! Owns: the options that say so, shared by all scenarios, and the processes that it starts. Nodes that were named are
 //! never touched beyond what a client does.
 
-mod endpoint;
+mod node;
 mod settings;
 
 use std::{net::SocketAddr, path::PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
+use serde::Serialize;
 use streamgate_e2e::{
     cluster,
     process::{self, GatewayProcess},
@@ -16,7 +17,7 @@ use streamgate_e2e::{
 };
 use tokio::{net::lookup_host, task::JoinHandle};
 
-pub use endpoint::Endpoint;
+pub use node::Node;
 
 use crate::{
     floor::bare_server::BareWriter,
@@ -24,37 +25,50 @@ use crate::{
         limits::raise_open_files,
         sampler::{Source, Watched},
     },
-    report::result::Target,
+    report::{record_file, result::Target},
 };
 
 /// Options that say what is under load.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, clap::Args, Serialize)]
 #[command(next_help_heading = "What is under load")]
 #[group(skip)]
 pub struct Args {
-    /// Endpoint of a running node: ws://HOST:PORT/PATH or, for gRPC, http://HOST:PORT; repeat it for several nodes.
+    /// Node of a running node: ws://HOST:PORT/PATH or, for gRPC, http://HOST:PORT; repeat it for several nodes.
     /// Without it nodes are started here, on this machine
     #[arg(long, value_name = "URL")]
+    #[serde(skip)]
     pub url: Vec<String>,
     /// Process id of the node of the --url in the same place, to read its CPU time and memory from /proc
     #[arg(long, requires = "url")]
+    #[serde(skip)]
     pub pid: Vec<u32>,
     /// Redis behind the nodes of --url, to read its CPU time and memory by INFO
     #[arg(long, value_name = "HOST:PORT", requires = "url")]
+    #[serde(skip)]
     pub redis: Option<String>,
     /// How many nodes to start; more than one need --broker redis
     #[arg(long, default_value_t = 1, conflicts_with = "url")]
+    #[serde(skip)]
     pub nodes: usize,
     /// Broker of the nodes that are started; redis starts a redis-server, too
     #[arg(long, value_enum, default_value_t = Broker::Memory, conflicts_with = "url")]
+    #[serde(skip)]
     pub broker: Broker,
     /// Settings for the nodes that are started, as in a configuration file of the gateway; they go before the load
     /// generator's own, its elements of `channels` before those of the scenario
     #[arg(long, value_name = "FILE", conflicts_with = "url")]
+    #[serde(serialize_with = "record_file")]
     pub config: Option<PathBuf>,
     /// `history_size` of the channels on nodes that are started, instead of what the scenario asks for
     #[arg(long, value_name = "N", conflicts_with = "url")]
     pub history: Option<u64>,
+}
+
+impl Default for Args {
+    fn default() -> Self {
+        let (url, pid, redis) = (Vec::new(), Vec::new(), None);
+        Self { url, pid, redis, nodes: 1, broker: Broker::Memory, config: None, history: None }
+    }
 }
 
 /// Broker of the nodes that are started.
@@ -78,7 +92,7 @@ impl Broker {
 /// Nodes that are ready. Dropping it ends those that it has started, and their Redis.
 pub struct Servers {
     /// Where the nodes are.
-    pub endpoints: Vec<Endpoint>,
+    pub endpoints: Vec<Node>,
     /// Names and ids of the processes on this machine that are known: `gateway 1`, `gateway 2` ..., `redis`.
     pub processes: Vec<(String, u32)>,
     /// Redis behind the nodes.
@@ -112,9 +126,7 @@ impl Servers {
         raise_open_files()?;
         let writer = blocking("the bare writer", BareWriter::start).await??;
         Ok(Self {
-            endpoints: vec![
-                Endpoint::resolve(FLOOR.to_owned(), &format!("ws://{}/ws", writer.address)).await?,
-            ],
+            endpoints: vec![Node::resolve(FLOOR.to_owned(), &format!("ws://{}/ws", writer.address)).await?],
             processes: vec![(FLOOR.to_owned(), writer.pid())],
             redis: None,
             broker: "",
@@ -130,7 +142,7 @@ impl Servers {
         let processes = self.processes.iter().map(|(name, pid)| (name.clone(), Source::Process(*pid)));
         let known = self.processes.iter().any(|(name, _)| name == REDIS);
         let redis = self.redis.filter(|_| !known).map(|addr| (REDIS.to_owned(), Source::Redis(addr)));
-        let this = ("loadtest".to_owned(), Source::Process(std::process::id()));
+        let this = (OWN.to_owned(), Source::Process(std::process::id()));
         processes.chain(redis).chain([this]).map(|(name, source)| Watched { name, source }).collect()
     }
 
@@ -161,7 +173,7 @@ impl Servers {
         );
         let mut endpoints = Vec::with_capacity(urls);
         for (at, url) in args.url.iter().enumerate() {
-            endpoints.push(Endpoint::resolve(gateway(at), url).await?);
+            endpoints.push(Node::resolve(gateway(at), url).await?);
         }
         let redis = match &args.redis {
             Some(name) => Some(address(name).await?),
@@ -206,7 +218,7 @@ impl Servers {
         };
         for at in 0..count {
             let node = node(gateway(at), yaml.clone()).await?;
-            servers.endpoints.push(Endpoint::of_node(gateway(at), node.addrs(), &settings.path));
+            servers.endpoints.push(Node::of_node(gateway(at), node.addrs(), &settings.path));
             servers.processes.push((gateway(at), node.pid()));
             servers.nodes.push(node);
         }
@@ -215,7 +227,10 @@ impl Servers {
     }
 }
 
-const REDIS: &str = "redis";
+/// The process of Redis in results.
+pub const REDIS: &str = "redis";
+/// This process in results.
+pub const OWN: &str = "loadtest";
 const FLOOR: &str = "floor";
 const STREAMGATE: &str = "streamgate";
 const FLOOR_SERVER: &str = "bare writer";
@@ -231,7 +246,7 @@ async fn node(name: String, yaml: String) -> anyhow::Result<GatewayProcess> {
         node.addrs().ready().await;
         node
     };
-    outcome(&name, tokio::spawn(starting)).await
+    unpanicked(&name, tokio::spawn(starting)).await
 }
 
 /// Does something of the harness that blocks.
@@ -239,11 +254,11 @@ async fn blocking<T: Send + 'static>(
     what: &str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> anyhow::Result<T> {
-    outcome(what, tokio::task::spawn_blocking(work)).await
+    unpanicked(what, tokio::task::spawn_blocking(work)).await
 }
 
 /// The harness of the tests panics when something is wrong; here that is an error.
-async fn outcome<T>(what: &str, task: JoinHandle<T>) -> anyhow::Result<T> {
+async fn unpanicked<T>(what: &str, task: JoinHandle<T>) -> anyhow::Result<T> {
     match task.await {
         Ok(value) => Ok(value),
         Err(error) if error.is_panic() => {

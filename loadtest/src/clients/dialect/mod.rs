@@ -21,7 +21,7 @@ pub enum Dialect {
 
 /// Where a subscription starts, and what of it is wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Target {
+pub struct Subscription {
     /// Channel or pattern.
     pub channel: String,
     /// Recovers from here (exact channel).
@@ -49,12 +49,12 @@ pub enum Request<'a> {
         /// What the client says of itself.
         client: &'a str,
         /// Subscribed at once.
-        targets: &'a [Target],
+        subscriptions: &'a [Subscription],
     },
     /// More subscriptions; answered by [`Event::Done`].
     Subscribe {
         /// All or none.
-        targets: &'a [Target],
+        subscriptions: &'a [Subscription],
     },
     /// Fewer; answered by [`Event::Done`].
     Unsubscribe {
@@ -198,15 +198,15 @@ impl Dialect {
         }
     }
 
-    /// True if [`Request::Connect`] takes targets. Else it is sent without, and they are subscribed to by
+    /// True if [`Request::Connect`] takes subscriptions. Else it is sent without, and they are subscribed to by
     /// [`Request::Subscribe`] after [`Event::Connected`].
     pub fn subscribes_in_connect(&self) -> bool {
         matches!(self, Self::Streamgate(_))
     }
 
-    /// How many targets or channels one request may name. The caller sends more of them in several requests, each in
+    /// How many subscriptions or channels one request may name. The caller sends more of them in several requests, each in
     /// a frame and with an id of its own, and so gets an answer to each.
-    pub fn targets_at_once(&self) -> usize {
+    pub fn subscriptions_at_once(&self) -> usize {
         match self {
             Self::Streamgate(_) => usize::MAX,
             Self::Table(_) => 1,
@@ -222,7 +222,7 @@ impl Dialect {
     /// is appended, nothing is to be sent.
     ///
     /// # Errors
-    /// The dialect has no such request, or the request names more than [`Dialect::targets_at_once`]; `out` is then as
+    /// The dialect has no such request, or the request names more than [`Dialect::subscriptions_at_once`]; `out` is then as
     /// it was.
     pub fn write(&self, id: u64, request: &Request<'_>, out: &mut Vec<u8>) -> anyhow::Result<()> {
         match self {

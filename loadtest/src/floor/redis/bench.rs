@@ -17,10 +17,10 @@ use streamgate_e2e::redis_server::{RedisServer, RedisServerOptions};
 
 use super::{
     inbox::{COUNT, Inbox},
-    resp::{Client, Value, encode},
     rows::{Calls, Work},
     spent::Spent,
 };
+use crate::measure::resp::{Client, Value, encode};
 
 /// The one interested node; the others are numbered from 2.
 const NODE: &str = "1";

@@ -4,10 +4,8 @@ use anyhow::ensure;
 use bytes::Bytes;
 use streamgate::broker::redis::scripts;
 
-use super::{
-    bench::{KEEP_MS, eval},
-    resp::{Client, Value},
-};
+use super::bench::{KEEP_MS, eval};
+use crate::measure::resp::{Client, Value};
 
 /// Entries in one read of an inbox, as in the gateway.
 pub const COUNT: &str = "500";

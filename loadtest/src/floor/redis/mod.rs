@@ -6,9 +6,8 @@
 //! median of the rounds' ratios.
 
 mod bench;
+mod figures;
 mod inbox;
-mod outcome;
-pub mod resp;
 mod rows;
 mod spent;
 mod table;
@@ -22,6 +21,7 @@ use self::{
     rows::Rows,
     spent::{Spent, median},
 };
+use crate::report::{self, html, result::RunResult};
 
 /// What is aimed at: publishes to a call, and greatest multiple of plain XADD, one interested node, reads included.
 const AIMS: [(usize, f64); 2] = [(8, 4.0), (32, 3.4)];
@@ -63,10 +63,33 @@ pub struct Load {
     /// `stream-node-max-bytes` of the server
     #[arg(long, default_value = "512")]
     node_bytes: String,
-    /// Write the result to this file
-    #[arg(long, value_name = "FILE")]
+    #[command(flatten)]
     #[serde(skip)]
+    files: Files,
+}
+
+/// Where the result goes.
+#[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
+struct Files {
+    /// Writes the result to this file
+    #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Writes a report to this file; without plots, as nothing is measured second by second
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+}
+
+impl Files {
+    fn check(&self) -> anyhow::Result<()> {
+        self.json.iter().chain(&self.html).try_for_each(|path| report::check(path))
+    }
+
+    fn write(&self, result: &RunResult) -> anyhow::Result<()> {
+        let json = self.json.as_ref().map_or(Ok(()), |path| report::write(path, result));
+        let html = self.html.as_ref().map_or(Ok(()), |path| html::write(path, result));
+        json.and(html)
+    }
 }
 
 /// Options of `redis-publish` and `floor-script`.
@@ -106,24 +129,25 @@ pub async fn script(args: Args) -> anyhow::Result<()> {
 /// # Errors
 /// As [`publish`].
 pub async fn plain(load: Load) -> anyhow::Result<()> {
+    load.files.check()?;
     let measured = measure(vec![load.size()], Rows::plain(), load.publishes, load.rounds).await?;
     print!("{}", table::rows(&measured));
-    outcome::write(load.json.as_deref(), || outcome::of_rows(&measured, "floor-redis", &load))
+    load.files.write(&figures::of_rows(&measured, "floor-redis", &load)?)
 }
 
 async fn scripts(scenario: &str, rows: Rows, args: &Args) -> anyhow::Result<()> {
     let load = &args.load;
-    let json = load.json.as_deref();
+    load.files.check()?;
     if args.sweep {
         let publishes = load.publishes.min(GREATEST_SWEEP);
         let sizes = sweep(&load.size(), args.max_channels);
         let measured = measure(sizes, Rows::sweep(), publishes, load.rounds).await?;
         print!("{}", table::sweep(&measured));
-        return outcome::write(json, || outcome::of_sweep(&measured, scenario, args));
+        return load.files.write(&figures::of_sweep(&measured, scenario, args)?);
     }
     let measured = measure(vec![load.size()], rows, load.publishes, load.rounds).await?;
     print!("{}", table::rows(&measured));
-    outcome::write(json, || outcome::of_rows(&measured, scenario, args))
+    load.files.write(&figures::of_rows(&measured, scenario, args)?)
 }
 
 /// CPU time of Redis for each publish through the script, called directly.
@@ -195,13 +219,13 @@ struct Point {
     size: Size,
     /// By row, then by round: microseconds for each publish.
     spent: Vec<Vec<Spent>>,
-    before: Usage,
-    after: Usage,
+    before: Footprint,
+    after: Footprint,
 }
 
 /// What a server has used so far.
 #[derive(Debug, Clone, Copy, Default)]
-struct Usage {
+struct Footprint {
     /// CPU of its main thread, seconds.
     cpu: f64,
     /// Resident memory, KiB.
@@ -218,7 +242,7 @@ async fn measure(sizes: Vec<Size>, rows: Rows, publishes: usize, rounds: usize) 
     for size in sizes {
         eprintln!("making {} channels, {} nodes", size.channels, size.nodes);
         let mut bench = Bench::start(size.clone()).await?;
-        let usage = usage(&mut bench).await?;
+        let usage = footprint(&mut bench).await?;
         let spent = vec![Vec::with_capacity(rounds); rows.0.len()];
         servers.push((bench, Point { size, spent, before: usage, after: usage }));
     }
@@ -234,7 +258,7 @@ async fn measure(sizes: Vec<Size>, rows: Rows, publishes: usize, rounds: usize) 
         servers.first().map(|(bench, _)| bench.info("server", "redis_version")).unwrap_or_default();
     let mut points = Vec::new();
     for (mut bench, mut point) in servers {
-        point.after = usage(&mut bench).await?;
+        point.after = footprint(&mut bench).await?;
         points.push(point);
     }
     Ok(Measured { started, redis_version, rows, rounds, publishes, points })
@@ -246,10 +270,10 @@ fn spread(publishes: usize, rounds: usize) -> (usize, usize) {
     ((publishes / rounds).next_multiple_of(32).max(32), rounds)
 }
 
-async fn usage(bench: &mut Bench) -> anyhow::Result<Usage> {
+async fn footprint(bench: &mut Bench) -> anyhow::Result<Footprint> {
     let bytes = |key: &str| bench.info("memory", key).parse::<u64>().unwrap_or(0);
     let (rss, memory) = (bytes("used_memory_rss") / 1024, bytes("used_memory"));
-    Ok(Usage { cpu: bench.cpu().await?, rss, memory })
+    Ok(Footprint { cpu: bench.cpu().await?, rss, memory })
 }
 
 #[cfg(test)]

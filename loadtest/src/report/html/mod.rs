@@ -68,12 +68,28 @@ pub fn render(result: &RunResult) -> anyhow::Result<String> {
     );
     header(&mut page, result);
     table_of(&mut page, &section::figures(result));
-    table_of(&mut page, &section::latencies(result));
-    for plot in plots::of(result) {
-        figure(&mut page, &plot)?;
+    let phases = section::phases(result);
+    for phase in &phases {
+        if let Some(heading) = section::heading(phase) {
+            let _ = writeln!(page, "<h2 class=\"phase\">{}</h2>", escaped(&heading));
+        }
+        table_of(&mut page, &section::latencies(phase));
+        // A floor of Redis has neither: five empty plots would say nothing.
+        if !phase.series.is_empty() || !phase.latencies.is_empty() {
+            for plot in plots::of(phase) {
+                figure(&mut page, &plot)?;
+            }
+        }
+        table_of(&mut page, &section::processes(phase));
     }
-    table_of(&mut page, &section::processes(result));
-    table_of(&mut page, &section::counters(result));
+    for phase in phases.iter().rev() {
+        let mut counters = section::counters(phase);
+        if let [_, _] = phases.as_slice() {
+            let which = if phase.saturated.is_some() { "both runs" } else { &phase.phase };
+            counters.title = format!("{}, {which}", counters.title);
+        }
+        table_of(&mut page, &counters);
+    }
     let json = escaped(&serde_json::to_string_pretty(result)?);
     let _ = write!(
         page,
@@ -94,7 +110,7 @@ fn header(page: &mut String, result: &RunResult) {
         let (prefix, verdict) = (escaped(&prefix), section::verdict(&run.correctness));
         let _ = writeln!(page, "<p class=\"verdict {class}\">{prefix}{verdict}</p>");
     }
-    for (run, prefix) in section::runs(result) {
+    for (run, prefix) in section::phases(result).iter().flat_map(|phase| section::runs(phase)) {
         for note in &run.notes {
             let _ = writeln!(page, "<p class=\"note\">{}{}</p>", escaped(&prefix), escaped(note));
         }
@@ -106,13 +122,14 @@ fn table_of(page: &mut String, table: &Section) {
         return;
     }
     let _ = write!(page, "<h2>{}</h2>\n<div class=\"scroll\"><table>\n<tr>", escaped(&table.title));
-    for column in &table.columns {
-        let _ = write!(page, "<th>{}</th>", escaped(column));
+    let shown = table.shown();
+    for &column in &shown {
+        let _ = write!(page, "<th>{}</th>", escaped(&table.columns[column]));
     }
     page.push_str("</tr>\n");
     for row in &table.rows {
         page.push_str("<tr>");
-        for cell in row {
+        for cell in shown.iter().filter_map(|&column| row.get(column)) {
             let class = match cell.tone {
                 Tone::Plain => "",
                 Tone::Good => " class=\"good\"",
@@ -182,6 +199,15 @@ mod tests {
     }
 
     #[test]
+    fn the_saturated_run_has_plots_and_counters_of_its_own() {
+        let page = render(&sample::saturated()).unwrap();
+        assert_eq!(plots(&page), 10);
+        assert!(page.contains("<h2 class=\"phase\">as much as goes: "));
+        assert!(page.contains("correctness, as much as goes") && page.contains("correctness, both runs"));
+        assert!(page.contains("<td>777</td>"));
+    }
+
+    #[test]
     fn text_of_a_result_is_never_markup() {
         let evil = "<script>alert('x' & \"y\")</script>".to_owned();
         let mut result = sample::fanout();
@@ -193,7 +219,7 @@ mod tests {
         result.processes[0].name.clone_from(&evil);
         result.options.insert(evil.clone(), evil.clone().into());
         result.notes.push(evil.clone());
-        result.floors[0].scenario = evil;
+        result.beside[0].scenario = evil;
         let page = render(&result).unwrap();
         assert!(!page.contains("<script"));
         assert!(page.contains("&lt;script&gt;alert(&#39;x&#39; &amp; &quot;y&quot;)"));
@@ -220,11 +246,18 @@ mod tests {
     }
 
     #[test]
+    fn a_result_without_times_has_no_plots() {
+        let result = RunResult { figures: sample::fanout().figures, ..RunResult::default() };
+        let page = render(&result).unwrap();
+        assert!(plots(&page) == 0 && page.contains("912,346 1/s"));
+    }
+
+    #[test]
     fn what_is_missing_or_odd_leaves_the_rest() {
         let mut result = sample::fanout();
         result.latencies[0].histogram = "no histogram".to_owned();
         result.latencies[1].histogram.clear();
-        result.floors.clear();
+        result.beside.clear();
         for second in &mut result.series {
             (second.p50, second.p99, second.max) = (None, Some(0.0), Some(f64::INFINITY));
             (second.cpu, second.at) = (Vec::new(), 5.0);

@@ -71,7 +71,7 @@ fn memory(result: &RunResult) -> Plot {
     }
 }
 
-/// One line for each latency, and dashed for each of the floors.
+/// One line for each latency, and dashed for each of the runs beside it.
 fn distribution(result: &RunResult) -> Plot {
     let mut lines = Vec::new();
     for (run, prefix) in section::runs(result) {

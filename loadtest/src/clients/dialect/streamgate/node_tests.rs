@@ -11,7 +11,7 @@ use streamgate_proto::v1::OutboundMessage;
 
 use super::*;
 use crate::{
-    clients::dialect::{Dialect, Position, Target},
+    clients::dialect::{Dialect, Position, Subscription},
     load::stamp::Stamp,
 };
 
@@ -82,16 +82,16 @@ impl Client {
 
 async fn converse(via: Via) {
     let node = TestNode::start("channels: [{pattern: '**', history_size: 100}]").await;
-    let target =
-        |presence, cursor| Target { channel: CHANNEL.to_owned(), cursor, presence, ephemeral: false };
+    let subscription =
+        |presence, cursor| Subscription { channel: CHANNEL.to_owned(), cursor, presence, ephemeral: false };
     let mut watcher = Client::open(&node, via, Detail::Positions).await;
-    watcher.ask(1, Request::Connect { client: "watcher", targets: &[target(true, None)] }).await;
+    watcher.ask(1, Request::Connect { client: "watcher", subscriptions: &[subscription(true, None)] }).await;
     assert_eq!(watcher.next().await, Event::Connected);
 
     let mut other = Client::open(&node, via, Detail::Stamps).await;
-    other.ask(1, Request::Connect { client: "other", targets: &[] }).await;
+    other.ask(1, Request::Connect { client: "other", subscriptions: &[] }).await;
     assert_eq!(other.next().await, Event::Connected);
-    other.ask(2, Request::Subscribe { targets: &[target(false, None)] }).await;
+    other.ask(2, Request::Subscribe { subscriptions: &[subscription(false, None)] }).await;
     assert_eq!(other.next().await, Event::Done { id: 2 });
     let joined = |joined| Event::Presence { channel: CHANNEL.to_owned(), joined, client: "other".to_owned() };
     assert_eq!(watcher.next().await, joined(true));
@@ -121,14 +121,14 @@ async fn converse(via: Via) {
     // A pong has no answer; what follows it has.
     other.ask(9, Request::Pong).await;
 
-    recover(&mut other, target(false, Some(places.swap_remove(0)))).await;
+    recover(&mut other, subscription(false, Some(places.swap_remove(0)))).await;
     other.ask(11, Request::Publish { channel: "load.*", stamp: STAMPS[0], size: SIZE }).await;
     let refused = other.next().await;
     assert!(matches!(&refused, Event::Refused { id: 11, code } if !code.is_empty()), "{refused:?}");
 }
 
-async fn recover(client: &mut Client, target: Target) {
-    client.ask(10, Request::Subscribe { targets: &[target] }).await;
+async fn recover(client: &mut Client, subscription: Subscription) {
+    client.ask(10, Request::Subscribe { subscriptions: &[subscription] }).await;
     assert_eq!(client.next().await, Event::Done { id: 10 });
     assert_eq!(client.next().await, Event::Delivery(STAMPS[1]));
     let complete = client.next().await;

@@ -4,12 +4,12 @@ use streamgate_proto::{
     cloudevent::SPEC_VERSION,
     cloudevents::{Attr, CloudEvent, CloudEventAttributeValue, Data},
     v1::{
-        Connect, HistoryRequest, InboundMessage, Pong, PresenceQuery, Subscribe, Subscription, Unsubscribe,
+        self, Connect, HistoryRequest, InboundMessage, Pong, PresenceQuery, Subscribe, Unsubscribe,
         inbound_message::Envelope,
     },
 };
 
-use super::super::{Position, Request, Target};
+use super::super::{Position, Request, Subscription};
 use crate::load::stamp::Stamp;
 
 /// What a client lists to be spoken to in the extended schema.
@@ -19,18 +19,18 @@ const EXTENSION: &str = "streamgate.v1";
 pub fn request(id: u64, request: &Request<'_>) -> InboundMessage {
     let mut message = InboundMessage { id: id.to_string(), ..InboundMessage::default() };
     message.envelope = Some(match *request {
-        Request::Connect { client, targets } => Envelope::Connect(Connect {
+        Request::Connect { client, subscriptions } => Envelope::Connect(Connect {
             client_id: client.to_owned(),
             caps: vec![EXTENSION.to_owned()],
-            subscriptions: targets.iter().map(subscription).collect(),
+            subscriptions: subscriptions.iter().map(subscription).collect(),
             ..Connect::default()
         }),
-        Request::Subscribe { targets } => {
-            Envelope::Subscribe(Subscribe { subscriptions: targets.iter().map(subscription).collect() })
+        Request::Subscribe { subscriptions } => {
+            Envelope::Subscribe(Subscribe { subscriptions: subscriptions.iter().map(subscription).collect() })
         }
         Request::Unsubscribe { channels } => {
             let named =
-                |channel: &String| Subscription { channel: channel.clone(), ..Subscription::default() };
+                |channel: &String| v1::Subscription { channel: channel.clone(), ..Default::default() };
             Envelope::Unsubscribe(Unsubscribe { subscriptions: channels.iter().map(named).collect() })
         }
         Request::Publish { channel, stamp, size } => {
@@ -51,19 +51,19 @@ pub fn request(id: u64, request: &Request<'_>) -> InboundMessage {
     message
 }
 
-fn subscription(target: &Target) -> Subscription {
-    Subscription {
-        channel: target.channel.clone(),
-        ephemeral: target.ephemeral,
-        recover: target.cursor.is_some(),
-        cursor: target.cursor.as_ref().map(position),
-        presence: target.presence,
-        ..Subscription::default()
+fn subscription(wanted: &Subscription) -> v1::Subscription {
+    v1::Subscription {
+        channel: wanted.channel.clone(),
+        ephemeral: wanted.ephemeral,
+        recover: wanted.cursor.is_some(),
+        cursor: wanted.cursor.as_ref().map(position),
+        presence: wanted.presence,
+        ..Default::default()
     }
 }
 
-fn position(position: &Position) -> streamgate_proto::v1::Position {
-    streamgate_proto::v1::Position { epoch: position.epoch.clone(), offset: position.offset }
+fn position(position: &Position) -> v1::Position {
+    v1::Position { epoch: position.epoch.clone(), offset: position.offset }
 }
 
 /// An event as a small application would send it: text, with its content type.

@@ -11,7 +11,7 @@ use streamgate_proto::{
 
 use super::*;
 use crate::{
-    clients::dialect::{Dialect, Position, Target},
+    clients::dialect::{Dialect, Position, Subscription},
     load::stamp::Stamp,
 };
 
@@ -277,14 +277,19 @@ fn other_spelling_of_json_is_decoded_whole() {
 #[test]
 fn servers_read_what_is_written() {
     let position = Position { epoch: "17".to_owned(), offset: 4 };
-    let targets = [
-        Target { channel: "a.b".to_owned(), cursor: Some(position.clone()), presence: true, ephemeral: true },
-        Target { channel: "a.*".to_owned(), ..Target::default() },
+    let subscriptions = [
+        Subscription {
+            channel: "a.b".to_owned(),
+            cursor: Some(position.clone()),
+            presence: true,
+            ephemeral: true,
+        },
+        Subscription { channel: "a.*".to_owned(), ..Subscription::default() },
     ];
     let channels = ["a.b".to_owned()];
     let requests = [
-        Request::Connect { client: "c1", targets: &targets },
-        Request::Subscribe { targets: &targets },
+        Request::Connect { client: "c1", subscriptions: &subscriptions },
+        Request::Subscribe { subscriptions: &subscriptions },
         Request::Unsubscribe { channels: &channels },
         Request::Publish { channel: "a.b", stamp: stamp(3), size: 128 },
         Request::History { channel: "a.b", since: Some(&position), limit: 10 },

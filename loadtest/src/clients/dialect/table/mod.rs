@@ -13,7 +13,7 @@ use memchr::memmem;
 use serde::Deserialize;
 
 use self::template::{Mark, Place, Template, Values};
-use super::{Event, Request, Target, Unreadable};
+use super::{Event, Request, Subscription, Unreadable};
 use crate::load::stamp::Stamp;
 
 /// A server: where it is, what is sent to it and what it says.
@@ -148,17 +148,17 @@ impl Table {
         let mut values = Values { id, ..Values::default() };
         let mut payload = String::new();
         let (key, template) = match *request {
-            Request::Connect { client, targets } => {
+            Request::Connect { client, subscriptions } => {
                 ensure!(
-                    targets.is_empty(),
+                    subscriptions.is_empty(),
                     "{}: connect takes no subscriptions; subscribe afterwards",
                     self.name
                 );
                 values.client = client;
                 ("connect", Some(&self.connect))
             }
-            Request::Subscribe { targets } => {
-                values.channel = self.target(targets)?;
+            Request::Subscribe { subscriptions } => {
+                values.channel = self.channel_of(subscriptions)?;
                 ("subscribe", self.subscribe.as_ref())
             }
             Request::Unsubscribe { channels } => {
@@ -188,11 +188,11 @@ impl Table {
     }
 
     /// The channel to subscribe to. What a table cannot ask for is refused, so that no run silently measures less.
-    fn target<'a>(&self, targets: &'a [Target]) -> anyhow::Result<&'a str> {
-        let [target] = targets else { bail!("{}: one channel for each subscribe", self.name) };
-        ensure!(target.cursor.is_none(), "{}: a table cannot ask for recovery", self.name);
-        ensure!(!target.presence, "{}: a table cannot ask for joins and leaves", self.name);
-        Ok(&target.channel)
+    fn channel_of<'a>(&self, subscriptions: &'a [Subscription]) -> anyhow::Result<&'a str> {
+        let [subscription] = subscriptions else { bail!("{}: one channel for each subscribe", self.name) };
+        ensure!(subscription.cursor.is_none(), "{}: a table cannot ask for recovery", self.name);
+        ensure!(!subscription.presence, "{}: a table cannot ask for joins and leaves", self.name);
+        Ok(&subscription.channel)
     }
 
     /// Tells the events of a frame.

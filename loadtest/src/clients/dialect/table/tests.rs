@@ -69,17 +69,20 @@ fn a_request_without_template_names_the_key() {
 #[test]
 fn what_a_table_cannot_ask_for_is_refused() {
     let table = Table::parse(&format!("{SMALL}subscribe: 's {{{{channel}}}}'\nsubscribed: y")).unwrap();
-    let plain = Target { channel: "a".to_owned(), ..Target::default() };
+    let plain = Subscription { channel: "a".to_owned(), ..Subscription::default() };
     let position = Position::default();
-    assert_eq!(written(&table, 1, &Request::Subscribe { targets: std::slice::from_ref(&plain) }), "s a");
-    let recovering = [Target { cursor: Some(position.clone()), ..plain.clone() }];
-    let watching = [Target { presence: true, ..plain.clone() }];
+    assert_eq!(
+        written(&table, 1, &Request::Subscribe { subscriptions: std::slice::from_ref(&plain) }),
+        "s a"
+    );
+    let recovering = [Subscription { cursor: Some(position.clone()), ..plain.clone() }];
+    let watching = [Subscription { presence: true, ..plain.clone() }];
     let several = [plain.clone(), plain];
     for request in [
-        Request::Subscribe { targets: &several },
-        Request::Subscribe { targets: &recovering },
-        Request::Subscribe { targets: &watching },
-        Request::Connect { client: "c", targets: &several },
+        Request::Subscribe { subscriptions: &several },
+        Request::Subscribe { subscriptions: &recovering },
+        Request::Subscribe { subscriptions: &watching },
+        Request::Connect { client: "c", subscriptions: &several },
         Request::Unsubscribe { channels: &[] },
         Request::History { channel: "a", since: Some(&position), limit: 1 },
     ] {
@@ -117,12 +120,12 @@ fn every_adapter_can_be_read() {
 #[test]
 fn centrifugo_is_asked_in_its_json_protocol() {
     let table = centrifugo();
-    let target = [Target { channel: "load.1".to_owned(), ..Target::default() }];
+    let subscription = [Subscription { channel: "load.1".to_owned(), ..Subscription::default() }];
     let channels = ["load.1".to_owned()];
     let data = stamped(5);
     for (request, frame) in [
-        (Request::Connect { client: "c", targets: &[] }, r#"{"id":3,"connect":{}}"#),
-        (Request::Subscribe { targets: &target }, r#"{"id":3,"subscribe":{"channel":"load.1"}}"#),
+        (Request::Connect { client: "c", subscriptions: &[] }, r#"{"id":3,"connect":{}}"#),
+        (Request::Subscribe { subscriptions: &subscription }, r#"{"id":3,"subscribe":{"channel":"load.1"}}"#),
         (Request::Unsubscribe { channels: &channels }, r#"{"id":3,"unsubscribe":{"channel":"load.1"}}"#),
         (
             Request::Publish { channel: "load.1", stamp: stamp(5), size: 64 },
@@ -179,7 +182,7 @@ fn centrifugo_is_understood() {
 fn the_caller_learns_how_a_table_subscribes() {
     let dialect = Dialect::Table(Arc::new(Table::parse(SMALL).unwrap()));
     assert!(!dialect.subscribes_in_connect() && !dialect.binary());
-    assert_eq!((dialect.targets_at_once(), dialect.subprotocol()), (1, None));
+    assert_eq!((dialect.subscriptions_at_once(), dialect.subprotocol()), (1, None));
     let mut told = Vec::new();
     dialect.read(b"welcome", Detail::Positions, &mut |event| told.push(event)).unwrap();
     assert_eq!(told, [Event::Connected]);

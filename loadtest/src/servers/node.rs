@@ -9,7 +9,7 @@ use super::address;
 
 /// Where a node is. One that was started here has both addresses, one that was given by URL the one that the URL says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Endpoint {
+pub struct Node {
     /// `gateway 1` and so on.
     pub name: String,
     /// Host and port as they were given, for the `Host` header of a WebSocket handshake.
@@ -22,7 +22,7 @@ pub struct Endpoint {
     pub grpc: Option<SocketAddr>,
 }
 
-impl Endpoint {
+impl Node {
     /// The WebSocket listener.
     ///
     /// # Errors
@@ -114,7 +114,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_other_transport_is_missed_by_name() {
-        let node = Endpoint::resolve("gateway 2".into(), "ws://127.0.0.1:9/ws").await.unwrap();
+        let node = Node::resolve("gateway 2".into(), "ws://127.0.0.1:9/ws").await.unwrap();
         assert_eq!(node.websocket().unwrap().port(), 9);
         let error = node.grpc().unwrap_err().to_string();
         assert!(error.contains("gateway 2") && error.contains("http://"), "{error}");

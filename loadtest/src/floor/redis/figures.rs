@@ -1,7 +1,5 @@
 //! What was measured, as a result.
 
-use std::path::Path;
-
 use serde::Serialize;
 
 use super::{
@@ -10,20 +8,8 @@ use super::{
 };
 use crate::{
     measure::machine,
-    report::{
-        self,
-        result::{Better, Correctness, FORMAT, Figure, ProcessCost, RunResult, Target},
-    },
+    report::result::{Better, Figure, ProcessCost, RunResult, Target},
 };
-
-/// Writes the result, if a file was given.
-///
-/// # Errors
-/// The file cannot be written.
-pub fn write(file: Option<&Path>, result: impl FnOnce() -> anyhow::Result<RunResult>) -> anyhow::Result<()> {
-    let Some(file) = file else { return Ok(()) };
-    report::write(file, &result()?)
-}
 
 /// The result of the rows of one server.
 ///
@@ -79,7 +65,7 @@ fn place(point: &Point) -> String {
 
 fn figure(name: String, value: f64, unit: &str, goal: Option<f64>) -> Figure {
     let value = value.is_finite().then_some(value);
-    Figure { name, value, unit: unit.to_owned(), better: Better::Lower, goal }
+    Figure { goal, ..Figure::lower(name, value, unit) }
 }
 
 fn result(
@@ -101,9 +87,7 @@ fn result(
         }
     });
     Ok(RunResult {
-        format: FORMAT,
         scenario: scenario.to_owned(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
         started: machine::rfc3339(measured.started),
         machine: machine::machine(),
         target: Target {
@@ -114,15 +98,12 @@ fn result(
         },
         options,
         figures,
-        latencies: Vec::new(),
-        correctness: Correctness::default(),
         processes: processes.collect(),
-        series: Vec::new(),
-        floors: Vec::new(),
         notes: vec![format!(
             "{} rounds of {} publishes for each row; CPU is that of the main thread of Redis; medians over the rounds",
             measured.rounds, measured.publishes
         )],
+        ..RunResult::default()
     })
 }
 
@@ -131,14 +112,14 @@ mod tests {
     use std::time::UNIX_EPOCH;
 
     use super::*;
-    use crate::floor::redis::{Usage, bench::Size, rows::Rows};
+    use crate::floor::redis::{Footprint, bench::Size, rows::Rows};
 
     fn measured(rows: Rows, channels: &[usize]) -> Measured {
         let points = channels.iter().map(|&channels| {
             let node_bytes = "512".to_owned();
             let size = Size { channels, active: channels, nodes: 1, payload: 9, in_flight: 1, node_bytes };
             let spent = (1..=rows.0.len()).map(|us| vec![Spent { writing: us as f64, reading: 1.0 }; 3]);
-            Point { size, spent: spent.collect(), before: Usage::default(), after: Usage::default() }
+            Point { size, spent: spent.collect(), before: Footprint::default(), after: Footprint::default() }
         });
         let points = points.collect();
         Measured {
