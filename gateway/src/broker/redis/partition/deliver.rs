@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     super::{
-        continuity::{Step, judge},
+        continuity::{Step, continues, judge, reason_of_hole},
         entry::{InboxContent, InboxEntry},
         range::{Part, Range},
     },
@@ -139,9 +139,9 @@ impl Actor {
             slot.fill = Some(fill);
             return self.start_fill(channel);
         }
-        self.deliver_range(channel, from, doubts == self.doubts, &range);
+        self.deliver_range(channel, from, doubts == self.doubts, &range, &fill);
         if range.more || fill.dropped {
-            fill.dropped = false;
+            (fill.dropped, fill.unread) = (false, true);
             if let Some(slot) = self.slots.get_mut(channel) {
                 slot.fill = Some(fill);
             }
@@ -150,32 +150,61 @@ impl Actor {
         self.deliver_held(channel, fill);
     }
 
-    /// Delivers what a back-fill brought, and says first if that is not everything. `settles`: the read was asked for
-    /// after whatever made the channel doubtful.
-    fn deliver_range(&mut self, channel: &Channel, from: Position, settles: bool, range: &Range) {
+    /// Delivers what a back-fill brought, and says where something is missing. `settles`: the read was asked for after
+    /// whatever made the channel doubtful; `fill`: what waits behind it.
+    fn deliver_range(
+        &mut self,
+        channel: &Channel,
+        from: Position,
+        settles: bool,
+        range: &Range,
+        fill: &Fill,
+    ) {
         // A history that lost the epoch of `from` is read from its start: what is before that was delivered.
-        let new = |publication: &&Arc<Publication>| publication.position > Some(from);
-        let first = range.entries.iter().find(new).and_then(|entry| entry.position);
-        let before_first =
-            first.map(|first| Position { epoch: first.epoch, offset: first.offset.saturating_sub(1) });
+        let new: Vec<_> = range
+            .entries
+            .iter()
+            .filter_map(|entry| Some((entry, entry.position.filter(|position| *position > from)?)))
+            .collect();
+        let first = new.first().map(|(_, position)| *position);
         let doubtful = self.slots.get(channel).is_some_and(|slot| slot.doubtful);
         if let Some(slot) = self.slots.get_mut(channel).filter(|_| settles) {
             slot.doubtful = false;
         }
-        let gap = if doubtful { range.gap_after(from) } else { range.gap_while_live(from) };
+        let outlived = range.ends.is_some_and(|ends| fill.knows_of_more(from, ends.first));
+        let gap =
+            if doubtful || outlived { range.gap_before(from) } else { range.gap_before_while_live(from) };
+        let mut reached = from;
         if let Some(reason) = gap {
             let read = range.entries.last().and_then(|entry| entry.position).filter(|_| range.more);
-            let position = before_first.or(read).unwrap_or_else(|| range.end());
-            self.deliver_gap(channel, Some(from), Some(position), reason);
-            if let Some(slot) = self.slots.get_mut(channel) {
-                slot.last = Some(position);
-            }
+            reached = first.map(before).or(read).unwrap_or_else(|| range.end());
+            self.skip_lost(channel, from, reached, reason);
         }
-        for publication in range.entries.iter().filter(new) {
+        for (publication, position) in new {
+            // Only at its beginning may a read show a history that was born again in peace: of one that was replaced
+            // between two pages, the rest was not read.
+            let whole = continues(reached, position)
+                || first == Some(position) && judge(reached, position) == Step::Next;
+            if !whole {
+                self.skip_lost(channel, reached, before(position), reason_of_hole(reached, position));
+            }
             if let Some(slot) = self.slots.get_mut(channel) {
                 slot.delivered(publication);
             }
             self.deliver(publication);
+            reached = position;
+        }
+        // The end cannot be read, or is gone. What is held of it is delivered, and what is missing before that told.
+        if range.hole && !range.more && reached < range.end() && !fill.holds_of(reached, range.end()) {
+            self.skip_lost(channel, reached, range.end(), GapReason::Middle);
+        }
+    }
+
+    /// Tells a loss where it is, and goes on after it.
+    fn skip_lost(&mut self, channel: &Channel, after: Position, position: Position, reason: GapReason) {
+        self.deliver_gap(channel, Some(after), Some(position), reason);
+        if let Some(slot) = self.slots.get_mut(channel) {
+            slot.last = Some(position);
         }
     }
 
@@ -185,16 +214,18 @@ impl Actor {
         while let Some(publication) = held.next() {
             let Some(slot) = self.slots.get_mut(channel) else { return };
             let (Some(last), Some(position)) = (slot.last, publication.position) else { continue };
+            // A doubt that came after the read is for another one.
+            let doubted = slot.doubtful && last.epoch != position.epoch;
             match judge(last, position) {
                 Step::Duplicate => continue,
-                Step::Hole if fill.vain < VAIN_READS => {
-                    let rest = std::iter::once(publication).chain(held).collect();
-                    slot.fill = Some(Fill { held: rest, vain: fill.vain + 1, ..Fill::default() });
+                step if doubted || step == Step::Hole && fill.vain < VAIN_READS => {
+                    let vain = fill.vain + u32::from(step == Step::Hole);
+                    let held = std::iter::once(publication).chain(held).collect();
+                    slot.fill = Some(Fill { held, vain, ..Fill::default() });
                     return self.start_fill(channel);
                 }
                 Step::Hole => {
-                    let before = Position { offset: position.offset.saturating_sub(1), ..position };
-                    self.deliver_gap(channel, Some(last), Some(before), GapReason::Middle);
+                    self.skip_lost(channel, last, before(position), reason_of_hole(last, position));
                 }
                 Step::Next => {}
             }
@@ -204,4 +235,9 @@ impl Actor {
             self.deliver(&publication);
         }
     }
+}
+
+/// The position that has everything up to, but not including, `position`.
+fn before(position: Position) -> Position {
+    Position { offset: position.offset.saturating_sub(1), ..position }
 }
