@@ -218,6 +218,13 @@ impl Range {
     pub fn is_born_after(&self, last: Position) -> bool {
         self.ends.is_some_and(|ends| ends.first.offset == 1 && ends.first.epoch > last.epoch)
     }
+
+    /// Where the epoch of `cursor` ended, if the history goes on right behind that after `position`.
+    #[must_use]
+    pub fn end_before(&self, cursor: Position, position: Position) -> Option<Position> {
+        let end = self.end_of_cursor_epoch.filter(|end| *end == position.offset)?;
+        Some(Position { epoch: cursor.epoch, offset: end })
+    }
 }
 
 #[cfg(test)]

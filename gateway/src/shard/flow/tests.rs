@@ -130,7 +130,7 @@ fn at(epoch: u64, offset: u64) -> Position {
 
 fn reset(after: Position, position: Position) -> Gap {
     let (after, position) = (Some(after), Some(position));
-    Gap { channel: channel(), after, position, reason: GapReason::EpochReset }
+    Gap { channel: channel(), after, left: None, position, reason: GapReason::EpochReset }
 }
 
 /// A subscription that was answered `top`, and has got nothing since.
@@ -155,6 +155,20 @@ fn a_gap_is_kept_from_who_recovered_past_the_loss_and_from_nobody_else() {
         }
     }
     assert!(Flow::Live.gap(&gap));
+}
+
+#[test]
+fn who_was_answered_all_that_was_left_goes_on_in_the_new_epoch_untold() {
+    let gap = Gap { left: Some(at(1, 40)), ..reset(at(1, 50), at(2, 40)) };
+    for pattern in [false, true] {
+        let mut flow = answered(at(1, 40), pattern);
+        assert!(!flow.gap(&gap));
+        let next = in_epoch(2, 41);
+        assert!(!flow.is_overtaken_by(&next) && flow.accept(&next));
+        // Who got some of what is lost, since.
+        let mut had_more = answered(at(1, 40), pattern);
+        assert!(had_more.accept(&in_epoch(1, 41)) && had_more.gap(&gap));
+    }
 }
 
 fn in_epoch(epoch: u64, offset: u64) -> Arc<Publication> {
@@ -219,6 +233,7 @@ fn a_loss_of_what_came_by_another_subscription_meanwhile_is_told() {
     let lost = Gap {
         channel: channel(),
         after: Some(Position { epoch: 1, offset: 5 }),
+        left: None,
         position: Some(Position { epoch: 1, offset: 3 }),
         reason: GapReason::EpochReset,
     };

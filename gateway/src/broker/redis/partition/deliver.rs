@@ -20,6 +20,21 @@ use crate::{
 /// Reads in a row that do not close a hole before it is reported.
 const VAIN_READS: u32 = 2;
 
+/// What is missing between two positions; see [`Delivery::Gap`].
+struct Lost {
+    after: Position,
+    left: Option<Position>,
+    position: Position,
+    reason: GapReason,
+}
+
+impl Lost {
+    /// What is missing between `last` and `next`, the next one that is there.
+    fn between(last: Position, next: Position) -> Self {
+        Self { after: last, left: None, position: before(next), reason: reason_of_hole(last, next) }
+    }
+}
+
 impl Actor {
     pub(super) fn take_entries(&mut self, entries: Vec<InboxEntry>) {
         for entry in entries {
@@ -83,23 +98,20 @@ impl Actor {
         self.environment.sinks.deliver(sinks, &Delivery::Publication(publication.clone()));
     }
 
-    /// Tells everybody who listens; a shard keeps it from those who came after the loss. `after`: what was delivered last.
-    fn deliver_gap(
-        &mut self,
-        channel: &Channel,
-        after: Option<Position>,
-        position: Option<Position>,
-        reason: GapReason,
-    ) {
+    /// Tells a loss after what was delivered last to everybody who listens, and goes on after it. A shard keeps it from
+    /// those who came after the loss.
+    fn skip_lost(&mut self, channel: &Channel, lost: Lost) {
+        let Lost { after, left, position, reason } = lost;
         metrics::counter!(crate::telemetry::metrics::GAPS, "reason" => reason.as_str()).increment(1);
         tracing::warn!(%channel, %reason, "continuity is lost");
         if let Some(slot) = self.slots.get_mut(channel) {
             slot.broken();
+            slot.last = Some(position);
         }
         self.break_scans(channel);
         let sinks = self.interest.listeners(channel.as_str());
-        let gap = Delivery::Gap { channel: channel.clone(), after, position, reason };
-        self.environment.sinks.deliver(sinks, &gap);
+        let (channel, after, position) = (channel.clone(), Some(after), Some(position));
+        self.environment.sinks.deliver(sinks, &Delivery::Gap { channel, after, left, position, reason });
     }
 
     /// Asks for what follows the last delivery. Without a connection the next tick tries again.
@@ -178,7 +190,8 @@ impl Actor {
         if let Some(reason) = gap {
             let read = range.entries.last().and_then(|entry| entry.position).filter(|_| range.more);
             reached = first.map(before).or(read).unwrap_or_else(|| range.end());
-            self.skip_lost(channel, from, reached, reason);
+            let left = range.end_before(from, reached);
+            self.skip_lost(channel, Lost { after: from, left, position: reached, reason });
         }
         for (publication, position) in new {
             // Only at its beginning may a read show a history that was born again in peace: of one that was replaced
@@ -186,7 +199,7 @@ impl Actor {
             let whole = continues(reached, position)
                 || first == Some(position) && judge(reached, position) == Step::Next;
             if !whole {
-                self.skip_lost(channel, reached, before(position), reason_of_hole(reached, position));
+                self.skip_lost(channel, Lost::between(reached, position));
             }
             if let Some(slot) = self.slots.get_mut(channel) {
                 slot.delivered(publication);
@@ -196,15 +209,8 @@ impl Actor {
         }
         // The end cannot be read, or is gone. What is held of it is delivered, and what is missing before that told.
         if range.hole && !range.more && reached < range.end() && !fill.holds_of(reached, range.end()) {
-            self.skip_lost(channel, reached, range.end(), GapReason::Middle);
-        }
-    }
-
-    /// Tells a loss where it is, and goes on after it.
-    fn skip_lost(&mut self, channel: &Channel, after: Position, position: Position, reason: GapReason) {
-        self.deliver_gap(channel, Some(after), Some(position), reason);
-        if let Some(slot) = self.slots.get_mut(channel) {
-            slot.last = Some(position);
+            let (position, reason) = (range.end(), GapReason::Middle);
+            self.skip_lost(channel, Lost { after: reached, left: None, position, reason });
         }
     }
 
@@ -224,9 +230,7 @@ impl Actor {
                     slot.fill = Some(Fill { held, vain, ..Fill::default() });
                     return self.start_fill(channel);
                 }
-                Step::Hole => {
-                    self.skip_lost(channel, last, before(position), reason_of_hole(last, position));
-                }
+                Step::Hole => self.skip_lost(channel, Lost::between(last, position)),
                 Step::Next => {}
             }
             if let Some(slot) = self.slots.get_mut(channel) {

@@ -105,6 +105,24 @@ async fn a_loss_before_the_first_and_one_behind_it_are_both_told() {
 }
 
 #[tokio::test]
+async fn a_reset_says_where_the_old_epoch_ended_only_if_nothing_is_missing_behind_that() {
+    let left = |first: At, entries: &[At]| {
+        let mut actor = following();
+        let (sink, told) = listening(&actor);
+        actor.interest.insert(&Target::Channel(channel()), sink);
+        actor.slots.get_mut(&channel()).unwrap().fill = Some(Fill::default());
+        let range = Range { end_of_cursor_epoch: Some(2), ..read(first, (6, 6), entries) };
+        actor.finish_fill(&channel(), LAST, 0, Ok(range));
+        let told = told.lock().unwrap();
+        let Some(Delivery::Gap { left, .. }) = told.first() else { panic!("{told:?}") };
+        *left
+    };
+    assert_eq!(left((5, 1), &[(6, 3), (6, 4)]), Some(at((5, 2))));
+    // The policy hides the end of the old epoch and the beginning of the new one.
+    assert_eq!(left((6, 4), &[(6, 4)]), None);
+}
+
+#[tokio::test]
 async fn an_end_that_cannot_be_read_is_told_last_and_only_once() {
     let mut actor = following();
     let range = || Range { hole: true, ..read((5, 1), (5, 6), &[(5, 4), (5, 5)]) };
