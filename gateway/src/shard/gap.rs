@@ -1,7 +1,6 @@
 //! Whom a loss of continuity concerns. Pure.
 
-use std::collections::HashMap;
-
+use super::tops::Tops;
 use crate::{broker::GapReason, channel::Channel, position::Position};
 
 /// A [`Delivery::Gap`](crate::broker::Delivery::Gap).
@@ -39,15 +38,15 @@ impl Gap {
         top > after && top > position && !rolled_back
     }
 
-    /// Lets the gap pass a subscription whose answers are `tops`: whether it is to be told, and then goes on behind it.
-    pub fn pass(&self, tops: &mut HashMap<Channel, Position>) -> bool {
-        if tops.get(&self.channel).is_some_and(|top| self.is_passed_by(*top)) {
+    /// Lets the gap pass a subscription that stands at `tops`: whether it is to be told, and then goes on behind it.
+    pub fn pass(&self, tops: &mut Tops) -> bool {
+        if tops.stand(&self.channel).is_some_and(|stand| self.is_passed_by(stand)) {
             return false;
         }
         match self.position {
-            Some(position) => tops.insert(self.channel.clone(), position),
-            None => tops.remove(&self.channel),
-        };
+            Some(position) => tops.set(self.channel.clone(), position),
+            None => _ = tops.remove(&self.channel),
+        }
         true
     }
 }

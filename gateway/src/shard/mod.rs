@@ -24,6 +24,7 @@ mod meters;
 mod presence;
 mod run;
 mod subscriptions;
+pub mod tops;
 mod watchers;
 pub mod wheel;
 
