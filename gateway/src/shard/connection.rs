@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ahash::AHashMap;
 use streamgate_proto::decode_inbound;
 
-use super::{ConnId, FLUSH_BYTES, Shard, State};
+use super::{ConnId, FLUSH_BYTES, Shard, State, stall::Stall};
 use crate::{
     broker::Owner,
     error::CloseCode,
@@ -16,7 +16,7 @@ use crate::{
 /// Operations that one connection may have under way before it is no longer read from.
 const IN_FLIGHT: u32 = 1024;
 
-/// How long a client may leave a replay where it is before it counts as one that does not read.
+/// How long a client may take nothing while a replay waits before it counts as one that does not read.
 const STALLED_REPLAY_MS: u64 = 60_000;
 
 /// The last owner that was given out. One for the whole process: no two shards of a node may give out the same.
@@ -39,8 +39,8 @@ pub(super) struct Connection {
     /// When the wheel is to look at it, and the stamp of that entry: others of this key are stale.
     pub wake_ms: u64,
     pub stamp: u32,
-    /// Since when no replay got on, while `waiting` has any.
-    pub waiting_since_ms: u64,
+    /// Since when the client takes nothing, while `waiting` has any.
+    pub stall: Stall,
     pub dirty: bool,
     pub closing: bool,
 }
@@ -65,7 +65,7 @@ impl Shard {
             delivery: 0,
             wake_ms: 0,
             stamp: 0,
-            waiting_since_ms: 0,
+            stall: Stall::default(),
             dirty: false,
             closing: false,
         }) as u32;
@@ -157,8 +157,9 @@ impl Shard {
         let connection = &mut state.connections[key as usize];
         let mut fx = Effects::new();
         let next = connection.session.tick(now, &mut fx);
+        let taken = connection.outlet.taken_bytes();
         let stalled = !connection.waiting.is_empty()
-            && now.mono_ms.saturating_sub(connection.waiting_since_ms) > STALLED_REPLAY_MS;
+            && connection.stall.lasts_ms(taken, now.mono_ms) > STALLED_REPLAY_MS;
         if next != u64::MAX {
             state.schedule(key, next);
         }

@@ -29,6 +29,8 @@ use crate::{
 struct Queue {
     frames: VecDeque<Bytes>,
     bytes: usize,
+    /// Bytes of the frames that were taken out.
+    taken: u64,
     /// No frame follows: the stream ends when the queue is empty.
     closed: bool,
     reader: Option<Waker>,
@@ -95,6 +97,10 @@ impl Outlet for GrpcOutlet {
 
     fn queued_bytes(&self) -> usize {
         lock(&self.queue).bytes
+    }
+
+    fn taken_bytes(&self) -> u64 {
+        lock(&self.queue).taken
     }
 
     fn limit(&self) -> usize {
@@ -167,6 +173,7 @@ impl Stream for Frames {
         };
         let before = queue.bytes;
         queue.bytes -= frame.len();
+        queue.taken += frame.len() as u64;
         // Replays are paced at half of the limit: tell the shard when the queue falls below.
         let room = self.limit / 2;
         if before >= room

@@ -43,6 +43,8 @@ pub struct WriteQueue {
     frames: VecDeque<Bytes>,
     /// Sum of the lengths in `frames`.
     queued: usize,
+    /// Bytes that sockets have taken so far.
+    written: u64,
     limit: u32,
     /// Whether a part of the first frame was written: then the rest must follow, or the stream is garbage.
     first_begun: bool,
@@ -53,7 +55,7 @@ impl WriteQueue {
     /// An empty queue. `limit` in bytes counts frames and their overhead.
     #[must_use]
     pub fn new(limit: u32) -> Self {
-        Self { frames: VecDeque::new(), queued: 0, limit, first_begun: false, closing: false }
+        Self { frames: VecDeque::new(), queued: 0, written: 0, limit, first_begun: false, closing: false }
     }
 
     /// Queues a whole encoded frame.
@@ -105,6 +107,12 @@ impl WriteQueue {
         self.queued
     }
 
+    /// Bytes that the socket has taken so far.
+    #[must_use]
+    pub fn written_bytes(&self) -> u64 {
+        self.written
+    }
+
     /// Bytes that may wait, overhead included.
     #[must_use]
     pub fn limit(&self) -> usize {
@@ -134,6 +142,7 @@ impl WriteQueue {
     /// held.
     pub fn advance(&mut self, mut written: usize) {
         debug_assert!(written <= self.queued);
+        self.written += written as u64;
         while let Some(first) = self.frames.front_mut() {
             if written < first.len() {
                 first.advance(written);
@@ -200,6 +209,7 @@ mod tests {
         assert_eq!(queue.queued_bytes(), 800);
         queue.push(frame(72)).unwrap();
         queue.advance(872);
+        assert_eq!(queue.written_bytes(), 872);
         queue.push(frame(100)).unwrap();
     }
 
