@@ -1,8 +1,12 @@
 //! One connection of the shard, and what its transport tells of it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    collections::VecDeque,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use ahash::AHashMap;
+use bytes::Bytes;
 use streamgate_proto::decode_inbound;
 
 use super::{ConnId, FLUSH_BYTES, Shard, State, stall::Stall};
@@ -33,13 +37,15 @@ pub(super) struct Connection {
     pub slots: AHashMap<u32, u32>,
     /// Subscriptions whose replay waits for room in the write queue.
     pub waiting: Vec<u32>,
+    /// Pages of history that wait for it.
+    pub pages: VecDeque<Bytes>,
     pub in_flight: u32,
     /// The last delivery that reached it, see [`State::delivery`].
     pub delivery: u64,
     /// When the wheel is to look at it, and the stamp of that entry: others of this key are stale.
     pub wake_ms: u64,
     pub stamp: u32,
-    /// Since when the client takes nothing, while `waiting` has any.
+    /// Since when the client takes nothing, while `waiting` or `pages` has any.
     pub stall: Stall,
     pub dirty: bool,
     pub closing: bool,
@@ -61,6 +67,7 @@ impl Shard {
             outlet,
             slots: AHashMap::new(),
             waiting: Vec::new(),
+            pages: VecDeque::new(),
             in_flight: 0,
             delivery: 0,
             wake_ms: 0,
@@ -105,11 +112,13 @@ impl Shard {
         }
     }
 
-    /// Goes on with replays that waited for room in the write queue.
+    /// Goes on with replays and pages that waited for room in the write queue.
     pub fn drained(&self, id: ConnId) {
         let state = &mut *self.0.state.borrow_mut();
         let Some(connection) = state.connection(id) else { return };
-        for subscription in std::mem::take(&mut connection.waiting) {
+        let waiting = std::mem::take(&mut connection.waiting);
+        self.send_pages(state, id.key);
+        for subscription in waiting {
             self.pump(state, subscription);
         }
         self.flush(state);
@@ -158,7 +167,7 @@ impl Shard {
         let mut fx = Effects::new();
         let next = connection.session.tick(now, &mut fx);
         let taken = connection.outlet.taken_bytes();
-        let stalled = !connection.waiting.is_empty()
+        let stalled = (!connection.waiting.is_empty() || !connection.pages.is_empty())
             && connection.stall.lasts_ms(taken, now.mono_ms) > STALLED_REPLAY_MS;
         if next != u64::MAX {
             state.schedule(key, next);
@@ -227,7 +236,9 @@ impl Shard {
             connection.dirty = false;
             connection.outlet.flush();
             // What has room again marks the connection anew, so this ends when the socket takes no more.
-            for subscription in std::mem::take(&mut connection.waiting) {
+            let waiting = std::mem::take(&mut connection.waiting);
+            self.send_pages(state, key);
+            for subscription in waiting {
                 self.pump(state, subscription);
             }
         }

@@ -109,7 +109,7 @@ async fn replaying(count: usize) -> (Shard, ConnId, Client) {
     let policies = Policies::new(Vec::new(), ChannelPolicy::default());
     let config = ShardConfig {
         broker,
-        settings: Settings::new(policies, Limits::default()),
+        settings: Settings::new(policies, Limits { write_queue_bytes: LIMIT, ..Limits::default() }),
         handlers: Default::default(),
         rpc_timeout: Duration::from_secs(1),
         serve: Arc::new(|_, _, _| {}),
@@ -166,6 +166,33 @@ async fn a_client_that_takes_a_little_now_and_then_is_not_closed() {
                 }
                 assert_eq!(client.closed(), None, "{round}");
             }
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn pages_wait_for_room_and_a_client_that_takes_none_of_them_is_closed() {
+    let local = LocalSet::new();
+    local
+        .run_until(async {
+            let (shard, id, client) = replaying(100).await;
+            let page = v1::HistoryRequest { channel: "busy".into(), limit: -1, ..Default::default() };
+            for _ in 0..8 {
+                say(&shard, id, In::History(page.clone()));
+            }
+            time::sleep(Duration::from_millis(1)).await;
+            assert_eq!(client.closed(), None);
+            let pages = || shard.0.state.borrow().connections[id.key as usize].pages.len();
+            assert_eq!(pages(), 8);
+            while client.0.borrow().queued >= LIMIT / 2 {
+                client.take();
+            }
+            shard.drained(id);
+            assert_eq!(pages(), 7, "one has its place");
+            for _ in 0..18 {
+                pass(&shard, id, 5).await;
+            }
+            assert_eq!((client.closed(), pages()), (Some(CloseCode::SlowConsumer), 0));
         })
         .await;
 }
