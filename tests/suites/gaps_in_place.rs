@@ -73,3 +73,38 @@ async fn who_recovered_past_a_loss_is_not_told_of_it_again_and_who_did_not_is() 
         assert!(told.is_empty() && seen.len() == 1, "{via:?}: {told:?} {seen:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_answered_all_that_is_left_is_not_told_of_a_loss_when_a_publisher_is_quicker_than_the_node() {
+    let cluster = Cluster::start(1).await;
+    let publisher = cluster.client(0, Via::WsProto).await;
+    let publish = async |text: &str| {
+        let ack = publisher.publish("room", events::text(text, text), PublishOptions::default()).await;
+        ack.unwrap().position.unwrap()
+    };
+    let stays = cluster.client(0, Via::WsJson).await;
+    let mut stays = stays.subscribe("room").await.unwrap();
+    let mut positions = Vec::new();
+    for number in 1..=5 {
+        positions.push(publish(&number.to_string()).await);
+        message(&mut stays).await;
+    }
+    lose(&cluster, &positions[3..]);
+    let mut recovered = Vec::new();
+    for via in Via::ALL {
+        let client = cluster.client(0, via).await;
+        let options = SubscribeOptions::new("room").cursor(positions[0].clone());
+        let mut subscription = client.subscribe(options).await.unwrap();
+        let recovery = recovery(&mut subscription).await;
+        assert_eq!((recovery.offsets(), recovery.reason()), (vec![2, 3], ""), "{via:?}");
+        recovered.push((via, client, subscription));
+    }
+    let anew = publish("4 again").await;
+    assert!(anew.epoch != positions[0].epoch && anew.offset == 4, "{anew}");
+    let (told, seen) = gaps_until(&mut stays, &anew).await;
+    assert_eq!((told, seen.len()), (vec!["EPOCH_RESET".to_owned()], 1));
+    for (via, _client, subscription) in &mut recovered {
+        let (told, seen) = gaps_until(subscription, &anew).await;
+        assert!(told.is_empty() && seen.len() == 1, "{via:?}: {told:?} {seen:?}");
+    }
+}

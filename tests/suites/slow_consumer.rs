@@ -8,8 +8,8 @@ use streamgate_e2e::{
     scrape::Scrape,
 };
 use streamgate_proto::v1::{
-    InboundMessage, Position, Subscribe, inbound_message::Envelope as In, outbound_message::Envelope as Out,
-    start_from::Point,
+    HistoryRequest, InboundMessage, Position, Subscribe, inbound_message::Envelope as In,
+    outbound_message::Envelope as Out, start_from::Point,
 };
 
 const CHANNEL: &str = "busy";
@@ -212,5 +212,33 @@ async fn a_flood_of_requests_whose_answers_are_not_read_is_cut() {
         let _ = tokio::time::timeout(std::time::Duration::from_secs(5), flooding).await;
         let (code, reason) = flood.closed().await;
         assert_eq!(code, 3512, "{via:?}: {reason}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_pages_that_are_asked_for_at_once_are_all_answered_to_a_client_that_reads() {
+    let node = TestNode::start("limits: {write_queue_bytes: 256KiB}").await;
+    let mut publisher = RawClient::connect(node.addrs(), Via::WsProto).await;
+    let data = "x".repeat(8 * 1024);
+    for _ in 0..40 {
+        publisher.publish(CHANNEL, text("e", &data)).await;
+    }
+    let page = HistoryRequest { channel: CHANNEL.into(), limit: -1, ..HistoryRequest::default() };
+    for via in Via::ALL {
+        let mut client = small(node.addrs(), via).await;
+        // Together four times what may wait, and ready in one step.
+        for n in 0..8 {
+            let ask = In::History(page.clone());
+            client.send(InboundMessage { id: format!("h{n}"), ..frame(ask) }).await;
+        }
+        for n in 0..8 {
+            let answer = client.answer_to(&format!("h{n}")).await;
+            let Some(Out::History(page)) = answer.envelope else { panic!("{via:?}: {answer:?}") };
+            assert!(page.truncated && page.messages.len() > 5, "{via:?}: {}", page.messages.len());
+        }
+        // What is live is not held up for ever, nor cut off.
+        let live = publisher.publish(CHANNEL, text("live", "z")).await.offset;
+        assert_eq!(client.message().await.offset, live);
+        client.close().await;
     }
 }

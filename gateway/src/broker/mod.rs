@@ -66,6 +66,9 @@ pub enum Delivery {
         /// The last position delivered before the loss. Who was answered a position beyond it and at or past `position`
         /// came after the loss, and was told what it missed in its own answer.
         after: Option<Position>,
+        /// Where the former epoch really ended, if delivery goes on right behind that: who was answered exactly this has
+        /// lost nothing.
+        left: Option<Position>,
         /// Live publications go on after this position.
         position: Option<Position>,
         /// Why.

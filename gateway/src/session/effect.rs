@@ -35,6 +35,8 @@ impl ReplyTo {
 pub enum Effect {
     /// Write this frame.
     Send(Box<OutboundMessage>),
+    /// Write this frame, a page of history, as soon as there is room for it, then [`super::Session::page_sent`].
+    SendPage(Box<OutboundMessage>),
     /// Connect succeeded: deadlines change, so check them anew.
     Opened,
     /// Ping below the protocol, if the transport can.

@@ -1,7 +1,7 @@
 //! Reading a page of history.
 
 use prost::Message as _;
-use streamgate_proto::v1::{HistoryRequest, HistoryResponse, outbound_message as out};
+use streamgate_proto::v1::{HistoryRequest, HistoryResponse, OutboundMessage, outbound_message as out};
 
 use super::{Effect, Effects, Now, ReplyTo, Session, render, subscribe::wire_position};
 use crate::{
@@ -11,8 +11,8 @@ use crate::{
     position::Position,
 };
 
-/// Pages, and lists of members, that one client may have read at the same time: each may hold much more than is sent
-/// of it.
+/// Pages, and lists of members, that one client may have read, or have waiting for room in its write queue, at the same
+/// time: each may hold much more than is sent of it.
 pub(super) const READS_AT_A_TIME: u32 = 16;
 
 impl Session {
@@ -52,11 +52,33 @@ impl Session {
         result: Result<HistoryPage, BrokerError>,
         fx: &mut Effects,
     ) {
-        self.reading = self.reading.saturating_sub(1);
         let page = match result {
-            Ok(page) => page,
-            Err(error) => return self.fail(now, reply, &(&error).into(), fx),
+            Ok(page) => self.page(now, reply, page),
+            Err(error) => Err((reply, (&error).into())),
         };
+        match page {
+            // It counts until it is on its way.
+            Ok(Some(frame)) => fx.push(Effect::SendPage(Box::new(frame))),
+            Ok(None) => self.page_sent(),
+            Err((reply, error)) => {
+                self.page_sent();
+                self.fail(now, reply, &error, fx);
+            }
+        }
+    }
+
+    /// Takes note that a page, or why there is none, has its place in the write queue.
+    pub fn page_sent(&mut self) {
+        self.reading = self.reading.saturating_sub(1);
+    }
+
+    /// The frame of a page; `None` if there is nobody to take it.
+    fn page(
+        &self,
+        now: Now,
+        reply: ReplyTo,
+        page: HistoryPage,
+    ) -> Result<Option<OutboundMessage>, (ReplyTo, ClientError)> {
         let mut room = self.settings.limits.load().write_queue_bytes / 2;
         let mut response = HistoryResponse {
             position: page.position.map(wire_position),
@@ -66,7 +88,7 @@ impl Session {
         for publication in &page.publications {
             let message = match render::message(publication, false) {
                 Ok(message) => message,
-                Err(error) => return self.fail(now, reply, &error, fx),
+                Err(error) => return Err((reply, error)),
             };
             // JSON needs up to a third more than protobuf for binary data, and quotes for the rest.
             let size = message.encoded_len() * 3 / 2 + 128;
@@ -77,6 +99,6 @@ impl Session {
             room = left;
             response.messages.push(message);
         }
-        self.answer(now, reply, out::Envelope::History(response), fx);
+        Ok(self.frame(now, reply, out::Envelope::History(response)))
     }
 }

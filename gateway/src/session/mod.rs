@@ -366,8 +366,13 @@ impl Session {
     }
 
     fn answer(&self, now: Now, reply: ReplyTo, envelope: out::Envelope, fx: &mut Effects) {
+        fx.extend(self.frame(now, reply, envelope).map(Effect::send));
+    }
+
+    /// The frame of an answer; `None` if there is nobody to take it.
+    fn frame(&self, now: Now, reply: ReplyTo, envelope: out::Envelope) -> Option<OutboundMessage> {
         if matches!(self.phase, Phase::Closed) {
-            return;
+            return None;
         }
         let mut frame = OutboundMessage {
             id: reply.id,
@@ -376,9 +381,7 @@ impl Session {
             envelope: Some(envelope),
         };
         // What v1 has no word for is not said: requests that have such answers are refused before.
-        if self.extended || downgrade_to_v1(&mut frame).is_ok() {
-            fx.push(Effect::send(frame));
-        }
+        (self.extended || downgrade_to_v1(&mut frame).is_ok()).then_some(frame)
     }
 }
 

@@ -356,6 +356,9 @@ fn only_so_many_pages_of_history_are_read_for_one_client_at_a_time() {
     assert_eq!(error_code(&client.say("3", request())), "RATE_LIMITED");
     let mut fx = Effects::new();
     client.session.history_done(client.now, ReplyTo::default(), Ok(Default::default()), &mut fx);
+    assert!(matches!(fx[..], [Effect::SendPage(_)]));
+    assert_eq!(error_code(&client.say("4", request())), "RATE_LIMITED", "it waits for room");
+    client.session.page_sent();
     assert!(matches!(client.say("4", request())[..], [Effect::History { .. }]));
 }
 

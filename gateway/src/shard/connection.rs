@@ -1,11 +1,15 @@
 //! One connection of the shard, and what its transport tells of it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    collections::VecDeque,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use ahash::AHashMap;
+use bytes::Bytes;
 use streamgate_proto::decode_inbound;
 
-use super::{ConnId, FLUSH_BYTES, Shard, State};
+use super::{ConnId, FLUSH_BYTES, Shard, State, stall::Stall};
 use crate::{
     broker::Owner,
     error::CloseCode,
@@ -16,7 +20,7 @@ use crate::{
 /// Operations that one connection may have under way before it is no longer read from.
 const IN_FLIGHT: u32 = 1024;
 
-/// How long a client may leave a replay where it is before it counts as one that does not read.
+/// How long a client may take nothing while a replay waits before it counts as one that does not read.
 const STALLED_REPLAY_MS: u64 = 60_000;
 
 /// The last owner that was given out. One for the whole process: no two shards of a node may give out the same.
@@ -33,14 +37,16 @@ pub(super) struct Connection {
     pub slots: AHashMap<u32, u32>,
     /// Subscriptions whose replay waits for room in the write queue.
     pub waiting: Vec<u32>,
+    /// Pages of history that wait for it.
+    pub pages: VecDeque<Bytes>,
     pub in_flight: u32,
     /// The last delivery that reached it, see [`State::delivery`].
     pub delivery: u64,
     /// When the wheel is to look at it, and the stamp of that entry: others of this key are stale.
     pub wake_ms: u64,
     pub stamp: u32,
-    /// Since when no replay got on, while `waiting` has any.
-    pub waiting_since_ms: u64,
+    /// Since when the client takes nothing, while `waiting` or `pages` has any.
+    pub stall: Stall,
     pub dirty: bool,
     pub closing: bool,
 }
@@ -61,11 +67,12 @@ impl Shard {
             outlet,
             slots: AHashMap::new(),
             waiting: Vec::new(),
+            pages: VecDeque::new(),
             in_flight: 0,
             delivery: 0,
             wake_ms: 0,
             stamp: 0,
-            waiting_since_ms: 0,
+            stall: Stall::default(),
             dirty: false,
             closing: false,
         }) as u32;
@@ -105,11 +112,13 @@ impl Shard {
         }
     }
 
-    /// Goes on with replays that waited for room in the write queue.
+    /// Goes on with replays and pages that waited for room in the write queue.
     pub fn drained(&self, id: ConnId) {
         let state = &mut *self.0.state.borrow_mut();
         let Some(connection) = state.connection(id) else { return };
-        for subscription in std::mem::take(&mut connection.waiting) {
+        let waiting = std::mem::take(&mut connection.waiting);
+        self.send_pages(state, id.key);
+        for subscription in waiting {
             self.pump(state, subscription);
         }
         self.flush(state);
@@ -157,8 +166,9 @@ impl Shard {
         let connection = &mut state.connections[key as usize];
         let mut fx = Effects::new();
         let next = connection.session.tick(now, &mut fx);
-        let stalled = !connection.waiting.is_empty()
-            && now.mono_ms.saturating_sub(connection.waiting_since_ms) > STALLED_REPLAY_MS;
+        let taken = connection.outlet.taken_bytes();
+        let stalled = (!connection.waiting.is_empty() || !connection.pages.is_empty())
+            && connection.stall.lasts_ms(taken, now.mono_ms) > STALLED_REPLAY_MS;
         if next != u64::MAX {
             state.schedule(key, next);
         }
@@ -226,7 +236,9 @@ impl Shard {
             connection.dirty = false;
             connection.outlet.flush();
             // What has room again marks the connection anew, so this ends when the socket takes no more.
-            for subscription in std::mem::take(&mut connection.waiting) {
+            let waiting = std::mem::take(&mut connection.waiting);
+            self.send_pages(state, key);
+            for subscription in waiting {
                 self.pump(state, subscription);
             }
         }

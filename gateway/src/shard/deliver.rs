@@ -16,9 +16,9 @@ impl Shard {
     pub(super) fn deliver(&self, state: &mut State, now: Now, delivery: &Delivery) {
         match delivery {
             Delivery::Publication(publication) => self.publication(state, now, publication),
-            Delivery::Gap { channel, after, position, reason } => {
-                let (channel, after, position) = (channel.clone(), *after, *position);
-                self.gap(state, now, &Gap { channel, after, position, reason: *reason });
+            Delivery::Gap { channel, after, left, position, reason } => {
+                let (channel, after, left, position) = (channel.clone(), *after, *left, *position);
+                self.gap(state, now, &Gap { channel, after, left, position, reason: *reason });
             }
             Delivery::Presence(event) => self.presence(state, now, event),
         }

@@ -148,7 +148,8 @@ impl Shard {
         }
         leaving.retain(|leaving| {
             let Some(connection) = state.connection(leaving.id) else { return false };
-            let busy = connection.in_flight > 0 && now.mono_ms < leaving.deadline_ms;
+            let answered = connection.in_flight == 0 && connection.pages.is_empty();
+            let busy = !answered && now.mono_ms < leaving.deadline_ms;
             let stays = now.mono_ms < leaving.not_before_ms || busy;
             if !stays {
                 let (key, code) = (leaving.id.key, CloseCode::Draining);

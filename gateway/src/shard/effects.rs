@@ -30,6 +30,13 @@ impl Shard {
                 Ok(frame) => self.push(state, key, frame),
                 Err(code) => self.close_connection(state, key, code, code.reason()),
             },
+            Effect::SendPage(message) => {
+                match encode(state.connections[key as usize].outlet.wire(), &message) {
+                    Ok(page) => state.connections[key as usize].pages.push_back(page),
+                    Err(code) => self.close_connection(state, key, code, code.reason()),
+                }
+                self.send_pages(state, key);
+            }
             Effect::Opened => {
                 let now = self.now();
                 self.tick_connection(state, key, now);
@@ -108,9 +115,30 @@ impl Shard {
         }
     }
 
+    /// Queues pages as long as less than half of the write queue is in use: a client that asks for several at once is not
+    /// cut for that, nor is what is live kept waiting behind all of them.
+    pub(super) fn send_pages(&self, state: &mut State, key: u32) {
+        let now_ms = self.now().mono_ms;
+        loop {
+            let connection = &mut state.connections[key as usize];
+            let Some(page) = connection.pages.front() else { return };
+            let outlet = &mut connection.outlet;
+            if outlet.queued_bytes() >= outlet.limit() / 2 || outlet.push(page.clone()).is_err() {
+                connection.stall.lasts_ms(outlet.taken_bytes(), now_ms);
+                return;
+            }
+            connection.pages.pop_front();
+            connection.session.page_sent();
+            connection.stall.ends();
+            self.0.meters.sent.increment(1);
+            state.mark_dirty(key);
+        }
+    }
+
     fn closed(&self, state: &mut State, key: u32, code: CloseCode, reason: &str) {
         self.drop_subscriptions(state, key);
         let connection = &mut state.connections[key as usize];
+        connection.pages.clear();
         if !std::mem::replace(&mut connection.closing, true) {
             self.0.meters.closed(code);
             tracing::debug!(

@@ -1,7 +1,6 @@
 //! Whom a loss of continuity concerns. Pure.
 
-use std::collections::HashMap;
-
+use super::tops::Tops;
 use crate::{broker::GapReason, channel::Channel, position::Position};
 
 /// A [`Delivery::Gap`](crate::broker::Delivery::Gap).
@@ -11,6 +10,8 @@ pub struct Gap {
     pub channel: Channel,
     /// The last position delivered before the loss.
     pub after: Option<Position>,
+    /// Where the former epoch really ended, if delivery goes on right behind that.
+    pub left: Option<Position>,
     /// Where delivery goes on.
     pub position: Option<Position>,
     /// Why.
@@ -27,7 +28,8 @@ impl Gap {
         if position == after {
             return false;
         }
-        if top == position {
+        // All of the former epoch, too: a publisher may have begun the new one before the node looked.
+        if top == position || Some(top) == self.left {
             return true;
         }
         // A history that ends before what was delivered, and did not begin anew: also what is beyond `after` in this epoch
@@ -36,15 +38,15 @@ impl Gap {
         top > after && top > position && !rolled_back
     }
 
-    /// Lets the gap pass a subscription whose answers are `tops`: whether it is to be told, and then goes on behind it.
-    pub fn pass(&self, tops: &mut HashMap<Channel, Position>) -> bool {
-        if tops.get(&self.channel).is_some_and(|top| self.is_passed_by(*top)) {
+    /// Lets the gap pass a subscription that stands at `tops`: whether it is to be told, and then goes on behind it.
+    pub fn pass(&self, tops: &mut Tops) -> bool {
+        if tops.stand(&self.channel).is_some_and(|stand| self.is_passed_by(stand)) {
             return false;
         }
         match self.position {
-            Some(position) => tops.insert(self.channel.clone(), position),
-            None => tops.remove(&self.channel),
-        };
+            Some(position) => tops.set(self.channel.clone(), position),
+            None => _ = tops.remove(&self.channel),
+        }
         true
     }
 }
@@ -68,6 +70,7 @@ mod tests {
         Gap {
             channel: Channel::parse("a").unwrap(),
             after: Some(at(after)),
+            left: None,
             position: Some(at(position)),
             reason: GapReason::EpochReset,
         }
@@ -102,6 +105,17 @@ mod tests {
     fn who_was_answered_exactly_what_is_left_has_lost_nothing() {
         assert!(gap((5, 50), (5, 40)).is_passed_by(at((5, 40))));
         assert!(!gap((5, 50), (6, 40)).is_passed_by(at((5, 40))), "the old history may have ended elsewhere");
+    }
+
+    #[test]
+    fn who_was_answered_all_that_is_left_of_the_old_epoch_has_lost_nothing_though_a_new_one_has_begun() {
+        let reset = Gap { left: Some(at((5, 40))), ..gap((5, 50), (6, 40)) };
+        assert!(reset.is_passed_by(at((5, 40))));
+        for affected in [(5, 39), (5, 41), (5, 50), (5, 52), (6, 39)] {
+            assert!(!reset.is_passed_by(at(affected)), "{affected:?}");
+        }
+        let in_front = Gap { left: Some(at((5, 50))), ..gap((5, 50), (5, 50)) };
+        assert!(!in_front.is_passed_by(at((5, 50))), "what is missing comes behind it");
     }
 
     #[test]

@@ -89,6 +89,12 @@ pub fn mailbox() -> (Mailbox, Inbox) {
 }
 
 impl Mailbox {
+    /// One that nobody reads.
+    #[cfg(test)]
+    pub fn unheard() -> Self {
+        mailbox().0
+    }
+
     /// Hands `mail` over; `false` if the shard is gone.
     pub fn send(&self, mail: Mail) -> bool {
         self.queue.send(mail).is_ok()

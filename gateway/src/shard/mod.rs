@@ -23,7 +23,11 @@ mod mailbox;
 mod meters;
 mod presence;
 mod run;
+mod stall;
+#[cfg(test)]
+mod stall_tests;
 mod subscriptions;
+pub mod tops;
 mod watchers;
 pub mod wheel;
 
@@ -32,11 +36,11 @@ use std::{
     collections::VecDeque,
     rc::Rc,
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use slab::Slab;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 pub use drain::DrainProgress;
 pub use mailbox::{Mail, Mailbox};

@@ -1,21 +1,14 @@
 //! A shard's thread: its runtime, its loop, and the handle by which a node holds it.
 
 use std::{
-    cell::RefCell,
-    collections::VecDeque,
-    io,
-    net::SocketAddr,
-    rc::Rc,
-    sync::Arc,
-    thread,
-    time::{Duration, Instant},
+    cell::RefCell, collections::VecDeque, io, net::SocketAddr, rc::Rc, sync::Arc, thread, time::Duration,
 };
 
 use slab::Slab;
 use tokio::{
     sync::{Notify, watch},
     task::LocalSet,
-    time::MissedTickBehavior,
+    time::{Instant, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -28,7 +21,11 @@ use super::{
     watchers::Watchers,
     wheel::{TICK_MS, Wheel},
 };
-use crate::{broker::Broker, rpc::Handlers, session::Settings};
+use crate::{
+    broker::{Broker, SinkId},
+    rpc::Handlers,
+    session::Settings,
+};
 
 /// Bytes of the buffer that all connections of a shard read into.
 const SCRATCH_BYTES: usize = 64 * 1024;
@@ -72,35 +69,9 @@ pub fn spawn(number: usize, config: ShardConfig) -> io::Result<ShardHandle> {
     let failed = config.failed.clone();
     let body = move || {
         let _failed = CancelOnPanic(failed);
-        let now = Instant::now();
-        let state = State {
-            connections: Slab::new(),
-            subscriptions: Slab::new(),
-            index: Index::default(),
-            watchers: Watchers::default(),
-            wheel: Wheel::new(0),
-            dirty: Vec::new(),
-            replays: ReplayFrames::default(),
-            settling: VecDeque::new(),
-            members: Vec::new(),
-            next_serial: 0,
-            next_stamp: 0,
-            delivery: 0,
-            drain: None,
-        };
-        let shard = Shard(Rc::new(Inner {
-            state: RefCell::new(state),
-            scratch: RefCell::new(vec![0; SCRATCH_BYTES]),
-            broker: config.broker,
-            sink,
-            settings: config.settings,
-            handlers: config.handlers,
-            rpc_timeout: config.rpc_timeout,
-            started: now,
-            meters: Meters::new(),
-            flush_soon: Notify::new(),
-        }));
-        LocalSet::new().block_on(&runtime, shard.run(inbox, &config.serve));
+        let serve = config.serve.clone();
+        let shard = Shard::new(config, sink);
+        LocalSet::new().block_on(&runtime, shard.run(inbox, &serve));
     };
     let thread = thread::Builder::new().name(format!("shard-{number}")).spawn(body)?;
     Ok(ShardHandle { mailbox, thread: Some(thread) })
@@ -144,6 +115,37 @@ impl ShardHandle {
 }
 
 impl Shard {
+    /// An empty shard, to which the broker knows `sink` to belong.
+    pub(super) fn new(config: ShardConfig, sink: SinkId) -> Self {
+        let state = State {
+            connections: Slab::new(),
+            subscriptions: Slab::new(),
+            index: Index::default(),
+            watchers: Watchers::default(),
+            wheel: Wheel::new(0),
+            dirty: Vec::new(),
+            replays: ReplayFrames::default(),
+            settling: VecDeque::new(),
+            members: Vec::new(),
+            next_serial: 0,
+            next_stamp: 0,
+            delivery: 0,
+            drain: None,
+        };
+        Self(Rc::new(Inner {
+            state: RefCell::new(state),
+            scratch: RefCell::new(vec![0; SCRATCH_BYTES]),
+            broker: config.broker,
+            sink,
+            settings: config.settings,
+            handlers: config.handlers,
+            rpc_timeout: config.rpc_timeout,
+            started: Instant::now(),
+            meters: Meters::new(),
+            flush_soon: Notify::new(),
+        }))
+    }
+
     async fn run(&self, mut inbox: Inbox, serve: &Serve) {
         let mut batch = Vec::with_capacity(BATCH);
         let mut ticks = tokio::time::interval(Duration::from_millis(TICK_MS));

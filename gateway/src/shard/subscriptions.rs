@@ -153,14 +153,14 @@ impl Shard {
             }
             let connection = &mut state.connections[subscription.connection as usize];
             if connection.outlet.queued_bytes() >= connection.outlet.limit() / 2 {
-                if connection.waiting.is_empty() {
-                    connection.waiting_since_ms = now_ms;
-                }
+                // Whatever else is sent to it meanwhile: only what it takes is progress.
+                connection.stall.lasts_ms(connection.outlet.taken_bytes(), now_ms);
                 if !connection.waiting.contains(&key) {
                     connection.waiting.push(key);
                 }
                 return;
             }
+            connection.stall.ends();
             match subscription.flow.step() {
                 None | Some(Step::Wait) => return,
                 Some(step) => self.take_step(state, key, step),

@@ -95,6 +95,9 @@ pub trait Outlet {
     /// Bytes that wait to be written.
     fn queued_bytes(&self) -> usize;
 
+    /// Bytes that were taken out of the queue so far, on their way to the client. It tells whether the client reads.
+    fn taken_bytes(&self) -> u64;
+
     /// Bytes that may wait.
     fn limit(&self) -> usize;
 

@@ -1,6 +1,6 @@
 //! Whether a publication continues what was delivered of its channel. Pure.
 
-use crate::position::Position;
+use crate::{broker::GapReason, position::Position};
 
 /// The judgement of [`judge`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,9 +22,21 @@ pub fn judge(last: Position, next: Position) -> Step {
     if next <= last {
         return Step::Duplicate;
     }
-    let continues = last.offset.checked_add(1) == Some(next.offset);
     let born_again = next.epoch > last.epoch && next.offset == 1;
-    if continues || born_again { Step::Next } else { Step::Hole }
+    if continues(last, next) || born_again { Step::Next } else { Step::Hole }
+}
+
+/// Whether one and the same history has `next` right after `last`.
+#[must_use]
+pub fn continues(last: Position, next: Position) -> bool {
+    next > last && last.offset.checked_add(1) == Some(next.offset)
+}
+
+/// Why there is a hole between the two: a newer epoch that gives offsets out again began before `last`, which is lost.
+#[must_use]
+pub fn reason_of_hole(last: Position, next: Position) -> GapReason {
+    let given_out_again = next.epoch > last.epoch && next.offset <= last.offset;
+    if given_out_again { GapReason::EpochReset } else { GapReason::Middle }
 }
 
 #[cfg(test)]
@@ -54,6 +66,18 @@ mod tests {
         assert_eq!(step((5, 7), (5, 7)), Step::Duplicate);
         assert_eq!(step((5, 7), (5, 1)), Step::Duplicate);
         assert_eq!(step((5, 7), (4, 8)), Step::Duplicate);
+    }
+
+    #[test]
+    fn a_hole_before_an_offset_that_was_given_out_again_is_a_reset() {
+        let reason = |last: (u64, u64), next: (u64, u64)| {
+            let at = |(epoch, offset)| Position { epoch, offset };
+            reason_of_hole(at(last), at(next))
+        };
+        assert_eq!(reason((5, 7), (6, 7)), GapReason::EpochReset);
+        assert_eq!(reason((5, 7), (6, 1)), GapReason::EpochReset);
+        assert_eq!(reason((5, 7), (6, 9)), GapReason::Middle);
+        assert_eq!(reason((5, 7), (5, 9)), GapReason::Middle);
     }
 
     #[test]

@@ -183,6 +183,17 @@ impl Range {
     /// Why the entries are not everything after `cursor`; `None` if they are.
     #[must_use]
     pub fn gap_after(&self, cursor: Position) -> Option<GapReason> {
+        self.gap_before(cursor).or_else(|| {
+            let first = self.entries.first().and_then(|entry| entry.position);
+            let skipped = first.is_some_and(|first| first.offset > cursor.offset + 1);
+            (self.hole || skipped).then_some(GapReason::Middle)
+        })
+    }
+
+    /// Why something is lost between `cursor` and where the history goes on for it. Says nothing of what is missing among
+    /// the entries, or in front of the first one.
+    #[must_use]
+    pub fn gap_before(&self, cursor: Position) -> Option<GapReason> {
         let state = match self.ends {
             None => StreamState::Gone { lost_epoch: self.lost_epoch },
             Some(Ends { first, last, .. }) => StreamState::Living {
@@ -192,20 +203,27 @@ impl Range {
                 lost_epoch: self.lost_epoch,
             },
         };
-        classify(cursor, self.top, state).gap.or_else(|| {
-            let first = self.entries.first().and_then(|entry| entry.position);
-            let skipped = first.is_some_and(|first| first.offset > cursor.offset + 1);
-            (self.hole || skipped).then_some(GapReason::Middle)
-        })
+        classify(cursor, self.top, state).gap
     }
 
-    /// [`Self::gap_after`] for someone who was there all the time: a history that was born again after `last` was
+    /// [`Self::gap_before`] for someone who was there all the time: a history that was born again after `last` was
     /// delivered, and of which everything is kept, is no gap.
     #[must_use]
-    pub fn gap_while_live(&self, last: Position) -> Option<GapReason> {
-        let born_again =
-            self.ends.is_some_and(|ends| ends.first.offset == 1 && ends.first.epoch > last.epoch);
-        if born_again { self.hole.then_some(GapReason::Middle) } else { self.gap_after(last) }
+    pub fn gap_before_while_live(&self, last: Position) -> Option<GapReason> {
+        if self.is_born_after(last) { None } else { self.gap_before(last) }
+    }
+
+    /// Whether it is another history than that of `last`, and there from its first entry on.
+    #[must_use]
+    pub fn is_born_after(&self, last: Position) -> bool {
+        self.ends.is_some_and(|ends| ends.first.offset == 1 && ends.first.epoch > last.epoch)
+    }
+
+    /// Where the epoch of `cursor` ended, if the history goes on right behind that after `position`.
+    #[must_use]
+    pub fn end_before(&self, cursor: Position, position: Position) -> Option<Position> {
+        let end = self.end_of_cursor_epoch.filter(|end| *end == position.offset)?;
+        Some(Position { epoch: cursor.epoch, offset: end })
     }
 }
 
@@ -234,7 +252,7 @@ mod tests {
     fn a_history_born_again_is_a_gap_only_for_who_was_away() {
         let range = range(Some((20, 1, 3)));
         let cursor = Position { epoch: 10, offset: 7 };
-        assert_eq!(range.gap_while_live(cursor), None);
+        assert_eq!(range.gap_before_while_live(cursor), None);
         assert_eq!(range.gap_after(cursor), Some(GapReason::EpochReset));
     }
 

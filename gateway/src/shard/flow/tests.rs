@@ -130,7 +130,7 @@ fn at(epoch: u64, offset: u64) -> Position {
 
 fn reset(after: Position, position: Position) -> Gap {
     let (after, position) = (Some(after), Some(position));
-    Gap { channel: channel(), after, position, reason: GapReason::EpochReset }
+    Gap { channel: channel(), after, left: None, position, reason: GapReason::EpochReset }
 }
 
 /// A subscription that was answered `top`, and has got nothing since.
@@ -155,6 +155,20 @@ fn a_gap_is_kept_from_who_recovered_past_the_loss_and_from_nobody_else() {
         }
     }
     assert!(Flow::Live.gap(&gap));
+}
+
+#[test]
+fn who_was_answered_all_that_was_left_goes_on_in_the_new_epoch_untold() {
+    let gap = Gap { left: Some(at(1, 40)), ..reset(at(1, 50), at(2, 40)) };
+    for pattern in [false, true] {
+        let mut flow = answered(at(1, 40), pattern);
+        assert!(!flow.gap(&gap));
+        let next = in_epoch(2, 41);
+        assert!(!flow.is_overtaken_by(&next) && flow.accept(&next));
+        // Who got some of what is lost, since.
+        let mut had_more = answered(at(1, 40), pattern);
+        assert!(had_more.accept(&in_epoch(1, 41)) && had_more.gap(&gap));
+    }
 }
 
 fn in_epoch(epoch: u64, offset: u64) -> Arc<Publication> {
@@ -219,6 +233,7 @@ fn a_loss_of_what_came_by_another_subscription_meanwhile_is_told() {
     let lost = Gap {
         channel: channel(),
         after: Some(Position { epoch: 1, offset: 5 }),
+        left: None,
         position: Some(Position { epoch: 1, offset: 3 }),
         reason: GapReason::EpochReset,
     };
@@ -250,4 +265,83 @@ fn what_was_held_and_came_by_another_subscription_is_not_sent_again() {
     flow.opened(&target(), answer(3, 3..=3));
     assert_eq!(drain(&mut flow), ["replay 3", "complete 3"], "many that passed by cost no room");
     assert!(!flow.accept(&publication(2_000, 1)) && flow.accept(&publication(2_001, 1)));
+}
+
+/// A live subscription that has read again after `cursor`, with a loss, up to `end`.
+fn told_of_a_loss(
+    cursor: Position,
+    end: Position,
+    left: Vec<Arc<Publication>>,
+    between: Option<Gap>,
+) -> Flow {
+    let mut flow = Flow::Live;
+    flow.fall_behind(&channel(), cursor);
+    assert!(matches!(flow.step(), Some(Step::Refetch(_))));
+    if let Some(gap) = between {
+        assert!(!flow.gap(&gap));
+    }
+    let gap = Some(GapReason::EpochReset);
+    let channels = vec![ChannelCatchup { channel: channel(), publications: left, gap }];
+    let catchup = Some(Catchup { channels, truncated: false });
+    flow.opened(&target(), Subscribed { positions: vec![(channel(), end)], marker: None, catchup });
+    let Some(Step::Gap(_, position, GapReason::EpochReset)) = flow.step() else { panic!("untold") };
+    assert_eq!(position, Some(end));
+    assert_eq!(drain(&mut flow), Vec::<String>::new(), "told once");
+    assert!(flow.is_live());
+    flow
+}
+
+#[test]
+fn a_loss_that_reading_again_has_told_is_not_told_again_by_the_broker() {
+    let (cursor, end) = (at(1, 50), at(1, 40));
+    let no_publisher_yet = reset(cursor, end);
+    let in_a_new_epoch = Gap { left: Some(end), ..reset(cursor, at(2, 40)) };
+    for same in [no_publisher_yet, in_a_new_epoch] {
+        let mut before = told_of_a_loss(cursor, end, Vec::new(), Some(same.clone()));
+        let mut after = told_of_a_loss(cursor, end, Vec::new(), None);
+        assert!(!after.gap(&same));
+        for flow in [&mut before, &mut after] {
+            let next = in_epoch(2, 41);
+            assert!(!flow.is_overtaken_by(&next) && flow.accept(&next) && matches!(flow, Flow::Live));
+        }
+    }
+}
+
+#[test]
+fn a_loss_that_may_be_another_than_reading_again_has_told_is_told() {
+    let (cursor, end) = (at(1, 50), at(1, 40));
+    for other in [reset(cursor, at(1, 39)), reset(cursor, at(2, 40)), reset(cursor, at(2, 45))] {
+        assert!(told_of_a_loss(cursor, end, Vec::new(), None).gap(&other), "{other:?}");
+    }
+    // What came since is lost as well.
+    let mut flow = told_of_a_loss(cursor, end, Vec::new(), None);
+    assert!(flow.accept(&in_epoch(1, 51)) && flow.gap(&reset(at(1, 51), end)));
+    let flow = told_of_a_loss(cursor, end, Vec::new(), None);
+    assert!(flow.is_overtaken_by(&in_epoch(2, 40)));
+}
+
+#[test]
+fn what_was_sent_before_it_was_lost_is_not_sent_again() {
+    // It was answered more than the node had delivered, which comes late.
+    let mut flow = answered(at(1, 52), false);
+    flow.fall_behind(&channel(), at(1, 50));
+    assert!(matches!(flow.step(), Some(Step::Refetch(_))));
+    let positions = vec![(channel(), at(1, 40))];
+    let channels =
+        vec![ChannelCatchup { channel: channel(), publications: vec![], gap: Some(GapReason::EpochReset) }];
+    let catchup = Some(Catchup { channels, truncated: false });
+    flow.opened(&target(), Subscribed { positions, marker: None, catchup });
+    assert_eq!(drain(&mut flow), ["gap"]);
+    assert!(!flow.accept(&in_epoch(1, 51)) && !flow.accept(&in_epoch(1, 52)));
+    // Read again once more, it goes on from where it stands, and is whole.
+    flow.fall_behind(&channel(), at(2, 41));
+    let Some(Step::Refetch(cursors)) = flow.step() else { panic!("not asked for") };
+    assert_eq!(cursors.channels[&channel()], at(1, 40));
+}
+
+#[test]
+fn what_is_left_of_a_history_that_lost_the_epoch_of_the_cursor_is_not_replayed_again() {
+    let left = vec![in_epoch(1, 39), in_epoch(1, 40)];
+    let mut flow = told_of_a_loss(at(2, 50), at(1, 40), left, None);
+    assert!(!flow.gap(&reset(at(2, 50), at(1, 40))));
 }

@@ -2,9 +2,11 @@
 
 use std::{
     collections::VecDeque,
+    convert::Infallible,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -15,7 +17,7 @@ use streamgate_proto::{
     v1::{OutboundMessage, outbound_message::Envelope},
     wkt,
 };
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tonic::Status;
 
 use crate::{
@@ -29,6 +31,8 @@ use crate::{
 struct Queue {
     frames: VecDeque<Bytes>,
     bytes: usize,
+    /// Bytes of the frames that were taken out.
+    taken: u64,
     /// No frame follows: the stream ends when the queue is empty.
     closed: bool,
     reader: Option<Waker>,
@@ -65,17 +69,61 @@ pub(super) struct Frames {
     mailbox: Mailbox,
     /// Set once the shard has given the session an id.
     id: watch::Receiver<Option<ConnId>>,
+    /// Dropped with this.
+    _there: oneshot::Sender<Infallible>,
 }
 
-/// Both sides, and what is to be read from the client.
-pub(super) fn channel(
-    limit: usize,
-    mailbox: Mailbox,
-    id: watch::Receiver<Option<ConnId>>,
-) -> (GrpcOutlet, Frames, watch::Receiver<ReadState>) {
+/// What a client has still to read when its session has ended.
+pub(super) struct Rest {
+    queue: Shared,
+    /// Resolves when [`Frames`] is dropped.
+    dropped: oneshot::Receiver<Infallible>,
+}
+
+/// The parts of a stream.
+pub(super) struct Parts {
+    /// For the shard.
+    pub outlet: GrpcOutlet,
+    /// For the client.
+    pub frames: Frames,
+    /// What is to be read from the client.
+    pub state: watch::Receiver<ReadState>,
+    /// For whoever sees the end.
+    pub rest: Rest,
+}
+
+/// Makes the parts of a stream.
+pub(super) fn channel(limit: usize, mailbox: Mailbox, id: watch::Receiver<Option<ConnId>>) -> Parts {
     let queue = Shared::default();
-    let (reading, read_state) = watch::channel(ReadState::Open);
-    (GrpcOutlet { queue: queue.clone(), limit, reading }, Frames { queue, limit, mailbox, id }, read_state)
+    let (reading, state) = watch::channel(ReadState::Open);
+    let (there, dropped) = oneshot::channel();
+    Parts {
+        outlet: GrpcOutlet { queue: queue.clone(), limit, reading },
+        frames: Frames { queue: queue.clone(), limit, mailbox, id, _there: there },
+        state,
+        rest: Rest { queue, dropped },
+    }
+}
+
+impl Rest {
+    /// Waits until the client has read it, and drops what it has not read in `time`.
+    pub(super) async fn linger(self, time: Duration) {
+        if tokio::time::timeout(time, self.dropped).await.is_err() {
+            let queue = &mut *lock(&self.queue);
+            queue.frames.clear();
+            queue.end();
+        }
+    }
+}
+
+impl Queue {
+    /// Takes no more frames; the reader goes on to the end.
+    fn end(&mut self) {
+        self.closed = true;
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+    }
 }
 
 impl Outlet for GrpcOutlet {
@@ -95,6 +143,10 @@ impl Outlet for GrpcOutlet {
 
     fn queued_bytes(&self) -> usize {
         lock(&self.queue).bytes
+    }
+
+    fn taken_bytes(&self) -> u64 {
+        lock(&self.queue).taken
     }
 
     fn limit(&self) -> usize {
@@ -141,15 +193,9 @@ impl Outlet for GrpcOutlet {
 }
 
 impl Drop for GrpcOutlet {
+    /// What was answered is still to be read: the client may have ended its side only.
     fn drop(&mut self) {
-        {
-            let mut queue = lock(&self.queue);
-            // A client that has not read its last frames until now will not do so.
-            if std::mem::replace(&mut queue.closed, true) {
-                queue.frames.clear();
-            }
-        }
-        self.flush();
+        lock(&self.queue).end();
     }
 }
 
@@ -167,6 +213,7 @@ impl Stream for Frames {
         };
         let before = queue.bytes;
         queue.bytes -= frame.len();
+        queue.taken += frame.len() as u64;
         // Replays are paced at half of the limit: tell the shard when the queue falls below.
         let room = self.limit / 2;
         if before >= room
@@ -203,5 +250,51 @@ fn disconnect_error(code: CloseCode, reason: &str) -> OutboundMessage {
             metadata: Some(wkt::Struct { fields }),
         })),
         ..OutboundMessage::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt as _;
+
+    use super::*;
+    use crate::shard::Mailbox;
+
+    fn both() -> (GrpcOutlet, Frames) {
+        let Parts { outlet, frames, .. } = channel(1024, Mailbox::unheard(), watch::channel(None).1);
+        (outlet, frames)
+    }
+
+    async fn all(frames: Frames) -> Vec<Bytes> {
+        frames.map(|frame| frame.unwrap()).collect().await
+    }
+
+    #[tokio::test]
+    async fn what_was_answered_before_the_client_was_gone_is_read_though_nothing_was_flushed() {
+        let (mut outlet, frames) = both();
+        outlet.push(Bytes::from_static(b"answer")).unwrap();
+        drop(outlet);
+        assert_eq!(all(frames).await, ["answer"]);
+    }
+
+    #[tokio::test]
+    async fn what_was_answered_before_a_close_is_read_with_its_reason_though_the_client_was_gone_right_then()
+    {
+        let (mut outlet, frames) = both();
+        outlet.push(Bytes::from_static(b"answer")).unwrap();
+        outlet.close(CloseCode::BadRequest, "no");
+        drop(outlet);
+        let read = all(frames).await;
+        assert_eq!((read.len(), &read[0][..]), (2, &b"answer"[..]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_read_in_time_is_dropped() {
+        let Parts { mut outlet, frames, rest, .. } =
+            channel(1024, Mailbox::unheard(), watch::channel(None).1);
+        outlet.push(Bytes::from_static(b"answer")).unwrap();
+        drop(outlet);
+        rest.linger(Duration::from_secs(30)).await;
+        assert!(all(frames).await.is_empty());
     }
 }

@@ -29,7 +29,7 @@ use tonic::{
 
 use super::{
     codec::BytesCodec,
-    outlet::{self, ReadState},
+    outlet::{self, Parts, ReadState, Rest},
 };
 use crate::{
     error::CloseCode,
@@ -41,7 +41,7 @@ use crate::{
 const FRAMES_WAITING: usize = 64;
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// How long a client may take to read why it is closed.
+/// How long a client may take to read what is left when its session has ended.
 const LINGER: Duration = Duration::from_secs(30);
 const METHOD: &str = "/messageloop.v1.MessagingService/MessageLoop";
 
@@ -142,7 +142,7 @@ impl StreamingService<Bytes> for Messaging {
         let limit = self.config.settings.limits.load().write_queue_bytes;
         Box::pin(async move {
             let (known, id) = watch::channel(None);
-            let (outlet, frames, state) = outlet::channel(limit, mailbox.clone(), id);
+            let Parts { outlet, frames, state, rest } = outlet::channel(limit, mailbox.clone(), id);
             let opener = mailbox.clone();
             let (reply, opened) = oneshot::channel();
             mailbox.send(Mail::Open(Box::new(outlet), reply));
@@ -156,7 +156,7 @@ impl StreamingService<Bytes> for Messaging {
                 }
             });
             let id = id.await.map_err(|_| Status::unavailable("the node is shutting down"))?;
-            tokio::spawn(Reading { id, mailbox, state }.run(request.into_inner()));
+            tokio::spawn(Reading { id, mailbox, state, rest }.run(request.into_inner()));
             Ok(Response::new(Box::pin(frames) as Self::ResponseStream))
         })
     }
@@ -168,11 +168,12 @@ struct Reading {
     mailbox: Mailbox,
     /// What the shard wants; closed when it has dropped the session.
     state: watch::Receiver<ReadState>,
+    rest: Rest,
 }
 
 impl Reading {
     /// Hands the client's frames on, a few at a time; the end of the stream, or a frame that tonic refuses, ends the
-    /// session. A session that the shard closes ends when the client has read why, or does not do so in time.
+    /// session. A session that ends is gone when the client has read what is left for it, or does not do so in time.
     async fn run(self, mut stream: Streaming<Bytes>) {
         let waiting = Arc::new(Semaphore::new(FRAMES_WAITING));
         let mut closing = self.state.clone();
@@ -189,7 +190,7 @@ impl Reading {
                 biased;
                 closed = &mut closing => {
                     if closed {
-                        tokio::time::sleep(LINGER).await;
+                        self.rest.linger(LINGER).await;
                         self.mailbox.send(Mail::Gone(self.id));
                     }
                     return;
@@ -204,7 +205,13 @@ impl Reading {
                 _ => Mail::Gone(self.id),
             };
             let last = !matches!(mail, Mail::Frame(..));
-            if !self.mailbox.send(mail) || last {
+            if !self.mailbox.send(mail) {
+                return;
+            }
+            if last {
+                self.rest.linger(LINGER).await;
+                // Unless that was the news already.
+                self.mailbox.send(Mail::Gone(self.id));
                 return;
             }
         }

@@ -323,6 +323,10 @@ impl Outlet for WsOutlet {
         self.socket.queue.borrow().queued_bytes()
     }
 
+    fn taken_bytes(&self) -> u64 {
+        self.socket.queue.borrow().written_bytes()
+    }
+
     fn limit(&self) -> usize {
         self.socket.queue.borrow().limit()
     }

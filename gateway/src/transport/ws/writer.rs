@@ -45,6 +45,8 @@ pub struct WriteQueue {
     rest: VecDeque<Bytes>,
     /// Sum of their lengths.
     queued: usize,
+    /// Bytes that sockets have taken so far.
+    written: u64,
     limit: u32,
     /// Whether a part of `first` was written: then what is left of it must follow, or the stream is garbage.
     first_begun: bool,
@@ -56,7 +58,7 @@ impl WriteQueue {
     #[must_use]
     pub fn new(limit: u32) -> Self {
         let (first, rest) = (Bytes::new(), VecDeque::new());
-        Self { first, rest, queued: 0, limit, first_begun: false, closing: false }
+        Self { first, rest, queued: 0, written: 0, limit, first_begun: false, closing: false }
     }
 
     /// Queues a whole encoded frame.
@@ -122,6 +124,12 @@ impl WriteQueue {
         self.queued
     }
 
+    /// Bytes that the socket has taken so far.
+    #[must_use]
+    pub fn written_bytes(&self) -> u64 {
+        self.written
+    }
+
     /// Bytes that may wait, overhead included.
     #[must_use]
     pub fn limit(&self) -> usize {
@@ -158,6 +166,7 @@ impl WriteQueue {
     /// held.
     pub fn advance(&mut self, mut written: usize) {
         debug_assert!(written <= self.queued);
+        self.written += written as u64;
         while !self.first.is_empty() {
             if written < self.first.len() {
                 self.first.advance(written);
@@ -220,6 +229,7 @@ mod tests {
         assert_eq!(queue.queued_bytes(), 800);
         queue.push(frame(72)).unwrap();
         queue.advance(872);
+        assert_eq!(queue.written_bytes(), 872);
         queue.push(frame(100)).unwrap();
     }
 

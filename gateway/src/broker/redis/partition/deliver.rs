@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     super::{
-        continuity::{Step, judge},
+        continuity::{Step, continues, judge, reason_of_hole},
         entry::{InboxContent, InboxEntry},
         range::{Part, Range},
     },
@@ -19,6 +19,21 @@ use crate::{
 
 /// Reads in a row that do not close a hole before it is reported.
 const VAIN_READS: u32 = 2;
+
+/// What is missing between two positions; see [`Delivery::Gap`].
+struct Lost {
+    after: Position,
+    left: Option<Position>,
+    position: Position,
+    reason: GapReason,
+}
+
+impl Lost {
+    /// What is missing between `last` and `next`, the next one that is there.
+    fn between(last: Position, next: Position) -> Self {
+        Self { after: last, left: None, position: before(next), reason: reason_of_hole(last, next) }
+    }
+}
 
 impl Actor {
     pub(super) fn take_entries(&mut self, entries: Vec<InboxEntry>) {
@@ -83,23 +98,20 @@ impl Actor {
         self.environment.sinks.deliver(sinks, &Delivery::Publication(publication.clone()));
     }
 
-    /// Tells everybody who listens; a shard keeps it from those who came after the loss. `after`: what was delivered last.
-    fn deliver_gap(
-        &mut self,
-        channel: &Channel,
-        after: Option<Position>,
-        position: Option<Position>,
-        reason: GapReason,
-    ) {
+    /// Tells a loss after what was delivered last to everybody who listens, and goes on after it. A shard keeps it from
+    /// those who came after the loss.
+    fn skip_lost(&mut self, channel: &Channel, lost: Lost) {
+        let Lost { after, left, position, reason } = lost;
         metrics::counter!(crate::telemetry::metrics::GAPS, "reason" => reason.as_str()).increment(1);
         tracing::warn!(%channel, %reason, "continuity is lost");
         if let Some(slot) = self.slots.get_mut(channel) {
             slot.broken();
+            slot.last = Some(position);
         }
         self.break_scans(channel);
         let sinks = self.interest.listeners(channel.as_str());
-        let gap = Delivery::Gap { channel: channel.clone(), after, position, reason };
-        self.environment.sinks.deliver(sinks, &gap);
+        let (channel, after, position) = (channel.clone(), Some(after), Some(position));
+        self.environment.sinks.deliver(sinks, &Delivery::Gap { channel, after, left, position, reason });
     }
 
     /// Asks for what follows the last delivery. Without a connection the next tick tries again.
@@ -139,9 +151,9 @@ impl Actor {
             slot.fill = Some(fill);
             return self.start_fill(channel);
         }
-        self.deliver_range(channel, from, doubts == self.doubts, &range);
+        self.deliver_range(channel, from, doubts == self.doubts, &range, &fill);
         if range.more || fill.dropped {
-            fill.dropped = false;
+            (fill.dropped, fill.unread) = (false, true);
             if let Some(slot) = self.slots.get_mut(channel) {
                 slot.fill = Some(fill);
             }
@@ -150,32 +162,55 @@ impl Actor {
         self.deliver_held(channel, fill);
     }
 
-    /// Delivers what a back-fill brought, and says first if that is not everything. `settles`: the read was asked for
-    /// after whatever made the channel doubtful.
-    fn deliver_range(&mut self, channel: &Channel, from: Position, settles: bool, range: &Range) {
+    /// Delivers what a back-fill brought, and says where something is missing. `settles`: the read was asked for after
+    /// whatever made the channel doubtful; `fill`: what waits behind it.
+    fn deliver_range(
+        &mut self,
+        channel: &Channel,
+        from: Position,
+        settles: bool,
+        range: &Range,
+        fill: &Fill,
+    ) {
         // A history that lost the epoch of `from` is read from its start: what is before that was delivered.
-        let new = |publication: &&Arc<Publication>| publication.position > Some(from);
-        let first = range.entries.iter().find(new).and_then(|entry| entry.position);
-        let before_first =
-            first.map(|first| Position { epoch: first.epoch, offset: first.offset.saturating_sub(1) });
+        let new: Vec<_> = range
+            .entries
+            .iter()
+            .filter_map(|entry| Some((entry, entry.position.filter(|position| *position > from)?)))
+            .collect();
+        let first = new.first().map(|(_, position)| *position);
         let doubtful = self.slots.get(channel).is_some_and(|slot| slot.doubtful);
         if let Some(slot) = self.slots.get_mut(channel).filter(|_| settles) {
             slot.doubtful = false;
         }
-        let gap = if doubtful { range.gap_after(from) } else { range.gap_while_live(from) };
+        let outlived = range.ends.is_some_and(|ends| fill.knows_of_more(from, ends.first));
+        let gap =
+            if doubtful || outlived { range.gap_before(from) } else { range.gap_before_while_live(from) };
+        let mut reached = from;
         if let Some(reason) = gap {
             let read = range.entries.last().and_then(|entry| entry.position).filter(|_| range.more);
-            let position = before_first.or(read).unwrap_or_else(|| range.end());
-            self.deliver_gap(channel, Some(from), Some(position), reason);
-            if let Some(slot) = self.slots.get_mut(channel) {
-                slot.last = Some(position);
-            }
+            reached = first.map(before).or(read).unwrap_or_else(|| range.end());
+            let left = range.end_before(from, reached);
+            self.skip_lost(channel, Lost { after: from, left, position: reached, reason });
         }
-        for publication in range.entries.iter().filter(new) {
+        for (publication, position) in new {
+            // Only at its beginning may a read show a history that was born again in peace: of one that was replaced
+            // between two pages, the rest was not read.
+            let whole = continues(reached, position)
+                || first == Some(position) && judge(reached, position) == Step::Next;
+            if !whole {
+                self.skip_lost(channel, Lost::between(reached, position));
+            }
             if let Some(slot) = self.slots.get_mut(channel) {
                 slot.delivered(publication);
             }
             self.deliver(publication);
+            reached = position;
+        }
+        // The end cannot be read, or is gone. What is held of it is delivered, and what is missing before that told.
+        if range.hole && !range.more && reached < range.end() && !fill.holds_of(reached, range.end()) {
+            let (position, reason) = (range.end(), GapReason::Middle);
+            self.skip_lost(channel, Lost { after: reached, left: None, position, reason });
         }
     }
 
@@ -185,17 +220,17 @@ impl Actor {
         while let Some(publication) = held.next() {
             let Some(slot) = self.slots.get_mut(channel) else { return };
             let (Some(last), Some(position)) = (slot.last, publication.position) else { continue };
+            // A doubt that came after the read is for another one.
+            let doubted = slot.doubtful && last.epoch != position.epoch;
             match judge(last, position) {
                 Step::Duplicate => continue,
-                Step::Hole if fill.vain < VAIN_READS => {
-                    let rest = std::iter::once(publication).chain(held).collect();
-                    slot.fill = Some(Fill { held: rest, vain: fill.vain + 1, ..Fill::default() });
+                step if doubted || step == Step::Hole && fill.vain < VAIN_READS => {
+                    let vain = fill.vain + u32::from(step == Step::Hole);
+                    let held = std::iter::once(publication).chain(held).collect();
+                    slot.fill = Some(Fill { held, vain, ..Fill::default() });
                     return self.start_fill(channel);
                 }
-                Step::Hole => {
-                    let before = Position { offset: position.offset.saturating_sub(1), ..position };
-                    self.deliver_gap(channel, Some(last), Some(before), GapReason::Middle);
-                }
+                Step::Hole => self.skip_lost(channel, Lost::between(last, position)),
                 Step::Next => {}
             }
             if let Some(slot) = self.slots.get_mut(channel) {
@@ -204,4 +239,9 @@ impl Actor {
             self.deliver(&publication);
         }
     }
+}
+
+/// The position that has everything up to, but not including, `position`.
+fn before(position: Position) -> Position {
+    Position { offset: position.offset.saturating_sub(1), ..position }
 }

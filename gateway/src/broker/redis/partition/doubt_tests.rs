@@ -49,11 +49,11 @@ pub(super) fn actor() -> Actor {
     })
 }
 
-fn channel() -> Channel {
+pub(super) fn channel() -> Channel {
     Channel::parse("a").unwrap()
 }
 
-const LAST: Position = Position { epoch: 5, offset: 3 };
+pub(super) const LAST: Position = Position { epoch: 5, offset: 3 };
 
 /// An actor that follows one channel and doubts it.
 fn doubting() -> Actor {
@@ -64,7 +64,7 @@ fn doubting() -> Actor {
     actor
 }
 
-fn nothing() -> Range {
+pub(super) fn nothing() -> Range {
     Range {
         top: 9,
         now_ms: 0,
@@ -193,7 +193,7 @@ async fn what_is_left_of_a_history_that_lost_a_whole_epoch_is_not_delivered_agai
     }
 }
 
-fn stored(position: Position) -> Arc<Publication> {
+pub(super) fn stored(position: Position) -> Arc<Publication> {
     Arc::new(Publication {
         channel: channel(),
         position: Some(position),
@@ -211,7 +211,7 @@ impl Sink for Told {
     }
 }
 
-fn listening(actor: &Actor) -> (SinkId, Arc<Mutex<Vec<Delivery>>>) {
+pub(super) fn listening(actor: &Actor) -> (SinkId, Arc<Mutex<Vec<Delivery>>>) {
     let sink = Told::default();
     let told = sink.0.clone();
     (actor.environment.sinks.attach(&(Arc::new(sink) as Arc<dyn Sink>)), told)

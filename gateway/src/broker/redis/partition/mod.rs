@@ -19,6 +19,8 @@ mod changes;
 mod deliver;
 #[cfg(test)]
 mod doubt_tests;
+#[cfg(test)]
+mod hole_tests;
 mod known;
 mod lease;
 mod load;

@@ -118,6 +118,8 @@ pub struct Fill {
     pub under_way: bool,
     /// Reads that did not close the hole.
     pub vain: u32,
+    /// A read has shown that there is more than was delivered.
+    pub unread: bool,
 }
 
 impl Fill {
@@ -130,6 +132,23 @@ impl Fill {
         if !self.dropped {
             self.held.push(publication);
         }
+    }
+
+    /// Whether there was more after `from` of what went before a history that begins at `first`.
+    #[must_use]
+    pub fn knows_of_more(&self, from: Position, first: Position) -> bool {
+        let of_before = |at: Position| from < at && at.epoch < first.epoch;
+        self.unread || self.dropped || self.positions().any(of_before)
+    }
+
+    /// Whether something of what is after `from`, up to `to`, is held.
+    #[must_use]
+    pub fn holds_of(&self, from: Position, to: Position) -> bool {
+        self.positions().any(|at| from < at && at <= to)
+    }
+
+    fn positions(&self) -> impl Iterator<Item = Position> {
+        self.held.iter().filter_map(|held| held.position)
     }
 }
 
