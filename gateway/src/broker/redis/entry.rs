@@ -91,6 +91,15 @@ pub fn history_entry(channel: &Channel, entry: &Reply) -> Result<Arc<Publication
     publication(channel.clone(), Some(position), field(fields, b"t")?.as_u64()?, field(fields, b"b")?)
 }
 
+/// The position of an entry of a history, whatever else it is.
+///
+/// # Errors
+/// [`BrokerError::Damaged`].
+pub fn entry_position(entry: &Reply) -> Result<Position, BrokerError> {
+    let [id, _] = pair(entry)?;
+    position_of(id.as_bytes()?)
+}
+
 /// Reads one entry of an inbox, `[id, [head, blob, head, blob...]]`. A head of `<position> <time> <channel>` is that of a
 /// publication (no position: nothing before the first space), `<j, l or t> <channel>` that of a join or
 /// leave, or of a member that was taken over. The first pair

@@ -36,7 +36,7 @@ pub async fn history(
         let got = range.as_ref().map_or(0, |range| range.entries.len());
         // One more than wanted tells that there is more.
         let page = caller.page(&query.channel, &policy, part, (wanted + 1 - got).min(PAGE)).await?;
-        let (full, last) = (page.more, page.entries.last().and_then(|last| last.position));
+        let (full, last) = (page.more, page.read_to);
         bytes += bytes_of(&page);
         match &mut range {
             Some(range) if query.reverse => range.entries.extend(page.entries),

@@ -200,9 +200,9 @@ fn settle(range: &mut Range) {
     range.more &= unfinished;
 }
 
-/// The last entry that was read, if it is not the last one of the history.
+/// The last entry that was looked at, if it is not the last one of the history.
 fn unfinished_at(range: &Range) -> Option<Position> {
-    let last = range.entries.last()?.position?;
+    let last = range.read_to?;
     range.ends.is_some_and(|ends| last < ends.last).then_some(last)
 }
 
@@ -243,6 +243,7 @@ mod tests {
             lost_epoch: None,
             end_of_cursor_epoch: None,
             entries: (1..=entries).map(|offset| Arc::new(entry(offset))).collect(),
+            read_to: (entries > 0).then(|| at(entries)),
             more,
             hole: false,
         }
@@ -252,6 +253,22 @@ mod tests {
     fn a_history_that_is_gone_between_two_pages_leaves_a_hole() {
         let mut first = range(3, 5, true);
         first.extend(Range { ends: None, entries: Vec::new(), ..range(0, 0, false) });
+        settle(&mut first);
+        assert!(first.hole && !first.more);
+    }
+
+    #[test]
+    fn a_page_that_cannot_be_read_is_passed() {
+        let damaged = |to, more| Range {
+            entries: Vec::new(),
+            read_to: Some(Position { epoch: 5, offset: to }),
+            hole: true,
+            ..range(0, 9, more)
+        };
+        let mut first = range(3, 9, true);
+        first.extend(damaged(6, true));
+        assert_eq!(unfinished_at(&first).map(|position| position.offset), Some(6));
+        first.extend(damaged(9, true));
         settle(&mut first);
         assert!(first.hole && !first.more);
     }

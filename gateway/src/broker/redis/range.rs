@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{
-    entry::{history_entry, optional_position},
+    entry::{entry_position, history_entry, optional_position},
     reply::{Reply, ReplyError},
 };
 use crate::{
@@ -78,6 +78,8 @@ pub struct Range {
     pub end_of_cursor_epoch: Option<u64>,
     /// The entries, contiguous unless `hole`.
     pub entries: Vec<Arc<Publication>>,
+    /// The last entry that was looked at, also if it could not be read.
+    pub read_to: Option<Position>,
     /// There are more entries than were read.
     pub more: bool,
     /// An entry inside the range could not be read.
@@ -134,6 +136,7 @@ impl Range {
             lost_epoch,
             end_of_cursor_epoch: optional_position(cursor_end)?.map(|position| position.offset),
             entries: Vec::with_capacity(replies.len()),
+            read_to: replies.last().map(entry_position).transpose()?,
             more: replies.len() >= limit,
             hole: false,
         };
@@ -172,6 +175,7 @@ impl Range {
         // Trimmed or lost while paging.
         self.hole |= page.hole || got.is_some_and(|got| expected != Some(got));
         self.entries.extend(page.entries);
+        self.read_to = page.read_to.or(self.read_to);
         self.top = page.top;
         self.now_ms = page.now_ms;
         if let (Some(ends), Some(latest)) = (&mut self.ends, page.ends) {
@@ -243,6 +247,7 @@ mod tests {
             lost_epoch: None,
             end_of_cursor_epoch: None,
             entries: Vec::new(),
+            read_to: None,
             more: false,
             hole: false,
         }

@@ -246,6 +246,7 @@ mod tests {
             lost_epoch: None,
             end_of_cursor_epoch: Some(last),
             entries: (first..=last).map(|offset| entry(5, offset)).collect(),
+            read_to: Some(Position { epoch: 5, offset: last }),
             more: false,
             hole: false,
         }

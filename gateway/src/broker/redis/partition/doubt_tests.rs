@@ -72,6 +72,7 @@ pub(super) fn nothing() -> Range {
         lost_epoch: None,
         end_of_cursor_epoch: None,
         entries: Vec::new(),
+        read_to: None,
         more: false,
         hole: false,
     }
