@@ -190,7 +190,8 @@ fn a_server_that_dies_ends_the_run_at_once_and_leaves_the_runs_before() {
     let (url, pid) = (format!("ws://{}", node.addrs().websocket), node.pid().to_string());
     let begun = std::time::Instant::now();
     let loadtest = Command::new(env!("CARGO_BIN_EXE_loadtest"))
-        .args(["idle", "--connections", "5", "--seconds", "5", "--warmup", "0", "--repeat", "2", "-q"])
+        .args(["rooms", "--rooms", "2", "--members", "3", "--rate", "10", "--repeat", "2", "-q"])
+        .args(["--seconds", "5", "--warmup", "0"])
         .args(["--url", &url, "--pid", &pid, "--json"])
         .arg(&json)
         .stderr(Stdio::piped())

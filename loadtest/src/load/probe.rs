@@ -49,6 +49,13 @@ pub struct Probe {
     window: u64,
 }
 
+impl Probe {
+    /// The rate at which times were measured, of the most that went there.
+    pub fn part_of_own_most(&self) -> Option<f64> {
+        self.rate.zip(self.most.as_ref()).map(|(rate, most)| rate / most.acked_a_second())
+    }
+}
+
 impl Args {
     /// That something would be published.
     ///

@@ -41,6 +41,9 @@ pub struct Times {
     pub measure: Duration,
 }
 
+/// The share of its time from which on a thread is called busy.
+const BUSY: f64 = 0.9;
+
 /// What a run has brought.
 #[derive(Debug)]
 pub struct Outcome {
@@ -78,6 +81,12 @@ impl Outcome {
     /// What they spent, CPU seconds; none if no process is known.
     pub fn cpu_of_nodes(&self) -> Option<f64> {
         self.nodes().map(|node| node.cpu_seconds).reduce(|one, other| one + other)
+    }
+
+    /// Whether this process had hardly a moment left in so many threads of clients.
+    pub fn is_busy(&self, threads: usize) -> bool {
+        let own = self.processes.iter().find(|process| process.name == servers::OWN);
+        own.is_some_and(|own| own.cpu_seconds > BUSY * self.seconds * threads as f64)
     }
 
     /// What Redis spent, CPU seconds; none if there is none, or none that is known.

@@ -11,6 +11,8 @@ use super::{
     table,
 };
 
+/// What scenarios call the rate at which times are measured.
+const RATE: &str = "publications at which times are measured";
 /// A difference of less than that is noise.
 const NOISE: f64 = 0.03;
 
@@ -88,6 +90,8 @@ fn differences(a: &RunResult, b: &RunResult) -> Section {
 struct Measured {
     name: String,
     value: Option<f64>,
+    /// Least and greatest of several runs.
+    range: Option<[f64; 2]>,
     shown: String,
     better: Better,
 }
@@ -96,10 +100,11 @@ fn figures(a: &RunResult, b: &RunResult) -> Section {
     let of = |result: &RunResult| {
         let figures = section::runs(result).flat_map(|(run, prefix)| {
             run.figures.iter().map(move |figure| {
-                let Figure { name, value, unit, better, .. } = figure;
+                let Figure { name, value, range, unit, better, .. } = figure;
                 Measured {
                     name: format!("{prefix}{name}"),
                     value: *value,
+                    range: *range,
                     shown: with_unit(*value, unit),
                     better: *better,
                 }
@@ -110,7 +115,9 @@ fn figures(a: &RunResult, b: &RunResult) -> Section {
     side_by_side("figures", of(a), of(b))
 }
 
+/// Times at different rates are shown and not judged.
 fn latencies(a: &RunResult, b: &RunResult) -> Section {
+    let better = if same_rate(a, b) { Better::Lower } else { Better::Neither };
     let of = |result: &RunResult| {
         let mut times = Vec::new();
         let phases = section::phases(result);
@@ -119,8 +126,9 @@ fn latencies(a: &RunResult, b: &RunResult) -> Section {
                 times.extend(section::percentiles(latency).map(|(percentile, time)| Measured {
                     name: format!("{prefix}{} {percentile}", latency.name),
                     value: Some(time),
+                    range: None,
                     shown: micros(time),
-                    better: Better::Lower,
+                    better,
                 }));
             }
         }
@@ -143,13 +151,14 @@ fn processes(a: &RunResult, b: &RunResult) -> Section {
         let phases = section::phases(result);
         for (run, prefix) in all(&phases) {
             for process in &run.processes {
-                let mut cost = |what: &str, value: Option<f64>, shown: String| {
+                let mut cost = |what: &str, value: Option<f64>, shown: String, better| {
                     let name = format!("{prefix}{} {what}", process.name);
-                    costs.push(Measured { name, value, shown, better: Better::Lower });
+                    costs.push(Measured { name, value, range: None, shown, better });
                 };
-                cost("CPU", Some(process.cpu_seconds), seconds(process.cpu_seconds));
+                // Who does more in the same time spends more: work for each CPU second is a figure.
+                cost("CPU", Some(process.cpu_seconds), seconds(process.cpu_seconds), Better::Neither);
                 for (what, kib) in [("RSS after", process.rss_after), ("RSS peak", process.rss_peak)] {
-                    cost(what, (kib > 0).then_some(kib as f64), memory(kib));
+                    cost(what, (kib > 0).then_some(kib as f64), memory(kib), Better::Lower);
                 }
             }
         }
@@ -167,7 +176,12 @@ fn side_by_side(title: &str, a: Vec<Measured>, b: Vec<Measured>) -> Section {
         let shown = |one: Option<&Measured>| one.map_or("-".to_owned(), |one| one.shown.clone());
         let (before, now) = (ours.and_then(|one| one.value), theirs.and_then(|one| one.value));
         let better = ours.or(theirs).map_or(Better::Neither, |one| one.better);
-        let verdict = before.zip(now).map_or_else(|| "".into(), |(before, now)| verdict(before, now, better));
+        let ranges = ours.and_then(|one| one.range).zip(theirs.and_then(|one| one.range));
+        let verdict = match before.zip(now) {
+            None => "".into(),
+            Some(_) if better != Better::Neither && ranges.is_some_and(overlap) => "within the range".into(),
+            Some((before, now)) => verdict(before, now, better),
+        };
         let ratio = ratio(quotient(now, before));
         section.rows.push(vec![
             name.as_str().into(),
@@ -178,6 +192,17 @@ fn side_by_side(title: &str, a: Vec<Measured>, b: Vec<Measured>) -> Section {
         ]);
     }
     section
+}
+
+/// Whether runs of one may as well have been runs of the other.
+fn overlap((a, b): ([f64; 2], [f64; 2])) -> bool {
+    a[0] <= b[1] && b[0] <= a[1]
+}
+
+/// Whether times were measured at about the same rate, as far as that is known.
+fn same_rate(a: &RunResult, b: &RunResult) -> bool {
+    let rate = |run: &RunResult| run.figures.iter().find(|figure| figure.name == RATE)?.value;
+    rate(a).zip(rate(b)).is_none_or(|(a, b)| (a - b).abs() <= a.abs() * NOISE)
 }
 
 fn verdict(before: f64, now: f64, better: Better) -> Cell {
@@ -246,7 +271,7 @@ mod tests {
         let text = render(&sample::saturated(), &sample::saturated());
         assert!(line(&text, "saturated: deliver p50").ends_with("same"), "{text}");
         assert!(line(&text, "saturated: floor-write: deliver p50").ends_with("same"));
-        assert!(line(&text, "saturated: gateway 1 CPU").ends_with("same"));
+        assert!(line(&text, "saturated: gateway 1 RSS peak").ends_with("same"));
     }
 
     #[test]
@@ -262,7 +287,23 @@ mod tests {
         );
         assert!(cells(&text, "publish to last").ends_with("2,346 µs - -"), "{text}");
         assert!(line(&text, "another").contains("2,346 µs"));
-        assert!(cells(&text, "gateway 1 CPU").ends_with("2.00 x WORSE"), "{text}");
+        // Who does more spends more.
+        assert!(cells(&text, "gateway 1 CPU").ends_with("2.00 x"), "{text}");
+    }
+
+    #[test]
+    fn what_may_be_chance_and_times_at_other_rates_are_not_judged() {
+        let (mut a, mut b) = (sample::fanout(), sample::fanout());
+        b.figures[0].value = Some(912_345.6 * 1.5);
+        (a.figures[0].range, b.figures[0].range) = (Some([8e5, 1.1e6]), Some([1e6, 2e6]));
+        b.latencies[0].p50 *= 2.0;
+        let text = render(&a, &b);
+        assert!(line(&text, "deliveries per").ends_with("within the range"), "{text}");
+        assert!(line(&text, "deliver p50").ends_with("WORSE"), "{text}");
+        for (run, rate) in [(&mut a, 1_000.0), (&mut b, 2_000.0)] {
+            run.figures.push(Figure::fact(RATE, Some(rate), "1/s"));
+        }
+        assert!(line(&render(&a, &b), "deliver p50").ends_with("2.00 x"));
     }
 
     #[test]

@@ -242,10 +242,11 @@ pub struct Correctness {
 }
 
 impl Correctness {
-    /// True if something was lost, repeated, out of order, misrouted, cut off, or never answered.
+    /// True if something was lost, repeated, out of order, misrouted, cut off, refused, or never answered: whoever refuses
+    /// has little to deliver, and delivers it soon.
     pub fn fault(&self) -> bool {
         let arrived_wrongly = self.lost + self.duplicated + self.reordered + self.misrouted + self.gaps;
-        arrived_wrongly + self.disconnected + self.unanswered > 0
+        arrived_wrongly + self.disconnected + self.refused + self.unanswered > 0
     }
 }
 

@@ -131,15 +131,17 @@ fn listed(parts: &[impl AsRef<str>]) -> String {
 /// One line on what was sent against what arrived.
 pub fn verdict(correctness: &Correctness) -> String {
     let Correctness { expected, delivered, lost, duplicated, reordered, misrouted, .. } = *correctness;
-    let Correctness { gaps, disconnected, unanswered, .. } = *correctness;
+    let Correctness { gaps, disconnected, refused, unanswered, .. } = *correctness;
     let faults =
         format!("{} lost, {} duplicated, {} reordered", count(lost), count(duplicated), count(reordered));
     if correctness.fault() {
         format!(
-            "FAILED: {faults}, {} misrouted, {} gaps, {} disconnected, {} unanswered; {} of {} deliveries came",
+            "FAILED: {faults}, {} misrouted, {} gaps, {} disconnected, {} refused, {} unanswered; {} of {} \
+             deliveries came",
             count(misrouted),
             count(gaps),
             count(disconnected),
+            count(refused),
             count(unanswered),
             count(delivered),
             count(expected)

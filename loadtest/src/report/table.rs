@@ -165,7 +165,8 @@ mod tests {
         result.correctness.lost = 1_234;
         let table = render(&result);
         assert!(
-            table.contains("\nFAILED: 1,234 lost, 0 duplicated, 0 reordered, 0 misrouted, 0 gaps, 0 disconnected, 0 unanswered;"),
+            table.contains("\nFAILED: 1,234 lost, 0 duplicated, 0 reordered, 0 misrouted, 0 gaps, 0 disconnected, 0 refused, \
+                 0 unanswered;"),
             "{table}"
         );
         assert!(table.contains(&"!".repeat(WIDTH)));

@@ -45,6 +45,7 @@ fn figures(probe: &Probe) -> Vec<Figure> {
     }
     figures.extend([
         Figure::fact("publications at which times are measured", probe.rate, "1/s"),
+        Figure::fact("the same, of its own most", probe.part_of_own_most(), ""),
         Figure::lower("publish to deliver, p50", deliver.map(|times| times.p50), "us"),
         Figure::lower("publish to deliver, p99", deliver.map(|times| times.p99), "us"),
     ]);

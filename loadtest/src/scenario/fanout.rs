@@ -161,6 +161,7 @@ fn figures(probe: &Probe) -> Vec<Figure> {
         Figure::higher("deliveries per CPU second at half of the most", efficiency(&probe.timed), "1/s"),
         Figure::higher("deliveries", Some(probe.busiest().delivered_a_second()), "1/s"),
         Figure::fact("publications at which times are measured", probe.rate, "1/s"),
+        Figure::fact("the same, of its own most", probe.part_of_own_most(), ""),
         Figure::lower("publish to last delivery, p99", last.map(|last| last.p99), "us"),
     ]
 }

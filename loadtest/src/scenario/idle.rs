@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use anyhow::ensure;
 use serde::Serialize;
 
 use super::{Findings, Scenario, in_turn};
@@ -44,6 +45,16 @@ impl Scenario for Args {
 
     fn options(&self) -> &Options {
         &self.options
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        let running = !self.options.servers.url.is_empty() || !self.options.beside.url.is_empty();
+        ensure!(
+            self.options.output.repeat < 2 || !running,
+            "--repeat measures what connections cost a server that is started for it: one that runs already still holds memory \
+             of the run before"
+        );
+        Ok(())
     }
 
     async fn measure(&self, subjects: Vec<Subject>) -> anyhow::Result<Vec<Findings>> {

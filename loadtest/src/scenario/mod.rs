@@ -139,9 +139,9 @@ fn ratios(own: &[Figure], others: &[Figure], server: &str) -> Vec<Figure> {
     own.iter().filter_map(ratio).collect()
 }
 
-fn result(
+fn result<S: Scenario>(
     name: &str,
-    options: &impl Serialize,
+    scenario: &S,
     target: Target,
     findings: Findings,
 ) -> anyhow::Result<RunResult> {
@@ -151,7 +151,16 @@ fn result(
     if p99("send lag") > p99("deliver") * BEHIND && p99("deliver") > 0.0 {
         notes.push("the load generator itself was late: see send lag; latencies include it".to_owned());
     }
-    let Value::Object(options) = serde_json::to_value(options)? else {
+    if probe.most.as_ref().is_some_and(|most| most.is_busy(scenario.options().clients.threads)) {
+        notes.push(
+            "the load generator was busy all the time: that no more went may be due to it (--threads)"
+                .to_owned(),
+        );
+    }
+    if cfg!(debug_assertions) {
+        notes.push("this load generator is a debug build: its figures say nothing of speed".to_owned());
+    }
+    let Value::Object(options) = serde_json::to_value(scenario)? else {
         anyhow::bail!("options are names and values")
     };
     let (correctness, [phase, saturated]) = (probe.correctness(), probe.headings());

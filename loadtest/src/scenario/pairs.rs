@@ -122,6 +122,7 @@ fn figures(probe: &Probe, batch: Option<f64>, floor: Option<&ScriptCost>) -> Vec
         Figure::higher("publications", Some(run.acked_a_second()), "1/s"),
         Figure::lower("gateway CPU for a publish and its delivery", gateway, "us").goal(GATEWAY_US),
         Figure::fact("publications at which times are measured", probe.rate, "1/s"),
+        Figure::fact("the same, of its own most", probe.part_of_own_most(), ""),
         Figure::lower("publish to deliver, p50", deliver.map(|times| times.p50), "us"),
         Figure::lower("publish to deliver, p99", deliver.map(|times| times.p99), "us"),
     ];

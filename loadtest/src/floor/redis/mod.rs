@@ -57,7 +57,7 @@ pub struct Load {
     /// Bytes that are stored of a publication
     #[arg(long, default_value_t = 256)]
     payload: usize,
-    /// Commands, or calls of a script, that are sent at once
+    /// Calls of a script that are sent at once, and 32 times as many plain commands
     #[arg(long, default_value_t = 16)]
     in_flight: usize,
     /// `stream-node-max-bytes` of the server

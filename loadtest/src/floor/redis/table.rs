@@ -81,8 +81,8 @@ fn head(measured: &Measured) -> String {
     let size = &measured.points[0].size;
     let active = if size.active < usize::MAX { format!(" ({} active)", size.active) } else { String::new() };
     format!(
-        "CPU of Redis {} (main thread) for each publish of {} B, {} channels{active}, {} nodes, one interested, {} commands or \
-         calls sent at once, stream-node-max-bytes {}; medians of {} rounds of {} publishes\n",
+        "CPU of Redis {} (main thread) for each publish of {} B, {} channels{active}, {} nodes, one interested, {} calls, or 32 \
+         times as many commands, sent at once, stream-node-max-bytes {}; medians of {} rounds of {} publishes\n",
         measured.redis_version,
         size.payload,
         size.channels,
