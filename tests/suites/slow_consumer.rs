@@ -226,7 +226,7 @@ async fn large_pages_that_are_asked_for_at_once_are_all_answered_to_a_client_tha
     let page = HistoryRequest { channel: CHANNEL.into(), limit: -1, ..HistoryRequest::default() };
     for via in Via::ALL {
         let mut client = small(node.addrs(), via).await;
-        // Together four times what may wait, and ready in one step.
+        // Together twice what may wait, and ready in one step.
         for n in 0..8 {
             let ask = In::History(page.clone());
             client.send(InboundMessage { id: format!("h{n}"), ..frame(ask) }).await;
@@ -234,7 +234,7 @@ async fn large_pages_that_are_asked_for_at_once_are_all_answered_to_a_client_tha
         for n in 0..8 {
             let answer = client.answer_to(&format!("h{n}")).await;
             let Some(Out::History(page)) = answer.envelope else { panic!("{via:?}: {answer:?}") };
-            assert!(page.truncated && page.messages.len() > 5, "{via:?}: {}", page.messages.len());
+            assert!(page.truncated && page.messages.len() > 3, "{via:?}: {}", page.messages.len());
         }
         // What is live is not held up for ever, nor cut off.
         let live = publisher.publish(CHANNEL, text("live", "z")).await.offset;

@@ -35,7 +35,7 @@ impl ReplyTo {
 pub enum Effect {
     /// Write this frame.
     Send(Box<OutboundMessage>),
-    /// Write this frame, a page of history, as soon as there is room for it, then [`super::Session::page_sent`].
+    /// Write this frame, a page of history or a list of members, as soon as there is room for it, then [`super::Session::page_sent`].
     SendPage(Box<OutboundMessage>),
     /// Connect succeeded: deadlines change, so check them anew.
     Opened,

@@ -1,7 +1,10 @@
 //! Reading a page of history.
 
 use prost::Message as _;
-use streamgate_proto::v1::{HistoryRequest, HistoryResponse, OutboundMessage, outbound_message as out};
+use streamgate_proto::{
+    cloudevents::Data,
+    v1::{HistoryRequest, HistoryResponse, Message, OutboundMessage, outbound_message as out},
+};
 
 use super::{Effect, Effects, Now, ReplyTo, Session, render, subscribe::wire_position};
 use crate::{
@@ -67,7 +70,7 @@ impl Session {
         }
     }
 
-    /// Takes note that a page, or why there is none, has its place in the write queue.
+    /// Takes note that a page or list, or why there is none, has its place in the write queue.
     pub fn page_sent(&mut self) {
         self.reading = self.reading.saturating_sub(1);
     }
@@ -79,7 +82,8 @@ impl Session {
         reply: ReplyTo,
         page: HistoryPage,
     ) -> Result<Option<OutboundMessage>, (ReplyTo, ClientError)> {
-        let mut room = self.settings.limits.load().write_queue_bytes / 2;
+        // So that what is live has room beside it.
+        let mut room = self.settings.limits.load().write_queue_bytes / 4;
         let mut response = HistoryResponse {
             position: page.position.map(wire_position),
             truncated: page.truncated,
@@ -90,9 +94,7 @@ impl Session {
                 Ok(message) => message,
                 Err(error) => return Err((reply, error)),
             };
-            // JSON needs up to a third more than protobuf for binary data, and quotes for the rest.
-            let size = message.encoded_len() * 3 / 2 + 128;
-            let Some(left) = room.checked_sub(size) else {
+            let Some(left) = room.checked_sub(json_bytes(&message)) else {
                 response.truncated = true;
                 break;
             };
@@ -101,4 +103,22 @@ impl Session {
         }
         Ok(self.frame(now, reply, out::Envelope::History(response)))
     }
+}
+
+/// About as much as a message takes as JSON, rather more: a third more than protobuf for binary data, quotes for the rest, and
+/// six bytes for a control character in text.
+fn json_bytes(message: &Message) -> usize {
+    let text = match message.payload.as_ref().and_then(|event| event.data.as_ref()) {
+        Some(Data::TextData(text)) => text.as_bytes(),
+        _ => &[],
+    };
+    let escapes: usize = text
+        .iter()
+        .map(|byte| match byte {
+            0..0x20 => 5,
+            b'"' | b'\\' => 1,
+            _ => 0,
+        })
+        .sum();
+    message.encoded_len() * 3 / 2 + 128 + escapes
 }

@@ -88,12 +88,14 @@ impl Session {
         result: Result<PresencePage, BrokerError>,
         fx: &mut Effects,
     ) {
-        self.reading = self.reading.saturating_sub(1);
         let page = match result {
             Ok(page) => page,
-            Err(error) => return self.fail(now, reply, &(&error).into(), fx),
+            Err(error) => {
+                self.page_sent();
+                return self.fail(now, reply, &(&error).into(), fx);
+            }
         };
-        let mut room = PAGE_BYTES.min(self.settings.limits.load().write_queue_bytes / 2);
+        let mut room = PAGE_BYTES.min(self.settings.limits.load().write_queue_bytes / 4);
         let mut members = Vec::with_capacity(page.members.len().min(MOST_MEMBERS));
         for member in page.members.iter().take(MOST_MEMBERS) {
             let Some(left) = room.checked_sub(json_bytes(member)) else { break };
@@ -103,7 +105,11 @@ impl Session {
         let count = page.count.max(page.members.len() as u64);
         let truncated = (members.len() as u64) < count;
         let presence = Presence { channel: channel.as_str().to_owned(), members, count, truncated };
-        self.answer(now, reply, out::Envelope::Presence(presence), fx);
+        match self.frame(now, reply, out::Envelope::Presence(presence)) {
+            // It counts until it is on its way.
+            Some(frame) => fx.push(Effect::SendPage(Box::new(frame))),
+            None => self.page_sent(),
+        }
     }
 }
 

@@ -54,6 +54,7 @@ fn answer(client: &mut Client, page: PresencePage) -> v1::Presence {
     let mut fx = Effects::new();
     let channel = Channel::parse("a").unwrap();
     client.session.presence_done(client.now, ReplyTo::default(), &channel, Ok(page), &mut fx);
+    client.session.page_sent();
     match &sent(&fx)[..] {
         [OutboundMessage { envelope: Some(out::Envelope::Presence(presence)), .. }] => presence.clone(),
         other => panic!("{other:?}"),

@@ -81,7 +81,10 @@ fn event() -> CloudEvent {
 
 pub(super) fn sent(fx: &Effects) -> Vec<&OutboundMessage> {
     fx.iter()
-        .filter_map(|effect| if let Effect::Send(frame) = effect { Some(&**frame) } else { None })
+        .filter_map(|effect| match effect {
+            Effect::Send(frame) | Effect::SendPage(frame) => Some(&**frame),
+            _ => None,
+        })
         .collect()
 }
 

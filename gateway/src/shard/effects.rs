@@ -115,8 +115,9 @@ impl Shard {
         }
     }
 
-    /// Queues pages as long as less than half of the write queue is in use: a client that asks for several at once is not
-    /// cut for that, nor is what is live kept waiting behind all of them.
+    /// Queues pages as long as less than half of the write queue is in use; a page takes a quarter at most, so a quarter is
+    /// left for what is live. A client that asks for several at once is not cut for that, nor is what is live kept waiting
+    /// behind all of them.
     pub(super) fn send_pages(&self, state: &mut State, key: u32) {
         let now_ms = self.now().mono_ms;
         loop {

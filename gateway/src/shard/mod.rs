@@ -43,6 +43,8 @@ use slab::Slab;
 use tokio::{sync::Notify, time::Instant};
 
 pub use drain::DrainProgress;
+#[cfg(test)]
+pub use mailbox::mailbox;
 pub use mailbox::{Mail, Mailbox};
 pub use run::{Serve, ShardConfig, ShardHandle, spawn};
 
@@ -69,6 +71,14 @@ const FLUSH_BYTES: usize = 64 * 1024;
 pub struct ConnId {
     key: u32,
     serial: u32,
+}
+
+#[cfg(test)]
+impl ConnId {
+    /// For tests without a shard.
+    pub fn first() -> Self {
+        Self { key: 0, serial: 0 }
+    }
 }
 
 /// A shard as its own tasks see it; cheap to clone, never leaves its thread.

@@ -33,6 +33,8 @@ struct Queue {
     bytes: usize,
     /// Bytes of the frames that were taken out.
     taken: u64,
+    /// A frame did not fit.
+    wanted: bool,
     /// No frame follows: the stream ends when the queue is empty.
     closed: bool,
     reader: Option<Waker>,
@@ -134,6 +136,7 @@ impl Outlet for GrpcOutlet {
     fn push(&mut self, frame: Bytes) -> Result<(), Overflow> {
         let mut queue = lock(&self.queue);
         if queue.closed || (queue.bytes + frame.len() > self.limit && !queue.frames.is_empty()) {
+            queue.wanted = true;
             return Err(Overflow);
         }
         queue.bytes += frame.len();
@@ -214,10 +217,11 @@ impl Stream for Frames {
         let before = queue.bytes;
         queue.bytes -= frame.len();
         queue.taken += frame.len() as u64;
-        // Replays are paced at half of the limit: tell the shard when the queue falls below.
+        // Replays and pages are paced at half of the limit: tell the shard when the queue falls below. And when it is empty,
+        // if something large did not fit though it was below.
         let room = self.limit / 2;
-        if before >= room
-            && queue.bytes < room
+        let emptied = queue.frames.is_empty() && std::mem::take(&mut queue.wanted);
+        if (before >= room && queue.bytes < room || emptied)
             && let Some(id) = *self.id.borrow()
         {
             self.mailbox.send(Mail::Drained(id));
@@ -258,7 +262,7 @@ mod tests {
     use futures_util::StreamExt as _;
 
     use super::*;
-    use crate::shard::Mailbox;
+    use crate::shard::{Mailbox, mailbox};
 
     fn both() -> (GrpcOutlet, Frames) {
         let Parts { outlet, frames, .. } = channel(1024, Mailbox::unheard(), watch::channel(None).1);
@@ -267,6 +271,21 @@ mod tests {
 
     async fn all(frames: Frames) -> Vec<Bytes> {
         frames.map(|frame| frame.unwrap()).collect().await
+    }
+
+    #[tokio::test]
+    async fn what_did_not_fit_may_come_when_all_before_it_was_taken() {
+        let id: ConnId = ConnId::first();
+        let (mailbox, mut inbox) = mailbox();
+        let Parts { mut outlet, mut frames, .. } = channel(100, mailbox, watch::channel(Some(id)).1);
+        // Far below half of the limit, and yet the next one has no room.
+        outlet.push(Bytes::from_static(&[0; 10])).unwrap();
+        outlet.push(Bytes::from_static(&[0; 95])).unwrap_err();
+        frames.next().await.unwrap().unwrap();
+        let mut mail = Vec::new();
+        inbox.receive(&mut mail, 1).await;
+        assert!(matches!(mail[..], [Mail::Drained(told)] if told == id));
+        outlet.push(Bytes::from_static(&[0; 95])).unwrap();
     }
 
     #[tokio::test]
