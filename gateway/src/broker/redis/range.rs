@@ -168,12 +168,13 @@ impl Range {
         self.ends.map_or(Position { epoch: self.top, offset: 0 }, |ends| ends.last)
     }
 
-    /// Appends the next page of the same range.
-    pub fn extend(&mut self, page: Self) {
+    /// Appends the next page of the same range. If Redis went back between the two, only what is beyond the entries so far.
+    pub fn extend(&mut self, mut page: Self) {
         let reached = self.last_entry();
         let expected = reached.map(|last| last.offset + 1);
         // Trimmed or lost while paging.
         self.hole |= page.hole || page.first_offset().is_some_and(|got| expected != Some(got));
+        page.entries.retain(|entry| reached.is_none() || entry.position > reached);
         self.take(page);
     }
 
@@ -319,6 +320,16 @@ mod tests {
             let position = |entry: &Arc<Publication>| entry.position.map(|at| (at.epoch, at.offset));
             (self.entries.iter().filter_map(position).collect(), self.hole)
         }
+    }
+
+    #[test]
+    fn a_page_after_a_rollback_brings_no_entry_again() {
+        let mut first = page((6, 5), &[(5, 2), (6, 3), (6, 4)]);
+        first.extend(page((7, 4), &[(5, 1), (5, 2), (7, 3), (7, 4)]));
+        assert_eq!(first.read(), (vec![(5, 2), (6, 3), (6, 4), (7, 3), (7, 4)], true));
+        let mut first = page((6, 5), &[(6, 3), (6, 4)]);
+        first.extend(page((6, 6), &[(6, 5), (6, 6)]));
+        assert_eq!(first.read(), (vec![(6, 3), (6, 4), (6, 5), (6, 6)], false));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The one place through which deliveries of a channel pass: continuity and back-fill.
 
-use std::sync::Arc;
+use std::{cmp::Ordering, sync::Arc};
 
 use super::{
     super::{
@@ -204,6 +204,10 @@ impl Actor {
             self.skip_lost(channel, Lost { after: last, left, position: reached, reason });
         }
         for (publication, position) in new {
+            // Redis went back between two pages.
+            if position <= reached {
+                continue;
+            }
             // Only at its beginning may a read show a history that was born again in peace: of one that was replaced
             // between two pages, the rest was not read.
             let whole = continues(reached, position)
@@ -217,12 +221,24 @@ impl Actor {
             self.deliver(publication);
             reached = position;
         }
-        // The end cannot be read, or is gone. What is held of it is delivered, and what is missing before that told.
-        if range.hole && !range.more && reached < range.end() && !fill.holds_of(reached, range.end()) {
-            let (position, reason) = (range.end(), GapReason::Middle);
-            self.skip_lost(channel, Lost { after: reached, left: None, position, reason });
-        }
+        self.tell_end(channel, reached, range, fill);
         None
+    }
+
+    /// Tells what is missing behind `reached`, the last one that a read brought.
+    fn tell_end(&mut self, channel: &Channel, reached: Position, range: &Range, fill: &Fill) {
+        if range.more {
+            return;
+        }
+        let position = range.end();
+        let reason = match reached.cmp(&position) {
+            // The end cannot be read, or is gone. What is held of it is delivered, and what is missing before that told.
+            Ordering::Less if range.hole && !fill.holds_of(reached, position) => GapReason::Middle,
+            // Lost again since it was read.
+            Ordering::Greater => GapReason::EpochReset,
+            Ordering::Less | Ordering::Equal => return,
+        };
+        self.skip_lost(channel, Lost { after: reached, left: None, position, reason });
     }
 
     /// Lets what was held go on. What still does not continue is read for again, and reported when that is in vain.
