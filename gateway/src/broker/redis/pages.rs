@@ -32,14 +32,14 @@ pub async fn history(
         (None, false) => Part::From(From::Start),
     };
     let (mut range, mut bytes): (Option<Range>, _) = (None, 0);
+    let mut limit = first_limit(wanted);
     let cut = loop {
-        let got = range.as_ref().map_or(0, |range| range.entries.len());
-        // One more than wanted tells that there is more.
-        let page = caller.page(&query.channel, &policy, part, (wanted + 1 - got).min(PAGE)).await?;
+        let page = caller.page(&query.channel, &policy, part, limit).await?;
         let (full, last) = (page.more, page.read_to);
         bytes += bytes_of(&page);
+        let before = range.as_ref().map_or(0, |range| range.entries.len());
         match &mut range {
-            Some(range) if query.reverse => range.entries.extend(page.entries),
+            Some(range) if query.reverse => range.extend_backwards(page),
             Some(range) => range.extend(page),
             None => range = Some(page),
         }
@@ -47,6 +47,7 @@ pub async fn history(
         match last {
             Some(last) if full && got <= wanted && bytes < GREATEST_BYTES => {
                 part = if query.reverse { Part::Before(Some(last)) } else { Part::After(last) };
+                limit = next_limit(wanted, got, got - before);
             }
             // Enough bytes before enough entries is a cut.
             _ => break full && got <= wanted,
@@ -59,6 +60,17 @@ pub async fn history(
     let mut publications: Vec<Arc<Publication>> = range.entries;
     publications.truncate(wanted);
     Ok(HistoryPage { publications, position: range.ends.map(|ends| ends.last), truncated })
+}
+
+/// Entries of the first page: one more than wanted tells that there is more.
+fn first_limit(wanted: usize) -> usize {
+    (wanted + 1).min(PAGE)
+}
+
+/// Entries of the next page when there are `got` of those wanted, of which the last page brought `brought`. Past a page
+/// that cannot be read the next ones are whole: nobody knows how many more cannot be.
+fn next_limit(wanted: usize, got: usize, brought: usize) -> usize {
+    if brought == 0 { PAGE } else { first_limit(wanted.saturating_sub(got)) }
 }
 
 fn lost_after(query: &HistoryQuery, range: &Range) -> bool {
@@ -74,4 +86,17 @@ async fn lost_before(
     let Some(since) = query.since else { return Ok(false) };
     let range = caller.page(&query.channel, policy, Part::After(since), 1).await?;
     Ok(range.gap_after(since).is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn past_a_page_that_cannot_be_read_whole_pages_are_asked_for() {
+        assert_eq!((first_limit(1), first_limit(9_000)), (2, PAGE));
+        assert_eq!(next_limit(1, 0, 0), PAGE);
+        assert_eq!(next_limit(600, 500, 500), 101);
+        assert_eq!(next_limit(3, 1, 1), 3);
+    }
 }

@@ -168,12 +168,37 @@ impl Range {
         self.ends.map_or(Position { epoch: self.top, offset: 0 }, |ends| ends.last)
     }
 
-    /// Appends the next page of the same range.
-    pub fn extend(&mut self, page: Self) {
-        let expected = self.entries.last().and_then(|last| last.position).map(|last| last.offset + 1);
-        let got = page.entries.first().and_then(|first| first.position).map(|first| first.offset);
+    /// Appends the next page of the same range. If Redis went back between the two, only what is beyond the entries so far.
+    pub fn extend(&mut self, mut page: Self) {
+        let reached = self.last_entry();
+        let expected = reached.map(|last| last.offset + 1);
         // Trimmed or lost while paging.
-        self.hole |= page.hole || got.is_some_and(|got| expected != Some(got));
+        self.hole |= page.hole || page.first_offset().is_some_and(|got| expected != Some(got));
+        page.entries.retain(|entry| reached.is_none() || entry.position > reached);
+        self.take(page);
+    }
+
+    /// Appends the next page of a range that is read newest first. It ends where it did at the first page: what came since
+    /// is not in it.
+    pub fn extend_backwards(&mut self, mut page: Self) {
+        let reached = self.last_entry();
+        let expected = reached.map(|last| last.offset.saturating_sub(1));
+        // Trimmed, lost or replaced while paging.
+        let gone = page.ends.is_none_or(|ends| reached.is_some_and(|last| ends.first > last));
+        self.hole |= page.hole || gone || page.first_offset().is_some_and(|got| expected != Some(got));
+        page.entries.retain(|entry| reached.is_none() || entry.position < reached);
+        self.take(Self { ends: None, ..page });
+    }
+
+    fn last_entry(&self) -> Option<Position> {
+        self.entries.last().and_then(|last| last.position)
+    }
+
+    fn first_offset(&self) -> Option<u64> {
+        self.entries.first().and_then(|first| first.position).map(|first| first.offset)
+    }
+
+    fn take(&mut self, page: Self) {
         self.entries.extend(page.entries);
         self.read_to = page.read_to.or(self.read_to);
         self.top = page.top;
@@ -269,6 +294,62 @@ mod tests {
         assert_eq!(range.gap_after(cursor), None);
         range.hole = true;
         assert_eq!(range.gap_after(cursor), Some(GapReason::Middle));
+    }
+
+    fn page(last: (u64, u64), entries: &[(u64, u64)]) -> Range {
+        let at = |(epoch, offset)| Position { epoch, offset };
+        let channel = Channel::parse("a").unwrap();
+        let entry = |position| Publication {
+            channel: channel.clone(),
+            position: Some(at(position)),
+            time_ms: 0,
+            stored: crate::broker::Stored::default(),
+        };
+        let entries: Vec<_> = entries.iter().map(|position| Arc::new(entry(*position))).collect();
+        let read_to = entries.last().and_then(|entry| entry.position);
+        Range { entries, read_to, ..range(Some((5, 1, 0))).ending(at(last)) }
+    }
+
+    impl Range {
+        fn ending(mut self, last: Position) -> Self {
+            self.ends = self.ends.map(|ends| Ends { last, ..ends });
+            self
+        }
+
+        fn read(&self) -> (Vec<(u64, u64)>, bool) {
+            let position = |entry: &Arc<Publication>| entry.position.map(|at| (at.epoch, at.offset));
+            (self.entries.iter().filter_map(position).collect(), self.hole)
+        }
+    }
+
+    #[test]
+    fn a_page_after_a_rollback_brings_no_entry_again() {
+        let mut first = page((6, 5), &[(5, 2), (6, 3), (6, 4)]);
+        first.extend(page((7, 4), &[(5, 1), (5, 2), (7, 3), (7, 4)]));
+        assert_eq!(first.read(), (vec![(5, 2), (6, 3), (6, 4), (7, 3), (7, 4)], true));
+        let mut first = page((6, 5), &[(6, 3), (6, 4)]);
+        first.extend(page((6, 6), &[(6, 5), (6, 6)]));
+        assert_eq!(first.read(), (vec![(6, 3), (6, 4), (6, 5), (6, 6)], false));
+    }
+
+    #[test]
+    fn a_page_that_is_read_backwards_tells_what_is_missing_of_it_and_before_it() {
+        let both = |next: Range| {
+            let mut first = page((5, 9), &[(5, 9), (5, 8)]);
+            first.extend_backwards(next);
+            first.read()
+        };
+        assert_eq!(both(page((5, 9), &[(5, 7), (5, 6)])), (vec![(5, 9), (5, 8), (5, 7), (5, 6)], false));
+        let damaged = Range { hole: true, ..page((5, 9), &[(5, 7), (5, 5)]) };
+        assert_eq!(both(damaged), (vec![(5, 9), (5, 8), (5, 7), (5, 5)], true));
+        assert_eq!(both(page((5, 9), &[(5, 6)])), (vec![(5, 9), (5, 8), (5, 6)], true));
+        assert!(both(Range { ends: None, ..page((5, 9), &[]) }).1);
+        let born_again = range(Some((7, 1, 2)));
+        assert_eq!(both(born_again), (vec![(5, 9), (5, 8)], true));
+        // What is published meanwhile is not in it.
+        let mut first = page((5, 9), &[(5, 9), (5, 8)]);
+        first.extend_backwards(page((5, 11), &[(5, 7)]));
+        assert_eq!(first.end(), Position { epoch: 5, offset: 9 });
     }
 
     #[test]

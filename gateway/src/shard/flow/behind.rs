@@ -52,9 +52,33 @@ pub struct Behind {
 #[derive(Debug)]
 enum Held {
     Publication(Arc<Publication>),
-    /// The connection has got it by another subscription: of this one it only moves the place where it stands.
-    Elsewhere(Channel, Position),
+    /// The connection has got these by another subscription: of this one they only move the place where it stands.
+    Elsewhere(Elsewhere),
     Gap(Gap),
+}
+
+/// A run of publications of one channel, within one epoch: the first of an epoch shows what was lost of the former one.
+#[derive(Debug)]
+struct Elsewhere {
+    channel: Channel,
+    first: Position,
+    last: Position,
+}
+
+impl Elsewhere {
+    fn new(channel: &Channel, position: Position) -> Self {
+        Self { channel: channel.clone(), first: position, last: position }
+    }
+
+    /// Takes one more, if it belongs to the run.
+    fn take(&mut self, channel: &Channel, position: Position) -> bool {
+        let belongs = self.channel == *channel && self.last.epoch == position.epoch;
+        if belongs {
+            self.first = self.first.min(position);
+            self.last = self.last.max(position);
+        }
+        belongs
+    }
 }
 
 impl Behind {
@@ -91,16 +115,18 @@ impl Behind {
         self.held.push_back(Held::Publication(publication.clone()));
     }
 
-    /// Only the last of each run is kept, so many of one channel cost no more than one.
+    /// Of each run only the ends are kept, so many of one channel cost no more than one.
     pub(super) fn hold_elsewhere(&mut self, channel: &Channel, position: Position) {
-        match self.held.back_mut() {
-            Some(Held::Elsewhere(last, at)) if last == channel => *at = position,
-            // Without room, or to be asked for again, it is as if the connection had not got it.
-            _ if self.overflowed || self.held_bytes + ELSEWHERE_BYTES > HOLD_BYTES => {}
-            _ => {
-                self.held_bytes += ELSEWHERE_BYTES;
-                self.held.push_back(Held::Elsewhere(channel.clone(), position));
-            }
+        if let Some(Held::Elsewhere(run)) = self.held.back_mut()
+            && run.take(channel, position)
+        {
+            return;
+        }
+        // Without room it could hide a loss: what is asked for again, from where this one stands, tells it.
+        self.overflowed |= self.held_bytes + ELSEWHERE_BYTES > HOLD_BYTES;
+        if !self.overflowed {
+            self.held_bytes += ELSEWHERE_BYTES;
+            self.held.push_back(Held::Elsewhere(Elsewhere::new(channel, position)));
         }
     }
 
@@ -112,7 +138,7 @@ impl Behind {
                 // Without a position it moves nothing: the channel's own beginning stands for it.
                 let position = publication.position.unwrap_or(Position { epoch: 0, offset: 0 });
                 self.held_bytes += ELSEWHERE_BYTES;
-                *held = Held::Elsewhere(publication.channel.clone(), position);
+                *held = Held::Elsewhere(Elsewhere::new(&publication.channel, position));
             }
         }
     }
@@ -192,9 +218,13 @@ impl Behind {
                     return Some(Step::Gap(gap.channel, gap.position, gap.reason));
                 }
                 Held::Gap(_) => {}
-                Held::Elsewhere(channel, position) => {
+                Held::Elsewhere(run) => {
+                    if let Some(gap) = self.go_back(&run.channel, run.first) {
+                        self.held.push_front(Held::Elsewhere(run));
+                        return Some(gap);
+                    }
                     self.held_bytes -= ELSEWHERE_BYTES;
-                    self.tops.pass_by(&channel, position);
+                    self.tops.pass_by(&run.channel, run.last);
                 }
                 Held::Publication(publication) => {
                     if let Some(step) = self.take_held(publication) {
@@ -209,13 +239,9 @@ impl Behind {
     /// What a held publication leads to; `None` if it was replayed.
     fn take_held(&mut self, publication: Arc<Publication>) -> Option<Step> {
         let (channel, position) = (&publication.channel, publication.position);
-        let overtaken =
-            self.tops.stand(channel).zip(position).filter(|(top, at)| is_given_out_again(*top, *at));
-        if let Some((_, position)) = overtaken {
-            let (channel, position) = (channel.clone(), before(position));
-            self.tops.set(channel.clone(), position);
+        if let Some(gap) = position.and_then(|position| self.go_back(channel, position)) {
             self.held.push_front(Held::Publication(publication));
-            return Some(Step::Gap(channel, Some(position), GapReason::EpochReset));
+            return Some(gap);
         }
         self.held_bytes -= weight(&publication);
         if !self.is_new(&publication) {
@@ -225,6 +251,13 @@ impl Behind {
             self.tops.set(channel.clone(), position);
         }
         Some(Step::Live(publication))
+    }
+
+    /// If `position` proves that where this one stands in the channel is lost, it goes back to before it, and the gap is told.
+    fn go_back(&mut self, channel: &Channel, position: Position) -> Option<Step> {
+        self.tops.stand(channel).filter(|top| is_given_out_again(*top, position))?;
+        self.tops.set(channel.clone(), before(position));
+        Some(Step::Gap(channel.clone(), Some(before(position)), GapReason::EpochReset))
     }
 
     /// Forgets what was held, and waits for a new answer that starts at the tops.

@@ -267,6 +267,49 @@ fn what_was_held_and_came_by_another_subscription_is_not_sent_again() {
     assert!(!flow.accept(&publication(2_000, 1)) && flow.accept(&publication(2_001, 1)));
 }
 
+#[test]
+fn a_loss_of_what_was_answered_is_told_though_the_new_epoch_came_by_another_subscription() {
+    let run = |held: &[(u64, u64)], forgotten: bool| {
+        let mut flow = Flow::opening(true);
+        flow.opened(&target(), answer(52, 51..=52));
+        assert!(matches!(flow.step(), Some(Step::Replay(_))));
+        for (epoch, offset) in held {
+            let publication = in_epoch(*epoch, *offset);
+            if forgotten {
+                flow.accept(&publication);
+                flow.forget(&publication);
+            } else {
+                flow.pass_by(&publication);
+            }
+        }
+        let steps = drain(&mut flow);
+        let last = held.last().unwrap();
+        assert!(!flow.accept(&in_epoch(last.0, last.1)) && flow.accept(&in_epoch(last.0, last.1 + 1)));
+        steps
+    };
+    for forgotten in [false, true] {
+        let told = ["replay 52", "complete 52", "gap"];
+        assert_eq!(run(&[(2, 41)], forgotten), told);
+        // The first one of the epoch shows it, whatever came before and after.
+        assert_eq!(run(&[(2, 41), (2, 42), (2, 60)], forgotten), told);
+        assert_eq!(run(&[(1, 51), (2, 41), (2, 60)], forgotten), told);
+        let whole = ["replay 52", "complete 52"];
+        assert_eq!(run(&[(1, 53), (2, 54)], forgotten), whole);
+        assert_eq!(run(&[(2, 53), (2, 60)], forgotten), whole);
+        // A history that was born again may have expired in peace.
+        assert_eq!(run(&[(2, 1), (2, 2)], forgotten), whole);
+    }
+}
+
+#[test]
+fn what_came_by_another_subscription_and_cannot_be_held_is_asked_for_again() {
+    let mut flow = Flow::opening(true);
+    flow.opened(&target(), answer(52, 52..=52));
+    flow.accept(&publication(53, HOLD_BYTES - 128));
+    flow.pass_by(&in_epoch(2, 41));
+    assert_eq!(drain(&mut flow), ["replay 52", "refetch 52"]);
+}
+
 /// A live subscription that has read again after `cursor`, with a loss, up to `end`.
 fn told_of_a_loss(
     cursor: Position,

@@ -1,6 +1,6 @@
 //! The one place through which deliveries of a channel pass: continuity and back-fill.
 
-use std::sync::Arc;
+use std::{cmp::Ordering, sync::Arc};
 
 use super::{
     super::{
@@ -9,7 +9,7 @@ use super::{
         range::{Part, Range},
     },
     actor::{Actor, Done},
-    slot::{Fill, Slot},
+    slot::{Fill, Passing, Slot},
 };
 use crate::{
     broker::{BrokerError, Delivery, GapReason, Publication},
@@ -117,10 +117,11 @@ impl Actor {
     /// Asks for what follows the last delivery. Without a connection the next tick tries again.
     pub(super) fn start_fill(&mut self, channel: &Channel) {
         let Some(Slot { last: Some(last), fill, .. }) = self.slots.get_mut(channel) else { return };
-        let (from, fill) = (*last, fill.get_or_insert_default());
+        let fill = fill.get_or_insert_default();
         if fill.under_way {
             return;
         }
+        let from = fill.cursor(*last);
         let Ok(caller) = self.caller() else { return };
         if let Some(fill) = self.slots.get_mut(channel).and_then(|slot| slot.fill.as_mut()) {
             fill.under_way = true;
@@ -147,11 +148,11 @@ impl Actor {
             slot.fill = Some(fill);
             return;
         };
-        if last != from {
+        if fill.cursor(last) != from {
             slot.fill = Some(fill);
             return self.start_fill(channel);
         }
-        self.deliver_range(channel, from, doubts == self.doubts, &range, &fill);
+        fill.passing = self.deliver_range(channel, last, doubts == self.doubts, &range, &fill);
         if range.more || fill.dropped {
             (fill.dropped, fill.unread) = (false, true);
             if let Some(slot) = self.slots.get_mut(channel) {
@@ -162,38 +163,51 @@ impl Actor {
         self.deliver_held(channel, fill);
     }
 
-    /// Delivers what a back-fill brought, and says where something is missing. `settles`: the read was asked for after
-    /// whatever made the channel doubtful; `fill`: what waits behind it.
+    /// Delivers what a back-fill brought beyond `last`, and says where something is missing: also what a read before has
+    /// found to be, and returns it if there is still nothing beyond `last`. `settles`: the read was asked for after whatever
+    /// made the channel doubtful; `fill`: what waits behind it.
     fn deliver_range(
         &mut self,
         channel: &Channel,
-        from: Position,
+        last: Position,
         settles: bool,
         range: &Range,
         fill: &Fill,
-    ) {
-        // A history that lost the epoch of `from` is read from its start: what is before that was delivered.
+    ) -> Option<Passing> {
+        // A history that lost the epoch of `last` is read from its start: what is before that was delivered.
         let new: Vec<_> = range
             .entries
             .iter()
-            .filter_map(|entry| Some((entry, entry.position.filter(|position| *position > from)?)))
+            .filter_map(|entry| Some((entry, entry.position.filter(|position| *position > last)?)))
             .collect();
         let first = new.first().map(|(_, position)| *position);
         let doubtful = self.slots.get(channel).is_some_and(|slot| slot.doubtful);
         if let Some(slot) = self.slots.get_mut(channel).filter(|_| settles) {
             slot.doubtful = false;
         }
-        let outlived = range.ends.is_some_and(|ends| fill.knows_of_more(from, ends.first));
-        let gap =
-            if doubtful || outlived { range.gap_before(from) } else { range.gap_before_while_live(from) };
-        let mut reached = from;
+        let gap = match fill.passing {
+            Some(passing) => Some(passing.reason),
+            None => gap_before(last, doubtful, range, fill),
+        };
+        let mut reached = last;
         if let Some(reason) = gap {
-            let read = range.entries.last().and_then(|entry| entry.position).filter(|_| range.more);
-            reached = first.map(before).or(read).unwrap_or_else(|| range.end());
-            let left = range.end_before(from, reached);
-            self.skip_lost(channel, Lost { after: from, left, position: reached, reason });
+            let read = range.read_to.or(range.entries.last().and_then(|entry| entry.position));
+            if let Some(to) = read.filter(|_| range.more && first.is_none()) {
+                if let Some(slot) = self.slots.get_mut(channel) {
+                    slot.broken();
+                }
+                return Some(Passing { to, reason });
+            }
+            reached = first.map_or(range.end(), before);
+            // What a later read says of the end of an epoch is that of another one.
+            let left = if fill.passing.is_none() { range.end_before(last, reached) } else { None };
+            self.skip_lost(channel, Lost { after: last, left, position: reached, reason });
         }
         for (publication, position) in new {
+            // Redis went back between two pages.
+            if position <= reached {
+                continue;
+            }
             // Only at its beginning may a read show a history that was born again in peace: of one that was replaced
             // between two pages, the rest was not read.
             let whole = continues(reached, position)
@@ -207,11 +221,24 @@ impl Actor {
             self.deliver(publication);
             reached = position;
         }
-        // The end cannot be read, or is gone. What is held of it is delivered, and what is missing before that told.
-        if range.hole && !range.more && reached < range.end() && !fill.holds_of(reached, range.end()) {
-            let (position, reason) = (range.end(), GapReason::Middle);
-            self.skip_lost(channel, Lost { after: reached, left: None, position, reason });
+        self.tell_end(channel, reached, range, fill);
+        None
+    }
+
+    /// Tells what is missing behind `reached`, the last one that a read brought.
+    fn tell_end(&mut self, channel: &Channel, reached: Position, range: &Range, fill: &Fill) {
+        if range.more {
+            return;
         }
+        let position = range.end();
+        let reason = match reached.cmp(&position) {
+            // The end cannot be read, or is gone. What is held of it is delivered, and what is missing before that told.
+            Ordering::Less if range.hole && !fill.holds_of(reached, position) => GapReason::Middle,
+            // Lost again since it was read.
+            Ordering::Greater => GapReason::EpochReset,
+            Ordering::Less | Ordering::Equal => return,
+        };
+        self.skip_lost(channel, Lost { after: reached, left: None, position, reason });
     }
 
     /// Lets what was held go on. What still does not continue is read for again, and reported when that is in vain.
@@ -239,6 +266,12 @@ impl Actor {
             self.deliver(&publication);
         }
     }
+}
+
+/// Why something is lost between `last`, what was delivered last, and where the history goes on.
+fn gap_before(last: Position, doubtful: bool, range: &Range, fill: &Fill) -> Option<GapReason> {
+    let outlived = range.ends.is_some_and(|ends| fill.knows_of_more(last, ends.first));
+    if doubtful || outlived { range.gap_before(last) } else { range.gap_before_while_live(last) }
 }
 
 /// The position that has everything up to, but not including, `position`.

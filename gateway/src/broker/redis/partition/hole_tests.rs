@@ -1,5 +1,7 @@
 //! Where a back-fill tells what is missing. What is asked waits, what is answered is made up.
 
+use std::sync::Mutex;
+
 use super::{
     super::range::{Ends, Range},
     actor::Actor,
@@ -33,8 +35,18 @@ fn told_by(actor: &mut Actor, range: Range, fill: Fill) -> (Vec<String>, Positio
     let (sink, told) = listening(actor);
     actor.interest.insert(&Target::Channel(channel()), sink);
     actor.slots.get_mut(&channel()).unwrap().fill = Some(fill);
-    let (from, doubts) = (actor.slots[&channel()].last.unwrap(), actor.doubts);
+    finish(actor, range);
+    (texts(&told), actor.slots[&channel()].last.unwrap())
+}
+
+/// The read that is under way, from where it was asked for, brings `range`.
+fn finish(actor: &mut Actor, range: Range) {
+    let slot = &actor.slots[&channel()];
+    let (from, doubts) = (slot.fill.as_ref().unwrap().cursor(slot.last.unwrap()), actor.doubts);
     actor.finish_fill(&channel(), from, doubts, Ok(range));
+}
+
+fn texts(told: &Mutex<Vec<Delivery>>) -> Vec<String> {
     let mut told = told.lock().unwrap();
     let texts = told.drain(..).map(|delivery| match delivery {
         Delivery::Publication(publication) => publication.position.unwrap().to_string(),
@@ -43,7 +55,7 @@ fn told_by(actor: &mut Actor, range: Range, fill: Fill) -> (Vec<String>, Positio
         }
         other => panic!("{other:?}"),
     });
-    (texts.collect(), actor.slots[&channel()].last.unwrap())
+    texts.collect()
 }
 
 /// An actor that has delivered up to [`LAST`].
@@ -162,4 +174,69 @@ async fn what_is_held_in_doubt_that_came_after_the_read_is_read_for_again() {
     actor.finish_fill(&channel(), LAST, 0, Ok(read((5, 1), (5, 3), &[])));
     assert!(told.lock().unwrap().is_empty(), "{told:?}");
     assert_eq!(actor.slots[&channel()].fill.as_ref().map(|fill| fill.held.len()), Some(1));
+}
+
+/// An actor that stood at 6:9, and reads that one by one bring the parts of a history that lost this epoch, longer than
+/// one read: what is told of each, and where delivery goes on.
+fn told_by_parts(last: At, parts: &[&[At]], fill: Fill) -> (Vec<Vec<String>>, Position) {
+    let mut actor = actor();
+    actor.slots.insert(channel(), Slot { fill: Some(fill), ..Slot::new(Some(at((6, 9)))) });
+    let (sink, told) = listening(&actor);
+    actor.interest.insert(&Target::Channel(channel()), sink);
+    let mut told_of_parts = Vec::new();
+    for (number, part) in parts.iter().enumerate() {
+        let slot = &actor.slots[&channel()];
+        let cursor = slot.fill.as_ref().unwrap().cursor(slot.last.unwrap());
+        let end_of_cursor_epoch = match cursor.epoch {
+            5 => Some(8),
+            6 => None,
+            _ => Some(last.1),
+        };
+        let more = number + 1 < parts.len();
+        finish(&mut actor, Range { end_of_cursor_epoch, more, ..read((5, 1), last, part) });
+        told_of_parts.push(texts(&told));
+    }
+    assert!(actor.slots[&channel()].fill.is_none());
+    (told_of_parts, actor.slots[&channel()].last.unwrap())
+}
+
+const LEFT: [&[At]; 2] = [&[(5, 1), (5, 2), (5, 3), (5, 4)], &[(5, 5), (5, 6), (5, 7), (5, 8)]];
+
+#[tokio::test]
+async fn what_is_left_of_a_history_that_is_longer_than_one_read_is_not_delivered_again() {
+    let (told, last) = told_by_parts((5, 8), &LEFT, Fill::default());
+    assert_eq!(told, [vec![], vec!["EPOCH_RESET from 6:9 to 5:8".to_owned()]]);
+    assert_eq!(last, at((5, 8)));
+}
+
+#[tokio::test]
+async fn a_loss_that_a_read_has_found_is_told_before_the_first_one_of_an_epoch_that_began_meanwhile() {
+    let parts = [LEFT[0], LEFT[1], &[(7, 9), (7, 10)], &[(7, 11)]];
+    let (told, last) = told_by_parts((7, 11), &parts, holding(&[(7, 11), (7, 12)]));
+    let expected: [&[&str]; 4] =
+        [&[], &[], &["EPOCH_RESET from 6:9 to 7:8", "7:9", "7:10"], &["7:11", "7:12"]];
+    assert_eq!(told, expected);
+    assert_eq!(last, at((7, 12)));
+}
+
+#[tokio::test]
+async fn a_loss_that_a_read_has_found_is_told_though_the_history_is_born_again_meanwhile() {
+    let (told, _) = told_by_parts((7, 2), &[LEFT[0], &[(7, 1), (7, 2)]], Fill::default());
+    assert_eq!(told[1], ["EPOCH_RESET from 6:9 to 7:0", "7:1", "7:2"]);
+}
+
+#[tokio::test]
+async fn what_was_delivered_is_not_moved_back_by_a_page_that_was_read_after_a_rollback() {
+    let entries = [(5, 4), (5, 5), (5, 2), (5, 3), (6, 4), (6, 5)];
+    let (told, last) = told(Range { hole: true, ..read((5, 1), (6, 5), &entries) }, Fill::default());
+    assert_eq!(told, ["5:4", "5:5", "EPOCH_RESET from 5:5 to 6:3", "6:4", "6:5"]);
+    assert_eq!(last, at((6, 5)));
+}
+
+#[tokio::test]
+async fn what_was_read_and_then_lost_is_told_though_nothing_follows_it() {
+    let range = Range { hole: true, ..read((5, 1), (5, 4), &[(5, 4), (5, 5)]) };
+    let (told, last) = told(range, Fill::default());
+    assert_eq!(told, ["5:4", "5:5", "EPOCH_RESET from 5:5 to 5:4"]);
+    assert_eq!(last, at((5, 4)));
 }

@@ -15,7 +15,7 @@ use super::{
     Permit,
 };
 use crate::{
-    broker::{BrokerError, Publication, SinkId, Start, Subscribed, interest::SinkSet},
+    broker::{BrokerError, GapReason, Publication, SinkId, Start, Subscribed, interest::SinkSet},
     position::Position,
 };
 
@@ -120,9 +120,26 @@ pub struct Fill {
     pub vain: u32,
     /// A read has shown that there is more than was delivered.
     pub unread: bool,
+    /// A loss that is still to be told: the reads so far have brought nothing but what was delivered before it.
+    pub passing: Option<Passing>,
+}
+
+/// What is left of a history that lost what was delivered last, and is longer than one read: it is passed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Passing {
+    /// Passed over up to here; [`Slot::last`] stays what was delivered.
+    pub to: Position,
+    /// Why there is a gap.
+    pub reason: GapReason,
 }
 
 impl Fill {
+    /// Where to read on from; `last`: what was delivered last.
+    #[must_use]
+    pub fn cursor(&self, last: Position) -> Position {
+        self.passing.map_or(last, |passing| passing.to)
+    }
+
     /// Keeps a publication for after the read.
     pub fn hold(&mut self, publication: Arc<Publication>) {
         if self.held.len() >= GREATEST_HELD {
