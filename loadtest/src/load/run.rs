@@ -7,9 +7,10 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow, bail, ensure};
+use futures_util::{FutureExt as _, future::select_all};
 use tokio::{
     sync::oneshot,
-    time::{Instant, interval, sleep_until},
+    time::{Instant, interval, sleep, sleep_until},
 };
 
 use super::{
@@ -41,6 +42,8 @@ pub struct Times {
     pub measure: Duration,
 }
 
+/// How long a step may take from when a thread is through with all of them.
+const AFTER_THREADS: Duration = Duration::from_secs(10);
 /// The share of its time from which on a thread is called busy.
 const BUSY: f64 = 0.9;
 
@@ -219,6 +222,8 @@ fn series(tally: &Tally, samples: &Samples, connected: &[u64]) -> Vec<Second> {
 struct Threads {
     running: Vec<thread::JoinHandle<()>>,
     results: Vec<oneshot::Receiver<anyhow::Result<Counted>>>,
+    /// Of those that are through.
+    counted: Vec<Counted>,
     vigil: Vigil,
 }
 
@@ -237,29 +242,41 @@ impl Threads {
             }));
             results.push(receiver);
         }
-        Self { running, results, vigil }
+        Self { running, results, counted: Vec::new(), vigil }
     }
 
     /// Waits for `step`, or for the first thread that fails or process under load that ends.
     async fn or<T>(&mut self, step: impl Future<Output = T>) -> anyhow::Result<T> {
-        let failure = futures_util::future::select_all(self.results.iter_mut());
-        tokio::select! {
-            // What has been reached counts, also if a thread is through in the same moment.
-            biased;
-            done = step => Ok(done),
-            broken = self.vigil.broken() => Err(broken),
-            (ended, _, _) = failure => match ended {
-                Ok(Err(error)) => Err(self.vigil.explain(error).await),
-                Ok(Ok(_)) => bail!("a thread of clients ended early"),
+        tokio::pin!(step);
+        loop {
+            let through = !self.counted.is_empty();
+            let ends = self.results.iter_mut().map(|result| result.boxed_local());
+            // One that never ends, as there may be no thread left.
+            let ends = ends.chain([std::future::pending().boxed_local()]);
+            let (ended, at) = tokio::select! {
+                biased;
+                done = &mut step => return Ok(done),
+                broken = self.vigil.broken() => return Err(broken),
+                (ended, at, _) = select_all(ends) => (ended, at),
+                // Whoever is through has met all others, so the step is about to be done.
+                () = sleep(AFTER_THREADS), if through => bail!("a thread of clients ended early"),
+            };
+            match ended {
+                Ok(Ok(counted)) => self.counted.push(counted),
+                Ok(Err(error)) => return Err(self.vigil.explain(error).await),
                 Err(_) => bail!("a thread of clients panicked"),
-            },
+            }
+            drop(self.results.swap_remove(at));
         }
     }
 
     async fn end(self) -> anyhow::Result<Counted> {
         let mut all = Counted::default();
+        let mut everybody = self.counted;
         for result in self.results {
-            let counted = result.await.context("a thread of clients panicked")??;
+            everybody.push(result.await.context("a thread of clients panicked")??);
+        }
+        for counted in everybody {
             all.ledger.merge(counted.ledger);
             all.tally.merge(&counted.tally);
             for (what, times) in counted.notes {

@@ -118,9 +118,11 @@ fn figures(probe: &Probe, batch: Option<f64>, floor: Option<&ScriptCost>) -> Vec
     let each = |cpu: Option<f64>| cpu.map(|cpu| cpu * 1e6 / run.counts.1.max(1) as f64);
     let (gateway, redis) = (each(run.cpu_of_nodes()), each(run.cpu_of_redis()));
     let deliver = probe.timed.latency("deliver");
+    // The goal is one for as much as goes: at a low rate each publication wakes everybody for itself.
+    let cost = Figure::lower("gateway CPU for a publish and its delivery", gateway, "us");
     let mut figures = vec![
         Figure::higher("publications", Some(run.acked_a_second()), "1/s"),
-        Figure::lower("gateway CPU for a publish and its delivery", gateway, "us").goal(GATEWAY_US),
+        if probe.most.is_some() { cost.goal(GATEWAY_US) } else { cost },
         Figure::fact("publications at which times are measured", probe.rate, "1/s"),
         Figure::fact("the same, of its own most", probe.part_of_own_most(), ""),
         Figure::lower("publish to deliver, p50", deliver.map(|times| times.p50), "us"),

@@ -227,10 +227,10 @@ async fn a_loss_that_a_read_has_found_is_told_though_the_history_is_born_again_m
 
 #[tokio::test]
 async fn what_was_delivered_is_not_moved_back_by_a_page_that_was_read_after_a_rollback() {
-    let entries = [(5, 4), (5, 5), (5, 2), (5, 3), (6, 4), (6, 5)];
-    let (told, last) = told(Range { hole: true, ..read((5, 1), (6, 5), &entries) }, Fill::default());
-    assert_eq!(told, ["5:4", "5:5", "EPOCH_RESET from 5:5 to 6:3", "6:4", "6:5"]);
-    assert_eq!(last, at((6, 5)));
+    let entries = [(5, 4), (5, 5), (5, 3), (5, 4), (6, 5), (6, 6)];
+    let (told, last) = told(Range { hole: true, ..read((5, 1), (6, 6), &entries) }, Fill::default());
+    assert_eq!(told, ["5:4", "5:5", "EPOCH_RESET from 5:5 to 6:4", "6:5", "6:6"]);
+    assert_eq!(last, at((6, 6)));
 }
 
 #[tokio::test]
