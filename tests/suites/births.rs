@@ -61,21 +61,19 @@ async fn next(recorder: &Recorder) -> String {
 
 /// Makes Redis forget that nodes listen under `room`, for as long as `meanwhile` takes.
 async fn unheard(redis: &RedisServer, keys: &[String], meanwhile: impl Future<Output = ()>) {
-    let members: BTreeMap<&String, String> =
-        keys.iter().map(|key| (key, redis.cli(&["SMEMBERS", key]))).collect();
+    let nodes: BTreeMap<&String, String> =
+        keys.iter().map(|key| (key, redis.cli(&["HGET", key, "room"]))).collect();
     for key in keys {
-        redis.cli(&["DEL", key]);
+        redis.cli(&["HDEL", key, "room"]);
     }
     meanwhile.await;
-    for (key, members) in members {
-        for member in members.lines() {
-            redis.cli(&["SADD", key, member]);
-        }
+    for (key, nodes) in nodes {
+        redis.cli(&["HSET", key, "room", &nodes]);
     }
 }
 
 fn interest_under_room(redis: &RedisServer) -> Vec<String> {
-    redis.cli(&["--scan", "--pattern", "*:w:room"]).lines().map(str::to_owned).collect()
+    redis.cli(&["--scan", "--pattern", "*:w"]).lines().map(str::to_owned).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

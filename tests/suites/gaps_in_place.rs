@@ -18,7 +18,7 @@ fn lose(cluster: &Cluster, lost: &[Position]) {
     let end = Position { offset: lost[0].offset - 1, ..lost[0].clone() };
     cluster.redis.cli(&["XSETID", &history, &format!("{}-{}", end.epoch, end.offset)]);
     let key = |name: &str| history.replace("h:room", name);
-    assert_eq!(cluster.redis.cli(&["DEL", &key("i:room")]), "1", "the nodes' interest");
+    assert_eq!(cluster.redis.cli(&["HDEL", &key("i"), "room"]), "1", "the nodes' interest");
     assert_eq!(cluster.redis.cli(&["HSET", &key("meta"), "replid", "another"]), "0");
 }
 

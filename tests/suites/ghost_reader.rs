@@ -160,13 +160,13 @@ async fn interest_that_redis_has_forgotten_is_found_missing_and_told_again() {
     let stage = Stage::set().await;
     let audience = Audience::assemble(&[stage.far.addrs()], &["apart"]).await;
     // As a withdrawal would that is executed late; what an ended connection sent is not (`redis_link`).
-    let key = stage.redis.cli(&["--scan", "--pattern", "*:i:apart"]);
-    assert_eq!(stage.redis.cli(&["DEL", &key]), "1");
+    let keys = stage.redis.cli(&["--scan", "--pattern", "*:i"]);
+    let key = keys.lines().find(|key| stage.redis.cli(&["HDEL", key, "apart"]) == "1").unwrap();
     let other = cluster::connect(&[stage.near.addrs()], Via::WsProto).await;
     let first = publish(&other, "apart", "nobody is told of this one").await;
     audience.heard_all(std::slice::from_ref(&first)).await;
     within("interest", async {
-        while stage.redis.cli(&["EXISTS", &key]) != "1" {
+        while stage.redis.cli(&["HEXISTS", key, "apart"]) != "1" {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     })

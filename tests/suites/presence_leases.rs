@@ -342,13 +342,15 @@ async fn what_a_failover_brought_back_is_found_and_withdrawn() {
     let (held, node) = (format!("{base}n:{}", first.incarnation().unwrap()), first.incarnation().unwrap());
     let script = "local value = redis.call('HGET', KEYS[1], 'real') \
                   redis.call('HSET', KEYS[1], 'ghost', value) \
-                  redis.call('SADD', KEYS[3], ARGV[1]) \
+                  redis.call('HSET', KEYS[3], 'room', ARGV[1]) \
                   return redis.call('SADD', KEYS[2], 'mghost room', 'i:room')";
-    let (members, interest) = (format!("{base}m:room"), format!("{base}i:room"));
+    let (members, interest) = (format!("{base}m:room"), format!("{base}i"));
     server.cli(&["EVAL", script, "3", &members, &held, &interest, &node.to_string()]);
     server.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
     let begun = Instant::now();
-    while server.cli(&["HEXISTS", &members, "ghost"]) != "0" || server.cli(&["EXISTS", &interest]) != "0" {
+    while server.cli(&["HEXISTS", &members, "ghost"]) != "0"
+        || server.cli(&["HEXISTS", &interest, "room"]) != "0"
+    {
         assert!(begun.elapsed() < PATIENCE);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

@@ -432,12 +432,12 @@ async fn interest_that_ends_and_begins_again_while_redis_forgets_the_scripts_is_
 async fn interest_that_redis_was_not_told_the_end_of_is_withdrawn_when_entries_come_for_nobody() {
     let server = RedisServer::start_default();
     let (publisher, reader) = (node(&server).await, node(&server).await);
-    let key = reader.keys().key(reader.keys().partition_of("a"), "i:a");
+    let key = reader.keys().key(reader.keys().partition_of("a"), "i");
     let key = std::str::from_utf8(&key).unwrap();
-    server.cli(&["SADD", key, &reader.incarnation().unwrap().to_string()]);
+    server.cli(&["HSET", key, "a", &reader.incarnation().unwrap().to_string()]);
     published(&publisher, "a", "1").await;
     let begun = Instant::now();
-    while server.cli(&["EXISTS", key]) != "0" {
+    while server.cli(&["HEXISTS", key, "a"]) != "0" {
         assert!(begun.elapsed() < PATIENCE);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use streamgate::broker::redis::{Command, CommandName, Connection, RedisOptions, scripts};
+use streamgate::broker::redis::{
+    Believed, Command, CommandName, Connection, PublishArgs, RedisOptions, Setting, scripts,
+};
 use streamgate_e2e::redis_server::{RedisServer, RedisServerOptions};
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -37,14 +39,17 @@ async fn cost(
     (server.cpu_seconds() - before) * 1e6 / sent as f64
 }
 
-fn publish(replid: &str, blob: &Bytes, epochs: &[String], first: usize, batch: usize) -> Command {
+fn publish(replid: &str, blob: &Bytes, believed: &[Believed], first: usize, batch: usize) -> Command {
     let mut args: Vec<Bytes> = vec![BASE.into(), replid.to_owned().into(), "20000".into(), "1000000".into()];
-    args.extend(["0", "1", "1000", "900000", "0", "300000"].map(Bytes::from_static_str));
+    args.push(Bytes::from_static(b"0"));
+    let (keep, window) = (Duration::from_secs(900), Duration::from_secs(300));
+    let setting = Setting { history_size: 1_000, keep, refresh: false, idempotency_window: window };
+    let mut columns = PublishArgs::default();
     for n in first..first + batch {
         let channel = n % CHANNELS;
-        args.extend([format!("room.{channel}").into(), blob.clone(), epochs[channel].clone().into()]);
-        args.extend(["1", ""].map(Bytes::from_static_str));
+        columns.push(&format!("room.{channel}"), blob.clone(), believed[channel], setting, Bytes::new());
     }
+    columns.append_to(&mut args);
     scripts::PUBLISH.call_command(vec![format!("{BASE}meta").into()], args)
 }
 
@@ -82,12 +87,11 @@ async fn redis_cpu_per_publish_is_printed() {
         .unwrap();
     let mut epochs = Vec::new();
     for channel in 0..CHANNELS {
-        server.cli(&["SADD", &format!("{BASE}i:room.{channel}"), "7"]);
-        let mut unknown = vec![String::new(); CHANNELS];
+        server.cli(&["HSET", &format!("{BASE}i"), &format!("room.{channel}"), "7"]);
+        let unknown = vec![Believed::Unknown; CHANNELS];
         let reply = connection.call(publish(&replid, &blob, &unknown, channel, 1), DEADLINE).await.unwrap();
         let id = reply.as_array().unwrap()[1].as_str().unwrap().to_owned();
-        unknown[channel] = id.split('-').next().unwrap().to_owned();
-        epochs.push(unknown[channel].clone());
+        epochs.push(Believed::Epoch(id.split('-').next().unwrap().parse().unwrap()));
     }
     let read = || {
         let command =

@@ -4,7 +4,8 @@ use std::{collections::HashMap, time::Duration};
 
 use bytes::Bytes;
 use streamgate::broker::redis::{
-    CallError, Command, CommandName, Connection, RedisOptions, Reply, Script, scripts,
+    Believed, CallError, Command, CommandName, Connection, PublishArgs, RedisOptions, Reply, Script, Setting,
+    scripts,
 };
 use streamgate_e2e::redis_server::RedisServer;
 
@@ -16,6 +17,7 @@ struct Bench {
     connection: Connection,
     replid: String,
     inbox_max: &'static str,
+    catalogue_max: &'static str,
     /// Whether publishes touch their keys first.
     touch: &'static str,
 }
@@ -23,13 +25,14 @@ struct Bench {
 /// One publish's arguments with their usual values.
 struct One {
     channel: &'static str,
-    epoch: String,
+    blob: String,
+    believed: Believed,
     size: u64,
     record: &'static str,
 }
 
 fn one(channel: &'static str) -> One {
-    One { channel, epoch: String::new(), size: 1_000, record: "" }
+    One { channel, blob: "blob".to_owned(), believed: Believed::Unknown, size: 1_000, record: "" }
 }
 
 impl Bench {
@@ -38,7 +41,7 @@ impl Bench {
         let options: RedisOptions = server.addr().to_string().parse().unwrap();
         let connection = Connection::open(&options, &options.server(), 1).await.unwrap();
         let replid = connection.hello().replid.clone();
-        Self { server, connection, replid, inbox_max: "1000", touch: "0" }
+        Self { server, connection, replid, inbox_max: "1000", catalogue_max: "1000", touch: "0" }
     }
 
     async fn call(&self, script: &'static Script, args: Vec<String>) -> Reply {
@@ -51,18 +54,22 @@ impl Bench {
         vec![BASE.to_owned(), self.replid.clone()]
     }
 
+    async fn try_publish(&self, publishes: &[One]) -> Result<Reply, CallError> {
+        let head = [BASE, &self.replid, self.inbox_max, self.catalogue_max, self.touch];
+        let mut args: Vec<Bytes> = head.map(|arg| Bytes::from(arg.to_owned())).to_vec();
+        let mut columns = PublishArgs::default();
+        for One { channel, blob, believed, size, record } in publishes {
+            let (keep, window) = (Duration::from_secs(60), Duration::from_secs(60));
+            let setting = Setting { history_size: *size, keep, refresh: false, idempotency_window: window };
+            columns.push(channel, blob.clone().into(), *believed, setting, (*record).into());
+        }
+        columns.append_to(&mut args);
+        let keys = vec![Bytes::from(format!("{BASE}meta"))];
+        self.connection.call_script(&scripts::PUBLISH, keys, args, DEADLINE).await
+    }
+
     async fn publish(&self, publishes: &[One]) -> Vec<String> {
-        let mut args = self.head();
-        args.extend([self.inbox_max, "1000", self.touch].map(str::to_owned));
-        args.push(publishes.len().to_string());
-        for one in publishes {
-            args.extend([&one.size.to_string(), "60000", "0", "60000"].map(str::to_owned));
-        }
-        for (at, one) in publishes.iter().enumerate() {
-            args.extend([one.channel.to_owned(), "blob".to_owned(), one.epoch.clone()]);
-            args.extend([(at + 1).to_string(), one.record.to_owned()]);
-        }
-        let reply = self.call(&scripts::PUBLISH, args).await.into_array().unwrap();
+        let reply = self.try_publish(publishes).await.unwrap().into_array().unwrap();
         assert_eq!(reply[0].as_u64().unwrap(), publishes.len() as u64);
         reply[1..].iter().map(|item| item.as_str().unwrap().to_owned()).collect()
     }
@@ -116,10 +123,13 @@ async fn offsets_are_contiguous_in_one_epoch_by_either_path() {
     let bench = Bench::new().await;
     let (epoch, first) = bench.position(one("a")).await;
     assert_eq!(first, 1);
-    for (offset, believed) in
-        [(2, String::new()), (3, epoch.to_string()), (4, (epoch + 7).to_string()), (5, "1".into())]
-    {
-        assert_eq!(bench.position(One { epoch: believed, ..one("a") }).await, (epoch, offset));
+    for (offset, believed) in [
+        (2, Believed::Unknown),
+        (3, Believed::Epoch(epoch)),
+        (4, Believed::Epoch(epoch + 7)),
+        (5, Believed::Epoch(1)),
+    ] {
+        assert_eq!(bench.position(One { believed, ..one("a") }).await, (epoch, offset));
     }
     let batch = bench.publish(&[one("a"), one("b"), one("a")]).await;
     assert_eq!((numbers(&batch[0]), numbers(&batch[2])), ((epoch, 6), (epoch, 7)));
@@ -134,7 +144,7 @@ async fn another_replid_raises_the_floor_and_offsets_go_on_in_a_new_epoch() {
     bench.position(one("quiet")).await;
     bench.cli(&["HSET", "meta", "replid", "former"]);
     // Who comes first raises; a believed epoch of before is not continued.
-    let (new, offset) = bench.position(One { epoch: old.to_string(), ..one("a") }).await;
+    let (new, offset) = bench.position(One { believed: Believed::Epoch(old), ..one("a") }).await;
     assert!(new > old && offset == 2);
     let meta = bench.meta();
     assert_eq!((&meta["replid"], &meta["floor"]), (&bench.replid, &new.to_string()));
@@ -142,7 +152,7 @@ async fn another_replid_raises_the_floor_and_offsets_go_on_in_a_new_epoch() {
     let (quiet, offset) = bench.position(one("quiet")).await;
     assert!(quiet > new && offset == 2);
     assert_eq!(bench.meta()["floor"], new.to_string());
-    assert_eq!(bench.position(One { epoch: new.to_string(), ..one("a") }).await, (new, 3));
+    assert_eq!(bench.position(One { believed: Believed::Epoch(new), ..one("a") }).await, (new, 3));
 }
 
 #[tokio::test]
@@ -150,12 +160,8 @@ async fn a_caller_that_knows_a_former_replid_is_refused_before_anything_is_writt
     let bench = Bench::new().await;
     bench.position(one("a")).await;
     let before = bench.meta();
-    let head = [BASE, "former"].map(Bytes::from);
-    let publish =
-        ["1000", "1000", "0", "1", "1000", "60000", "0", "60000", "a", "blob", "", "1", ""].map(Bytes::from);
-    let publish = head.iter().cloned().chain(publish).collect();
-    let keys = vec![Bytes::from(format!("{BASE}meta"))];
-    let outcome = bench.connection.call_script(&scripts::PUBLISH, keys, publish, DEADLINE).await;
+    let bench = Bench { replid: "former".to_owned(), ..bench };
+    let outcome = bench.try_publish(&[one("a")]).await;
     let error = outcome.unwrap_err();
     assert!(matches!(&error, CallError::Server(error) if error.code == "STALEID"), "{error:?}");
     assert!(bench.connection.is_closed(), "what was read on this connection does not hold");
@@ -169,7 +175,7 @@ async fn epochs_never_repeat_after_removal_or_expiry() {
     let mut epochs = vec![bench.position(one("a")).await.0];
     for _ in 0..3 {
         bench.call(&scripts::REMOVE_HISTORY, vec![BASE.into(), "a".into()]).await;
-        let (epoch, offset) = bench.position(One { epoch: epochs[0].to_string(), ..one("a") }).await;
+        let (epoch, offset) = bench.position(One { believed: Believed::Epoch(epochs[0]), ..one("a") }).await;
         assert_eq!(offset, 1);
         epochs.push(epoch);
     }
@@ -183,7 +189,7 @@ async fn a_believed_epoch_newer_than_the_streams_starts_nothing_at_offset_zero()
     // Others have moved the partition's top past the channel's epoch.
     let (top, _) = bench.position(one("b")).await;
     assert!(top > epoch);
-    let (got, offset) = bench.position(One { epoch: top.to_string(), ..one("a") }).await;
+    let (got, offset) = bench.position(One { believed: Believed::Epoch(top), ..one("a") }).await;
     assert_eq!((got, offset), (epoch, 2));
     let (_, ids) = bench.read("a", 1_000, 60_000, "start", "").await;
     assert_eq!(ids, [format!("{epoch}-1"), format!("{epoch}-2")]);
@@ -197,7 +203,7 @@ async fn a_repeated_key_answers_the_first_position_and_writes_nothing() {
     assert_eq!(batch[2], format!("={}", batch[0]));
     assert_eq!(bench.publish(&[keyed()]).await[0], format!("={}", batch[0]));
     assert_eq!(bench.cli(&["XLEN", "h:a"]), "2");
-    let transient = || One { epoch: "-".to_owned(), record: "t", ..one("a") };
+    let transient = || One { believed: Believed::NoHistory, record: "t", ..one("a") };
     assert_eq!(bench.publish(&[transient(), transient()]).await, ["", "="]);
 }
 
@@ -208,7 +214,10 @@ async fn numbers_beyond_1e14_stay_exact() {
     bench.position(one("other")).await;
     bench.cli(&["HSET", "meta", "top", &epoch.to_string(), "floor", "100000000000001"]);
     bench.cli(&["XADD", "h:a", &format!("{epoch}-{offset}"), "t", "99999999999999", "b", "x"]);
-    assert_eq!(bench.position(One { epoch: epoch.to_string(), ..one("a") }).await, (epoch, offset + 1));
+    assert_eq!(
+        bench.position(One { believed: Believed::Epoch(epoch), ..one("a") }).await,
+        (epoch, offset + 1)
+    );
     assert_eq!(bench.position(one("a")).await, (epoch, offset + 2));
     assert_eq!(bench.position(one("born")).await, (epoch + 1, 1));
     bench.cli(&["HSET", "meta", "floor", &(epoch + 1).to_string()]);
@@ -270,11 +279,8 @@ async fn a_channel_in_a_full_catalogue_stays_listed_when_it_is_born_again() {
     // A read notices that the history is gone.
     bench.read("a", 10, 60_000, "start", "").await;
     assert_ne!(bench.cli(&["HGET", "gone", "a"]).trim(), "");
-    let mut args = bench.head();
-    args.extend(
-        ["1000", "1", "0", "1", "10", "60000", "0", "60000", "a", "blob", "", "1", ""].map(str::to_owned),
-    );
-    bench.call(&scripts::PUBLISH, args).await;
+    let bench = Bench { catalogue_max: "1", ..bench };
+    bench.publish(&[One { size: 10, ..one("a") }]).await;
     assert!(bench.cli(&["HGET", "gone", "a"]).starts_with('+'), "the loss before this history is known");
     assert!(!bench.meta().contains_key("forgot"));
 }
@@ -304,14 +310,12 @@ async fn entries_older_than_the_policy_are_not_shown_and_an_old_history_is_gone(
 #[tokio::test]
 async fn a_node_without_inbox_is_dropped_from_the_interest() {
     let bench = Bench::new().await;
-    bench.cli(&["SADD", "i:a.b", "7", "8"]);
-    bench.cli(&["SADD", "w:a", "7"]);
-    bench.cli(&["SADD", "prefixes", "a"]);
+    bench.cli(&["HSET", "i", "a.b", "7 8"]);
+    bench.cli(&["HSET", "w", "a", "7"]);
     bench.cli(&["XADD", "in:8", "8-1", "x", "y"]);
     bench.publish(&[one("a.b"), one("a.b")]).await;
-    assert_eq!(bench.cli(&["SMEMBERS", "i:a.b"]), "8");
-    assert_eq!(bench.cli(&["EXISTS", "w:a"]), "0");
-    assert_eq!(bench.cli(&["EXISTS", "prefixes"]), "0");
+    assert_eq!(bench.cli(&["HGET", "i", "a.b"]), "8");
+    assert_eq!(bench.cli(&["EXISTS", "w"]), "0");
     assert_eq!(bench.cli(&["XLEN", "in:8"]), "2", "one entry for all publications of a call");
     assert_eq!(bench.cli(&["EXISTS", "in:7"]), "0");
 }
@@ -336,8 +340,8 @@ async fn inbox_entries(bench: &Bench, node: &str) -> Vec<(u64, usize)> {
 #[tokio::test]
 async fn an_inbox_gets_one_entry_for_a_call_and_its_sequence_counts_publications() {
     let bench = Bench::new().await;
-    bench.cli(&["SADD", "i:a", "7"]);
-    bench.cli(&["SADD", "i:b", "7"]);
+    bench.cli(&["HSET", "i", "a", "7"]);
+    bench.cli(&["HSET", "i", "b", "7"]);
     register(&bench, "7");
     for batch in [1, 3, 1, 2] {
         let all: Vec<One> = ["a", "b", "nobody", "a"].into_iter().take(batch).map(one).collect();
@@ -352,21 +356,17 @@ async fn an_inbox_gets_one_entry_for_a_call_and_its_sequence_counts_publications
 #[tokio::test]
 async fn long_publications_do_not_share_an_inbox_entry_without_bound() {
     let bench = Bench::new().await;
-    bench.cli(&["SADD", "i:a", "7"]);
+    bench.cli(&["HSET", "i", "a", "7"]);
     register(&bench, "7");
-    let mut args = bench.head();
-    args.extend(["1000", "1000", "0", "1", "10", "60000", "0", "60000"].map(str::to_owned));
-    for _ in 0..5 {
-        args.extend(["a", &"x".repeat(30_000), "", "1", ""].map(str::to_owned));
-    }
-    bench.call(&scripts::PUBLISH, args).await;
+    let long: Vec<One> = (0..5).map(|_| One { blob: "x".repeat(30_000), ..one("a") }).collect();
+    bench.publish(&long).await;
     assert_eq!(inbox_entries(&bench, "7").await, [(1, 2), (3, 2), (5, 1)]);
 }
 
 #[tokio::test]
 async fn an_inbox_that_nobody_reads_holds_about_as_many_publications_as_configured() {
     let bench = Bench { inbox_max: "80", ..Bench::new().await };
-    bench.cli(&["SADD", "i:a", "7"]);
+    bench.cli(&["HSET", "i", "a", "7"]);
     register(&bench, "7");
     for _ in 0..100 {
         bench.publish(&std::iter::repeat_with(|| one("a")).take(10).collect::<Vec<_>>()).await;
@@ -394,12 +394,12 @@ async fn pattern_interest_is_found_by_its_prefix_and_forgotten_with_its_last_nod
         bench.publish(&[one("a.b.c"), one("a.b"), one("a"), one("a.bc")]).await;
         assert_eq!(inbox_entries(&bench, "7").await, [(1, 2)]);
         assert_eq!(inbox_entries(&bench, "8").await, [(1, 4)]);
-        // Renewing interest brings the prefix back.
-        bench.cli(&["DEL", "prefixes"]);
+        // Renewing interest brings it back.
+        bench.cli(&["HDEL", "w", "a.b"]);
         let mut args = bench.head();
         args.extend(["7", "1", "w:a.b"].map(str::to_owned));
         bench.call(&scripts::CHECK, args).await;
-        assert_eq!(bench.cli(&["SMEMBERS", "prefixes"]), "a.b");
+        assert_eq!(bench.cli(&["HGET", "w", "a.b"]), "7");
         let withdraw = async |node: &str, interest: &str| {
             let args = [BASE, node, interest].map(str::to_owned).to_vec();
             bench.call(&scripts::UNSUBSCRIBE, args).await;
@@ -409,7 +409,7 @@ async fn pattern_interest_is_found_by_its_prefix_and_forgotten_with_its_last_nod
         assert_eq!(inbox_entries(&bench, "7").await.len(), 1);
         assert_eq!(inbox_entries(&bench, "8").await.last(), Some(&(5, 1)));
         bench.call(&scripts::LEAVE, [BASE, "8", "1000", "100"].map(str::to_owned).to_vec()).await;
-        assert_eq!(bench.cli(&["EXISTS", "prefixes"]), "0", "nobody listens to patterns");
+        assert_eq!(bench.cli(&["EXISTS", "w"]), "0", "nobody listens to patterns");
     }
 }
 
@@ -424,7 +424,7 @@ async fn a_fresh_group_starts_at_the_cursor_with_an_exact_lag_and_ends_the_forme
         call.await.unwrap().into_array().unwrap()[0].as_int().unwrap()
     };
     assert_eq!(register("1", "0").await, 1, "made anew");
-    bench.cli(&["SADD", "i:a", "5"]);
+    bench.cli(&["HSET", "i", "a", "5"]);
     for _ in 0..10 {
         bench.position(one("a")).await;
     }
@@ -472,6 +472,6 @@ async fn a_pattern_lists_what_it_matches_and_nothing_else() {
         listed.sort_unstable();
         expected.sort_unstable();
         assert_eq!(listed, expected, "{pattern}");
-        assert_eq!(bench.cli(&["SISMEMBER", &format!("w:{prefix}"), "9"]), "1");
+        assert_eq!(bench.cli(&["HGET", "w", prefix]), "9");
     }
 }

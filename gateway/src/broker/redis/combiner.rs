@@ -1,10 +1,6 @@
 //! The publish combiner of one partition: one script call under way, the next one takes everything that waits.
 
-use std::{
-    collections::VecDeque,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -13,6 +9,7 @@ use super::{
     beliefs::{Beliefs, is_due, keep},
     entry::position_of,
     partition::Permit,
+    publish_args::{Believed, PublishArgs, Setting},
     reply::{RedisError, Reply, ReplyError},
 };
 use crate::{
@@ -78,23 +75,19 @@ impl Combiner {
     /// Takes the next batch and its arguments (`scripts/publish.lua`).
     pub fn next_batch(&mut self, beliefs: &Beliefs, args: &mut Vec<Bytes>) -> Sent {
         let (mut publishes, mut refreshed, mut bytes) = (Vec::new(), Vec::new(), 0);
-        let (mut settings, mut rest) = (Vec::new(), Vec::new());
+        let mut columns = PublishArgs::default();
         let now = Instant::now();
         while publishes.len() < GREATEST_BATCH && bytes < BATCH_BYTES {
             let Some(publish) = self.queue.pop_front() else { break };
             bytes += publish.blob.len();
-            let setting = Setting::of(&publish, beliefs, now);
-            let number = settings.iter().position(|known| *known == setting).unwrap_or_else(|| {
-                settings.push(setting);
-                settings.len() - 1
-            });
+            let setting = setting_of(&publish, beliefs, now);
             refreshed.push(setting.refresh);
-            push_args(&mut rest, &publish, beliefs, number + 1);
+            let (channel, blob) = (publish.channel.as_str(), publish.blob.clone());
+            let record = publish.record.clone().unwrap_or_default();
+            columns.push(channel, blob, believed(&publish, beliefs), setting, record.into());
             publishes.push(publish);
         }
-        args.push(settings.len().to_string().into());
-        settings.iter().for_each(|setting| setting.push_args(args));
-        args.append(&mut rest);
+        columns.append_to(args);
         self.under_way = true;
         metrics::histogram!(crate::telemetry::metrics::PUBLISH_BATCH_SIZE).record(publishes.len() as f64);
         Sent { publishes, refreshed, at: now }
@@ -151,51 +144,23 @@ impl Combiner {
     }
 }
 
-/// What many publishes of a batch have in common, so that it is sent once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Setting {
-    history_size: u64,
-    history_ttl: Duration,
-    refresh: bool,
-    idempotency_window: Duration,
-}
-
-impl Setting {
-    fn of(publish: &Waiting, beliefs: &Beliefs, now: Instant) -> Self {
-        let policy = &publish.policy;
-        let belief = beliefs.of(&publish.channel);
-        Self {
-            history_size: policy.history_size,
-            history_ttl: policy.history_ttl,
-            refresh: belief.is_none_or(|belief| is_due(belief, policy.history_ttl, now)),
-            idempotency_window: policy.idempotency_window,
-        }
-    }
-
-    fn push_args(&self, args: &mut Vec<Bytes>) {
-        args.extend([
-            self.history_size.min(i64::MAX as u64).to_string().into(),
-            keep(self.history_ttl).as_millis().max(1).to_string().into(),
-            Bytes::from_static(if self.refresh { b"1" } else { b"0" }),
-            self.idempotency_window.as_millis().max(1).to_string().into(),
-        ]);
+fn setting_of(publish: &Waiting, beliefs: &Beliefs, now: Instant) -> Setting {
+    let policy = &publish.policy;
+    let belief = beliefs.of(&publish.channel);
+    Setting {
+        history_size: policy.history_size,
+        keep: keep(policy.history_ttl),
+        refresh: belief.is_none_or(|belief| is_due(belief, policy.history_ttl, now)),
+        idempotency_window: policy.idempotency_window,
     }
 }
 
-/// Appends the arguments of one publish, whose setting has this number.
-fn push_args(args: &mut Vec<Bytes>, publish: &Waiting, beliefs: &Beliefs, setting: usize) {
-    let epoch = match beliefs.of(&publish.channel) {
-        _ if publish.transient || !publish.policy.keeps_history() => "-".to_owned(),
-        Some(belief) => belief.epoch.to_string(),
-        None => String::new(),
-    };
-    args.extend([
-        Bytes::copy_from_slice(publish.channel.as_str().as_bytes()),
-        publish.blob.clone(),
-        epoch.into(),
-        setting.to_string().into(),
-        publish.record.clone().unwrap_or_default().into(),
-    ]);
+fn believed(publish: &Waiting, beliefs: &Beliefs) -> Believed {
+    match beliefs.of(&publish.channel) {
+        _ if publish.transient || !publish.policy.keeps_history() => Believed::NoHistory,
+        Some(belief) => Believed::Epoch(belief.epoch),
+        None => Believed::Unknown,
+    }
 }
 
 /// Reads the script's result.
@@ -312,12 +277,10 @@ mod tests {
         let mut args = Vec::new();
         let sent = combiner.next_batch(&beliefs, &mut args);
         let keep = (keep(ChannelPolicy::default().history_ttl)).as_millis().to_string();
-        assert_eq!(args.len(), 5 + 5 * GREATEST_BATCH);
-        assert_eq!((&args[0][..], &args[2][..], &args[3][..]), (&b"1"[..], keep.as_bytes(), &b"1"[..]));
-        assert_eq!(
-            (&args[5][..], &args[6][..], &args[7][..], &args[8][..]),
-            (&b"a"[..], &b"0"[..], &b""[..], &b"1"[..])
-        );
+        assert_eq!(args.len(), 6 + 3 * GREATEST_BATCH);
+        assert_eq!((&args[1][..], &args[3][..], &args[4][..]), (&b"128"[..], keep.as_bytes(), &b"1"[..]));
+        let first = [6, 6 + GREATEST_BATCH, 6 + 2 * GREATEST_BATCH].map(|at| &args[at][..]);
+        assert_eq!(first, [&b"a"[..], b"0", b""]);
         assert!(!combiner.is_due());
         let ids = (1..=GREATEST_BATCH).map(|n| Reply::Bulk(format!("5-{n}").into()));
         let reply = std::iter::once(Reply::Int(128)).chain(ids).collect();
@@ -326,6 +289,6 @@ mod tests {
         assert!(combiner.is_due());
         args.clear();
         combiner.next_batch(&beliefs, &mut args);
-        assert_eq!((args.len(), &args[3][..], &args[7][..]), (15, &b"0"[..], &b"5"[..]));
+        assert_eq!((args.len(), &args[4][..], &args[10][..]), (12, &b"0"[..], &b"5"[..]));
     }
 }

@@ -6,7 +6,7 @@ use super::{boot::BootReport, connection::Connection, error::CallError, keys::Ke
 use crate::broker::BrokerError;
 
 /// Version of keys and contents in Redis. A node of another version refuses to start.
-pub const DATA_VERSION: u32 = 1;
+pub const DATA_VERSION: u32 = 2;
 
 /// Why this node must not run; waiting does not help.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

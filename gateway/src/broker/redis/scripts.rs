@@ -22,7 +22,7 @@ scripts! {
     /// Many publishes of one partition.
     PUBLISH = "publish" ["interest", "meta", "publish"];
     /// Interest in a channel, with what was missed.
-    SUBSCRIBE = "subscribe" ["meta", "lease", "history", "subscribe"];
+    SUBSCRIBE = "subscribe" ["interest", "meta", "lease", "history", "subscribe"];
     /// Interest in a pattern, with the channels it matches.
     SUBSCRIBE_PATTERN = "subscribe_pattern" ["interest", "meta", "lease", "subscribe_pattern"];
     /// Withdraws interest.

@@ -9,7 +9,7 @@ use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use rand::{SeedableRng as _, rngs::SmallRng, seq::SliceRandom as _};
 use streamgate::broker::redis::{
-    Connection, RedisOptions, Script,
+    Believed, Connection, PublishArgs, RedisOptions, Script, Setting,
     keys::{Keys, idempotency_record},
     scripts,
 };
@@ -25,17 +25,18 @@ use crate::measure::resp::{Client, Value, encode};
 /// The one interested node; the others are numbered from 2.
 const NODE: &str = "1";
 /// `history_size`, greatest length of an inbox and greatest size of the catalogue: the gateway's defaults.
-const HISTORY: &str = "1000";
+const HISTORY_SIZE: u64 = 1_000;
 const INBOX: &str = "100000";
 const CATALOGUE: &str = "1000000";
 /// How long a history, an inbox and an idempotency record are kept.
-pub const KEEP_MS: &str = "900000";
-const WINDOW_MS: &str = "300000";
+pub const KEEP: Duration = Duration::from_secs(900);
+const WINDOW: Duration = Duration::from_secs(300);
 /// When a publication was made, for plain commands: as long as any time.
 const TIME: &str = "1767225600000";
-/// Channels that are made at once, and commands that are sent at once meanwhile.
+/// Channels that are made at once.
 const MAKING: usize = 10_000;
-const MAKING_IN_FLIGHT: usize = 500;
+/// Interests that one call registers.
+const INTERESTS: usize = 500;
 /// Publishes of the largest calls. So many times as many plain commands as calls are sent at once: as many publishes to a write
 /// of the socket, which would otherwise be the greater part of what plain commands cost.
 const LARGEST_CALL: usize = 32;
@@ -162,20 +163,27 @@ impl Bench {
             Work::Script(calls) => self.script(calls, publishes).await,
             Work::Xadd => {
                 let to = |bench: &Self, channel: Channel| {
-                    bench.xadd(format!("plain:{}", channel.number).as_bytes(), "*", &["MAXLEN", "~", HISTORY])
+                    bench.xadd(
+                        format!("plain:{}", channel.number).as_bytes(),
+                        "*",
+                        &["MAXLEN", "~", &HISTORY_SIZE.to_string()],
+                    )
                 };
                 self.each(publishes, to).await
             }
             Work::XaddToHistory => {
                 let to = |bench: &Self, channel: Channel| {
                     let key = bench.key("h", channel);
-                    let words = ["NOMKSTREAM", "MAXLEN", "~", HISTORY];
+                    let size = HISTORY_SIZE.to_string();
+                    let words = ["NOMKSTREAM", "MAXLEN", "~", &size];
                     bench.xadd(&key, &format!("{}-*", channel.epoch), &words)
                 };
                 self.each(publishes, to).await
             }
-            Work::Smembers => {
-                let of = |bench: &Self, channel| request(&[b"SMEMBERS", &bench.key("i", channel)]);
+            Work::Interest => {
+                let of = |bench: &Self, channel: Channel| {
+                    request(&[b"HGET", &bench.keys.key(0, "i"), channel.name().as_bytes()])
+                };
                 self.each(publishes, of).await
             }
         }
@@ -258,7 +266,8 @@ impl Bench {
     async fn register(&mut self) -> anyhow::Result<()> {
         let base = self.base();
         for node in 1..=self.size.nodes.max(1) {
-            let args = [&node.to_string(), "1", "0", KEEP_MS, &base, KEEP_MS];
+            let keep = KEEP.as_millis().to_string();
+            let args = [&node.to_string(), "1", "0", &keep, &base, &keep];
             let request = eval(&scripts::REGISTER_NODE, &inbox_key(&self.keys, args[0]), &args);
             self.client.pipeline(&[request], 1).await?;
         }
@@ -270,16 +279,15 @@ impl Bench {
 
     /// Interest and history of some channels.
     async fn make(&mut self, range: Range<usize>) -> anyhow::Result<()> {
-        let node = NODE.as_bytes();
-        let held = self.keys.key(0, &format!("n:{NODE}"));
-        let interests = self.channels[range.clone()].iter().flat_map(|&channel| {
-            // As scripts/interest.lua does.
-            let interest = format!("i:{}", channel.name());
-            let key = self.keys.key(0, &interest);
-            [request(&[b"SADD", &key, node]), request(&[b"SADD", &held, interest.as_bytes()])]
-        });
-        let interests: Vec<_> = interests.collect();
-        self.client.pipeline(&interests, MAKING_IN_FLIGHT).await?;
+        let interests: Vec<_> =
+            self.channels[range.clone()].iter().map(|channel| format!("i:{}", channel.name())).collect();
+        for some in interests.chunks(INTERESTS) {
+            let (base, number) = (self.base(), some.len().to_string());
+            let mut args = vec![&*base, &*self.replid, NODE, &*number];
+            args.extend(some.iter().map(String::as_str));
+            let request = eval(&scripts::CHECK, &self.keys.key(0, "meta"), &args);
+            self.client.pipeline(&[request], 1).await?;
+        }
         for birth in [true, false] {
             for start in range.clone().step_by(32) {
                 let some = start..range.end.min(start + 32);
@@ -300,8 +308,10 @@ impl Bench {
     /// One call of the publish script for these channels; `birth` without an epoch.
     fn call(&mut self, channels: Range<usize>, keyed: bool, birth: bool) -> Vec<u8> {
         // No Cluster, one setting.
-        let head = [&self.base(), &self.replid, INBOX, CATALOGUE, "0", "1", HISTORY, KEEP_MS, "0", WINDOW_MS];
-        let mut args: Vec<String> = head.map(str::to_owned).to_vec();
+        let head = [self.base(), self.replid.clone(), INBOX.into(), CATALOGUE.into(), "0".into()];
+        let setting =
+            Setting { history_size: HISTORY_SIZE, keep: KEEP, refresh: false, idempotency_window: WINDOW };
+        let mut publishes = PublishArgs::default();
         for at in channels {
             let channel = self.at(at);
             let name = channel.name();
@@ -311,10 +321,11 @@ impl Bench {
             } else {
                 String::new()
             };
-            let epoch = if birth { String::new() } else { channel.epoch.to_string() };
-            args.extend([name, self.payload.clone(), epoch, "1".to_owned(), record]);
+            let believed = if birth { Believed::Unknown } else { Believed::Epoch(channel.epoch) };
+            publishes.push(&name, self.payload.clone().into(), believed, setting, record.into());
         }
-        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let mut args: Vec<Bytes> = head.map(Bytes::from).to_vec();
+        publishes.append_to(&mut args);
         eval(&scripts::PUBLISH, &self.keys.key(0, "meta"), &args)
     }
 
@@ -356,9 +367,9 @@ fn request(args: &[&[u8]]) -> Vec<u8> {
 }
 
 /// A call of a script.
-pub fn eval(script: &Script, key: &[u8], args: &[&str]) -> Vec<u8> {
+pub fn eval<A: AsRef<[u8]>>(script: &Script, key: &[u8], args: &[A]) -> Vec<u8> {
     let sha = script.sha();
     let mut all: Vec<&[u8]> = vec![b"EVALSHA", &sha, b"1", key];
-    all.extend(args.iter().map(|arg| arg.as_bytes()));
+    all.extend(args.iter().map(AsRef::as_ref));
     request(&all)
 }

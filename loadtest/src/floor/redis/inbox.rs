@@ -4,7 +4,7 @@ use anyhow::ensure;
 use bytes::Bytes;
 use streamgate::broker::redis::scripts;
 
-use super::bench::{KEEP_MS, eval};
+use super::bench::{KEEP, eval};
 use crate::measure::resp::{Client, Value};
 
 /// Entries in one read of an inbox, as in the gateway.
@@ -94,7 +94,7 @@ impl Inbox {
 
     async fn trim(&mut self) -> anyhow::Result<()> {
         self.consumed = 0;
-        let args = [&self.node, &self.last.to_string(), KEEP_MS];
+        let args = [self.node.clone(), self.last.to_string(), KEEP.as_millis().to_string()];
         let request = eval(&scripts::RENEW_INBOX, &self.key, &args);
         self.reader.pipeline(&[request], 1).await.map(drop)
     }

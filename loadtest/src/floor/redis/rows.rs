@@ -11,8 +11,8 @@ pub enum Work {
     Publish,
     /// `XADD` to the channels' histories, with the words of the publish script.
     XaddToHistory,
-    /// `SMEMBERS` of the channels' interest.
-    Smembers,
+    /// `HGET` of the channels' interest.
+    Interest,
     /// The publish script.
     Script(Calls),
 }
@@ -41,7 +41,7 @@ const XADD: Row = Row { name: "plain XADD", work: Work::Xadd };
 const XADD_XREAD: Row = Row { name: "plain XADD and XREAD", work: Work::XaddXread };
 const PUBLISH: Row = Row { name: "plain PUBLISH", work: Work::Publish };
 const TO_HISTORY: Row = Row { name: "plain XADD to the histories", work: Work::XaddToHistory };
-const SMEMBERS: Row = Row { name: "plain SMEMBERS of the interest", work: Work::Smembers };
+const INTEREST: Row = Row { name: "plain HGET of the interest", work: Work::Interest };
 const SCRIPT: [Row; 9] = [
     script("1 to a call", 1, false, false),
     script("8 to a call", 8, false, false),
@@ -93,7 +93,7 @@ impl Rows {
     /// Of a sweep: the script at 8 and 32, and the two plain commands in it that look for something by channel.
     pub fn sweep() -> Self {
         let [_, at_8, at_32, ..] = SCRIPT;
-        Self(vec![TO_HISTORY, SMEMBERS, at_8, at_32])
+        Self(vec![TO_HISTORY, INTEREST, at_8, at_32])
     }
 
     /// The script with so many publishes to a call, in its plainest form, beside plain `XADD`.

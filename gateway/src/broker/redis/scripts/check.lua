@@ -4,19 +4,19 @@
 -- ARGV[3] node, ARGV[4] number of interests n, then those: `i:<channel>` or `w:<literal prefix>`
 -- then 2 for each channel: channel, ID of its last entry as the node knows it
 -- Result: { top, number of each channel whose history ends elsewhere, from 1; negative if there is none... }
-for at = 5, 4 + tonumber(ARGV[4]) do
-  redis.call('EXISTS', base .. ARGV[at], base .. 'n:' .. ARGV[3], base .. 'prefixes')
+local node, named, interests = ARGV[3], 4 + tonumber(ARGV[4]), interests_of(base)
+for at = 5, named do
+  interests.touch(node, ARGV[at])
 end
 open_meta()
-local node, interests = ARGV[3], tonumber(ARGV[4])
-if interests > 0 then
+if named > 4 then
   hold(node)
 end
-for at = 5, 4 + interests do
-  register(base, node, ARGV[at])
+for at = 5, named do
+  interests.register(node, ARGV[at])
 end
-local result, number = { top }, 0
-for at = 5 + interests, #ARGV, 2 do
+local result, number = { tonumber(top) }, 0
+for at = named + 1, #ARGV, 2 do
   number = number + 1
   local last = redis.call('XREVRANGE', base .. 'h:' .. ARGV[at], '+', '-', 'COUNT', 1)[1]
   if not last then

@@ -84,8 +84,8 @@ local function lost_epoch(channel)
     return string.match(lost, '^%d+')
   end
   if redis.call('ZSCORE', base .. 'chans', channel) then
-    redis.call('HSET', base .. 'gone', channel, num(top))
-    return num(top)
+    redis.call('HSET', base .. 'gone', channel, top)
+    return top
   end
   return forgot
 end
@@ -97,7 +97,7 @@ local function lost_before(channel, first)
     return string.match(lost, '%d+') or ''
   end
   local epoch = split(first)
-  return forgot ~= '' and tonumber(epoch) > tonumber(forgot) and forgot or ''
+  return forgot ~= '' and lower(forgot, epoch) and forgot or ''
 end
 
 -- Reads at most `limit` entries of a channel. mode and at:

@@ -5,11 +5,18 @@
 -- Numbers are kept as strings or printed with `num`: `..` would print 1e14 as `1e+14`. Exact up to 2^53.
 local base, replid = ARGV[1], ARGV[2]
 local clock = redis.call('TIME')
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+-- In ms, as text and as number.
+local time = clock[1] .. string.sub('00000' .. clock[2], -6, -4)
+local now = tonumber(time)
+-- Epochs stay the text that they come as: to make a number of one costs half as much as a command.
 local floor_epoch, top, raised, forgot
 
 local function num(n)
   return string.format('%.0f', n)
+end
+
+local function lower(epoch, other)
+  return #epoch < #other or (#epoch == #other and epoch < other)
 end
 
 local function split(id)
@@ -22,15 +29,15 @@ end
 -- would take the partition back to the former one. It gets STALEID before anything is written, and connects anew.
 local function open_meta()
   local meta = redis.call('HMGET', KEYS[1], 'replid', 'floor', 'top', 'forgot')
-  floor_epoch, top, forgot = tonumber(meta[2] or '0'), tonumber(meta[3] or '0'), meta[4] or ''
+  floor_epoch, top, forgot = meta[2] or '0', meta[3] or '0', meta[4] or ''
   raised = meta[1] ~= replid
   if raised then
     -- Seldom, as INFO costs as much as a publish.
     if meta[1] and meta[1] == string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)') then
       error({ err = 'STALEID the replication id of this server is another than this connection was told' })
     end
-    top = math.max(now, top + 1)
+    top = num(math.max(now, tonumber(top) + 1))
     floor_epoch = top
-    redis.call('HSET', KEYS[1], 'replid', replid, 'floor', num(top), 'top', num(top))
+    redis.call('HSET', KEYS[1], 'replid', replid, 'floor', top, 'top', top)
   end
 end

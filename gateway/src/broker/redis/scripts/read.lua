@@ -6,7 +6,7 @@
 -- Result: { now, top, what read_channel answers for each channel... }; the last ones are missing when the
 --   greatest number is reached before them: ask for them again
 open_meta()
-local left, result = tonumber(ARGV[3]), { now, num(top) }
+local left, result = tonumber(ARGV[3]), { now, top }
 for at = 4, #ARGV, 5 do
   if left <= 0 then
     break

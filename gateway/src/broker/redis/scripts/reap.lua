@@ -3,14 +3,14 @@
 -- Takes away at most `most` things that node `of` holds: its interests, and with a leave those of its members that no
 -- other node has taken over. With the last one go its lease and its inbox. Answers what is left, and members removed.
 local function clean(of, most)
-  local held = base .. 'n:' .. of
+  local held, interests = base .. 'n:' .. of, interests_of(base)
   local items, removed = redis.call('SRANDMEMBER', held, most), 0
   for _, item in ipairs(items) do
     local channel = string.match(item, '^m%S+ (.*)$')
     if channel then
       touch(channel)
     elseif item ~= 'lease' then
-      redis.call('EXISTS', base .. item, base .. 'prefixes')
+      interests.touch(of, item)
     end
   end
   redis.call('EXISTS', base .. 'leases', base .. 'in:' .. of)
@@ -22,7 +22,7 @@ local function clean(of, most)
     local session, channel = string.match(item, '^m(%S+) (.*)$')
     if not session then
       if item ~= 'lease' then
-        withdraw(base, of, item)
+        interests.withdraw(of, item)
       end
     elseif remove_member(of, channel, session) then
       removed = removed + 1

@@ -4,12 +4,14 @@
 -- ARGV[3] node, ARGV[4] pattern, ARGV[5] its literal prefix
 -- ARGV[6] greatest number of channels in the answer, ARGV[7] greatest number of names to look at
 -- Result: { now, top, '1' if there are more, then name, first ID and last ID of each channel }
-redis.call('EXISTS', KEYS[1], base .. 'w:' .. ARGV[5], base .. 'n:' .. ARGV[3], base .. 'prefixes')
+redis.call('EXISTS', KEYS[1])
+local interests = interests_of(base)
+interests.touch(ARGV[3], 'w:' .. ARGV[5])
 open_meta()
 local node, pattern, prefix = ARGV[3], ARGV[4], ARGV[5]
 local most, look = tonumber(ARGV[6]), tonumber(ARGV[7])
 hold(node)
-register(base, node, 'w:' .. prefix)
+interests.register(node, 'w:' .. prefix)
 
 -- The pattern as a Lua pattern; a last `**` is tried apart, as zero or as more segments.
 local rest = string.sub(pattern, -2) == '**'
@@ -26,7 +28,7 @@ end
 -- Names under the prefix lie between it and the same followed by `/`, the byte after the dot.
 local from = prefix == '' and '-' or '[' .. prefix
 local to = prefix == '' and '+' or '(' .. prefix .. '/'
-local result, found, more, looked = { now, num(top), '0' }, 0, false, 0
+local result, found, more, looked = { now, top, '0' }, 0, false, 0
 repeat
   local names = redis.call('ZRANGEBYLEX', base .. 'chans', from, to, 'LIMIT', 0, 500)
   for _, name in ipairs(names) do

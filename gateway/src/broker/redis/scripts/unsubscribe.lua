@@ -3,11 +3,12 @@
 -- ARGV[1] base, ARGV[2] node, then the interests: `i:<channel>` or `w:<literal prefix>`
 -- Result: number of interests
 local base, node = ARGV[1], ARGV[2]
+local interests = interests_of(base)
 for at = 3, #ARGV do
-  redis.call('EXISTS', base .. ARGV[at], base .. 'n:' .. node, base .. 'prefixes')
+  interests.touch(node, ARGV[at])
 end
 for at = 3, #ARGV do
-  withdraw(base, node, ARGV[at])
+  interests.withdraw(node, ARGV[at])
   redis.call('SREM', base .. 'n:' .. node, ARGV[at])
 end
 return #ARGV - 2
