@@ -414,6 +414,51 @@ async fn pattern_interest_is_found_by_its_prefix_and_forgotten_with_its_last_nod
 }
 
 #[tokio::test]
+async fn interests_of_every_kind_are_renewed_in_one_call_and_withdrawn_in_another() {
+    let bench = Bench::new().await;
+    let interests = ["i:a", "pi:a", "w:", "pw:", "pw:a", "i:b", "w:a"];
+    for node in ["7", "77", "17", "7"] {
+        let mut args = bench.head();
+        args.extend([node, "7"].into_iter().chain(interests).map(str::to_owned));
+        bench.call(&scripts::CHECK, args).await;
+    }
+    let sorted = |text: String, gap: &str| {
+        let mut nodes: Vec<String> = text.split(gap).map(str::to_owned).collect();
+        nodes.sort_unstable();
+        nodes.join(" ")
+    };
+    let held = |interest: &str| match interest.split_once(':').unwrap() {
+        (kind @ ("i" | "w"), name) => sorted(bench.cli(&["HGET", kind, name]), " "),
+        _ => sorted(bench.cli(&["SMEMBERS", interest]), "\n"),
+    };
+    for interest in interests {
+        assert_eq!(held(interest), "17 7 77", "{interest}");
+    }
+    for (node, rest) in [("7", "17 77"), ("77", "17"), ("17", "")] {
+        let args = [BASE, node].into_iter().chain(interests).chain(["i:a"]).map(str::to_owned).collect();
+        bench.call(&scripts::UNSUBSCRIBE, args).await;
+        for interest in interests {
+            assert_eq!(held(interest), rest, "{interest} without {node}");
+        }
+    }
+    for key in ["i", "w", "pi:a", "pw:", "pw:a"] {
+        assert_eq!(bench.cli(&["EXISTS", key]), "0", "{key}");
+    }
+}
+
+#[tokio::test]
+async fn a_small_hash_of_interest_is_not_packed_and_who_is_in_it_stays_though_its_filler_is_gone() {
+    let bench = Bench::new().await;
+    let mut args = bench.head();
+    args.extend(["7", "2", "i:a", "i:b"].map(str::to_owned));
+    bench.call(&scripts::CHECK, args).await;
+    assert_eq!(bench.server.cli(&["OBJECT", "ENCODING", &format!("{BASE}i")]), "hashtable");
+    bench.cli(&["HDEL", "i", " "]);
+    bench.call(&scripts::UNSUBSCRIBE, [BASE, "7", "i:a"].map(str::to_owned).to_vec()).await;
+    assert_eq!(bench.cli(&["HGETALL", "i"]), "b\n7");
+}
+
+#[tokio::test]
 async fn a_fresh_group_starts_at_the_cursor_with_an_exact_lag_and_ends_the_former_one() {
     let bench = Bench::new().await;
     let key = Bytes::from(format!("{BASE}in:5"));

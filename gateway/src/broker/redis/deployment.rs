@@ -26,7 +26,10 @@ pub enum BootError {
         configured: usize,
     },
     /// The data was written by another version.
-    #[error("the data in Redis has version {recorded}, this node needs {DATA_VERSION}")]
+    #[error(
+        "the data in Redis has version {recorded}, this node needs {DATA_VERSION}. Use another key prefix, or stop all \
+         nodes and remove every key under this one"
+    )]
     DataVersion {
         /// As recorded in Redis.
         recorded: String,

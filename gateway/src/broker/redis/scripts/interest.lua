@@ -29,11 +29,13 @@ local function interests_of(base)
     redis.call('EXISTS', (place(interest)), base .. 'n:' .. node)
   end
 
-  -- The caller has seen to the node's lease (lease.lua).
+  -- The caller has seen to the node's lease (lease.lua). Also takes a watcher's.
   function interests.register(node, interest)
     local key, name = place(interest)
-    local nodes = redis.call('HGET', key, name)
-    if not nodes then
+    local nodes = name and redis.call('HGET', key, name)
+    if not name then
+      redis.call('SADD', key, node)
+    elseif not nodes then
       redis.call('HSET', key, SPARE, LONG, name, node)
     elseif not find_node(nodes, node) then
       redis.call('HSET', key, name, nodes .. ' ' .. node)
@@ -56,7 +58,7 @@ local function interests_of(base)
     local others = string.sub(nodes, 1, at - 1) .. string.sub(nodes, at + #node + 1)
     if others ~= '' then
       redis.call('HSET', key, name, (string.gsub(others, ' $', '')))
-    elseif redis.call('HLEN', key) > 2 then
+    elseif redis.call('HLEN', key) > (redis.call('HGET', key, SPARE) and 2 or 1) then
       redis.call('HDEL', key, name)
     else
       redis.call('DEL', key)
