@@ -5,6 +5,7 @@
 //! shards carry effects out, brokers keep what must outlive a connection.
 
 pub mod api;
+pub mod auth;
 pub mod broker;
 pub mod channel;
 pub mod cli;

@@ -46,6 +46,7 @@ fn the_reference_file_says_exactly_the_defaults() {
 fn the_reference_file_with_every_key_brought_in_says_exactly_the_defaults() {
     let (mut config, warnings) = config::assemble("reference", &uncommented(), &[]).unwrap();
     assert_eq!(warnings, []);
+    assert!(config.jwt.take().is_some());
     let rules = std::mem::take(&mut config.policies.rules);
     assert_eq!(config, Config::default());
     let [rule] = &rules[..] else { panic!("one rule: {rules:?}") };
@@ -263,4 +264,51 @@ fn mistakes_about_redis_are_named_and_never_repeat_a_password() {
         assert_eq!(keys, [format!("broker.redis.{key}")], "{redis}: {text}");
         assert!(!text.contains("s3cret"), "{text}");
     }
+}
+
+#[test]
+fn mistakes_about_keys_of_tokens_are_named_and_never_repeat_a_secret() {
+    for (jwt, key, why) in [
+        ("keys: []", "keys", "no token could be checked"),
+        ("issuer: us", "keys", "no token could be checked"),
+        ("keys: [{algorithm: none, secret: s3cret}]", "keys[0].algorithm", "allowed is HS256"),
+        ("keys: [{secret: s3cret}]", "keys[0].algorithm", "allowed is HS256"),
+        ("keys: [{algorithm: HS256}]", "keys[0]", "needs one of"),
+        ("keys: [{algorithm: HS256, secret: s3cret, secret_file: f}]", "keys[0]", "needs one of"),
+        ("keys: [{algorithm: HS256, secret: s3cret}]", "keys[0]", "has 6 bytes, HS256 needs 32"),
+        ("keys: [{algorithm: RS256, secret: s3cret}]", "keys[0]", "needs a public key"),
+        (
+            "keys: [{algorithm: RS256, public_key_file: /nowhere}]",
+            "keys[0].public_key_file",
+            "cannot be read",
+        ),
+        ("keys: [{algorithm: ES256, public_key_file: /dev/null}]", "keys[0]", "not a public key in PEM"),
+        ("leeway: 1h, keys: [{algorithm: HS256, secret_file: /dev/null}]", "leeway", "allowed is 0s to 5m"),
+    ] {
+        let Err(error) = config::assemble("test", &format!("auth: {{jwt: {{{jwt}}}}}"), &[]) else {
+            panic!("{jwt} is accepted");
+        };
+        let keys: Vec<_> = error.problems.iter().map(|problem| problem.key.as_str()).collect();
+        assert!(keys.contains(&format!("auth.jwt.{key}").as_str()), "{jwt}: {error}");
+        assert!(error.to_string().contains(why), "{jwt}: {error}");
+        assert!(!error.to_string().contains("s3cret"), "{error}");
+    }
+}
+
+#[test]
+fn keys_open_the_door_and_are_never_shown() {
+    let yaml = |listen| {
+        format!(
+            "{{transport: {{websocket: {{addr: '{listen}'}}}}, auth: {{jwt: {{keys: \
+             [{{algorithm: HS256, secret: s3cret of thirty-two bytes or more}}]}}}}}}"
+        )
+    };
+    let (config, _) = config::assemble("test", &yaml("0.0.0.0:0"), &[]).unwrap();
+    assert!(!format!("{config:?}").contains("s3cret"));
+    // Taken away while the node runs they would leave it open: that waits for a restart.
+    let (open, _) = config::assemble("test", "", &[]).unwrap();
+    let reload = Config::reload(&config, &open);
+    assert!(reload.config.jwt.is_some() && !reload.applied.contains(&"auth"));
+    assert!(reload.needs_restart.contains(&"auth"));
+    assert!(Config::reload(&open, &config).config.jwt.is_some());
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "in a test the panic is the report")]
 
+mod auth_jwt;
 mod bad_input;
 mod bad_input_transport;
 mod births;

@@ -10,6 +10,7 @@
 //! - A [`Config`] that exists has passed every check: nothing downstream checks again.
 //! - The reference file ([`REFERENCE`]) says exactly the defaults.
 
+mod auth;
 mod broker;
 mod checks;
 mod error;

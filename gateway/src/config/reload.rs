@@ -7,7 +7,7 @@ use super::runtime::Config;
 pub struct Reload {
     /// What the node runs with from now on: the old configuration with the reloadable parts of the new one.
     pub config: Config,
-    /// Sections that changed and hold now: `channels`, `limits`, `log.level`.
+    /// Sections that changed and hold now: `auth`, `allow_anonymous`, `channels`, `limits`, `log.level`.
     pub applied: Vec<&'static str>,
     /// Keys or sections that differ and hold only after a restart.
     pub needs_restart: Vec<&'static str>,
@@ -24,12 +24,20 @@ impl Config {
         let mut config = old.clone();
         config.policies = new.policies.clone();
         config.limits = new.limits.clone();
+        // A listener that this process opened to other machines must not lose its lock by an edit.
+        let unlocks = old.jwt.is_some() && new.jwt.is_none();
+        if !unlocks {
+            config.jwt.clone_from(&new.jwt);
+            config.allow_anonymous = new.allow_anonymous;
+        }
         config.log.level.clone_from(&new.log.level);
         Reload {
             config,
             applied: differing(&[
                 ("channels", old.policies != new.policies),
                 ("limits", old.limits != new.limits),
+                ("auth", old.jwt != new.jwt && !unlocks),
+                ("allow_anonymous", old.allow_anonymous != new.allow_anonymous && !unlocks),
                 ("log.level", old.log.level != new.log.level),
             ]),
             needs_restart: differing(&[
@@ -38,7 +46,8 @@ impl Config {
                 ("transport.websocket", old.websocket != new.websocket),
                 ("transport.grpc", old.grpc != new.grpc),
                 ("broker", old.broker != new.broker),
-                ("allow_anonymous", old.allow_anonymous != new.allow_anonymous),
+                ("auth", unlocks),
+                ("allow_anonymous", old.allow_anonymous != new.allow_anonymous && unlocks),
                 ("shards", old.shards != new.shards),
                 ("log.format", old.log.format != new.log.format),
                 ("presence.lease", old.lease != new.lease),

@@ -1,10 +1,11 @@
 //! The checked settings that a node runs with.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use serde_yaml_ng::Value;
 
 use super::listen::ListenAddr;
+use crate::auth::JwtVerifier;
 use crate::broker::redis::TlsOptions;
 use crate::policy::{ChannelPolicy, Limits, Policies, PolicyRule};
 
@@ -22,7 +23,10 @@ pub struct Config {
     pub broker: BrokerConfig,
     /// Connection shards, 1 to 64: one per core where the file says 0.
     pub shards: usize,
-    /// Whether clients without authentication may come from other machines.
+    /// What tokens of clients must be like (`auth.jwt`); none: everybody is anonymous. Reloadable.
+    pub jwt: Option<Arc<JwtVerifier>>,
+    /// Whether clients without a token may come in though there is authentication, or from other machines though there is
+    /// none.
     pub allow_anonymous: bool,
     /// Policies by channel pattern. Reloadable.
     pub policies: PolicyTable,

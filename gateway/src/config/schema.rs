@@ -15,6 +15,7 @@ section! {
         broker: Broker,
         channels: Vec<Rule>,
         limits: LimitKeys,
+        auth: Auth,
         allow_anonymous: bool,
         shards: u64,
         log: Log,
@@ -167,6 +168,27 @@ section! {
 section! {
     /// `drain`
     Drain { duration: Span, delay: Span, }
+}
+
+section! {
+    /// `auth`
+    Auth { jwt: Jwt, }
+}
+
+section! {
+    /// `auth.jwt`
+    Jwt { keys: Vec<JwtKeyEntry>, issuer: String, audience: String, leeway: Span, }
+}
+
+section! {
+    /// An element of `auth.jwt.keys`.
+    JwtKeyEntry {
+        id: String,
+        algorithm: String,
+        secret: String,
+        secret_file: String,
+        public_key_file: String,
+    }
 }
 
 section! {

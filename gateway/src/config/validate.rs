@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, thread::available_parallelism, time::Duration};
 
 use super::{
+    auth::auth,
     broker::broker,
     checks::Checks,
     error::{ConfigError, Problem},
@@ -29,6 +30,7 @@ pub(super) fn validate(root: Root) -> Result<(Config, Vec<Problem>), ConfigError
         grpc: grpc(&mut checks, transport.grpc.unwrap_or_default()),
         broker,
         shards: shards(&mut checks, root.shards),
+        jwt: auth(&mut checks, root.auth.unwrap_or_default()),
         allow_anonymous: root.allow_anonymous.unwrap_or(false),
         policies: policies(&mut checks, root.channels.unwrap_or_default(), fallback, limits.frame_bytes),
         limits,
@@ -192,9 +194,9 @@ fn backends(checks: &mut Checks, list: Vec<Proxy>) -> Vec<Backend> {
         .collect()
 }
 
-/// No authentication exists yet, so only loopback or an explicit word opens a client listener.
+/// Without authentication only loopback or an explicit word opens a client listener.
 fn refuse_open_doors(checks: &mut Checks, config: &Config) {
-    if config.allow_anonymous {
+    if config.allow_anonymous || config.jwt.is_some() {
         return;
     }
     for (key, addr) in
@@ -205,7 +207,7 @@ fn refuse_open_doors(checks: &mut Checks, config: &Config) {
                 key,
                 format!(
                     "{addr} can be reached from other machines, but no authentication is configured: anybody \
-                     could publish and subscribe. Listen on 127.0.0.1, or allow it with `allow_anonymous: true` \
+                     could publish and subscribe. Configure `auth.jwt`, listen on 127.0.0.1, or allow it with `allow_anonymous: true` \
                      (STREAMGATE_ALLOW_ANONYMOUS=true)"
                 ),
             );

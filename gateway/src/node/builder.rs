@@ -3,7 +3,7 @@
 use std::{io, sync::Arc};
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::sync::watch;
+use tokio::{runtime::Handle, sync::watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     api::admin::{self, AdminState, Readiness},
+    auth::Authenticator,
     broker::{Broker, BrokerStatus},
     config::{Config, ListenAddr},
     rpc::{Handler, Handlers},
@@ -82,7 +83,8 @@ impl NodeBuilder {
         // Before anything looks up a metric.
         let metrics_handle = metrics::install().map_err(|error| io::Error::other(error.to_string()))?;
         Draining::announce();
-        let settings = Settings::new(config.policies.build(), config.limits.clone());
+        let settings = Settings::new(config.policies.build(), config.limits.clone())
+            .authenticator(authenticator(&config));
         let websocket = listen("transport.websocket.addr", &config.websocket.addr)?;
         let grpc_listener = listen("transport.grpc.addr", &config.grpc)?;
         let admin_listener = listen("server.http.addr", &config.admin)?;
@@ -163,6 +165,14 @@ fn readiness(broker: &BrokerStatus, draining: bool) -> Readiness {
     };
     let reason = if draining { "draining".to_owned() } else { why };
     Readiness { ready: usable && !draining, reason, broker, draining }
+}
+
+/// How clients of a node with this configuration prove who they are.
+pub(super) fn authenticator(config: &Config) -> Authenticator {
+    match &config.jwt {
+        None => Authenticator::open(),
+        Some(jwt) => Authenticator::jwt(jwt.clone(), config.allow_anonymous, Handle::current()),
+    }
 }
 
 fn listen(key: &'static str, addr: &ListenAddr) -> Result<tokio::net::TcpListener, StartError> {

@@ -100,6 +100,7 @@ impl Node {
     pub fn reload(&mut self, new: &Config) -> Reload {
         let reload = Config::reload(&self.config, new);
         reload.config.policies.install(&self.settings.policies);
+        self.settings.authenticator.store(Arc::new(builder::authenticator(&reload.config)));
         self.settings.limits.store(Arc::new(reload.config.limits.clone()));
         self.config = reload.config.clone();
         reload

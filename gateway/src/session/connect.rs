@@ -5,13 +5,14 @@ use std::collections::VecDeque;
 use streamgate_proto::v1::{Connect, Connected, Subscription, outbound_message as out};
 
 use super::{
-    EXTENDED, Effect, Effects, Held, Now, Phase, ReplyTo, ResumeToken, Session, SubscribeBatch, millis,
-    subscribe::Plan,
+    Asking, EXTENDED, Effect, Effects, Held, Now, Phase, ReplyTo, ResumeToken, Session, SubscribeBatch,
+    millis, subscribe::Plan,
 };
 use crate::{
+    auth::{Identity, Refusal, Token},
     broker::{BrokerError, SessionRecord},
     channel::Target,
-    error::ClientError,
+    error::{ClientError, CloseCode, ErrorCode},
 };
 
 /// How often a session's record is written because its subscriptions change; the burst is as many.
@@ -41,6 +42,58 @@ impl Session {
         let token = if self.extended { ResumeToken::parse(&connect.resume_token) } else { None };
         let connecting = Connecting { reply, subscriptions: connect.subscriptions, token, resumed: false };
         self.phase = Phase::Connecting(VecDeque::new());
+        let shown = Token::new(&connect.token).or_else(|| self.presented.clone());
+        let authenticator = self.settings.authenticator.load();
+        match (authenticator.unasked(shown.as_ref()), shown) {
+            (Some(known), _) => self.identified(now, connecting, known, fx),
+            (None, Some(token)) => {
+                fx.push(Effect::Authenticate { token, asking: Asking::Connect(Box::new(connecting)) });
+            }
+            (None, None) => self.identified(now, connecting, Err(Refusal::Missing), fx),
+        }
+    }
+
+    /// Takes what became of a token.
+    pub fn authenticated(
+        &mut self,
+        now: Now,
+        asking: Asking,
+        outcome: Result<Identity, Refusal>,
+        fx: &mut Effects,
+    ) {
+        match asking {
+            Asking::Connect(connecting) => self.identified(now, *connecting, outcome, fx),
+            Asking::Refresh(reply) => self.refreshed(now, reply, outcome, fx),
+        }
+    }
+
+    /// Goes on with a connect whose client is known; a bad token ends the session.
+    fn identified(
+        &mut self,
+        now: Now,
+        mut connecting: Connecting,
+        outcome: Result<Identity, Refusal>,
+        fx: &mut Effects,
+    ) {
+        if !matches!(self.phase, Phase::Connecting(_)) {
+            return;
+        }
+        let Identity { user_id, expires_unix_ms, channels } = match outcome {
+            Ok(identity) => identity,
+            Err(refusal) => {
+                tracing::debug!(session = self.id, client = self.client_id, %refusal, "a client is not let in");
+                let error = ClientError::new(ErrorCode::AuthError, refusal.to_string());
+                self.fail(now, connecting.reply, &error, fx);
+                return self.close(CloseCode::InvalidToken, &refusal.to_string(), fx);
+            }
+        };
+        self.user_id = user_id;
+        self.expires_unix_ms = expires_unix_ms;
+        for channel in channels {
+            if !connecting.subscriptions.iter().any(|given| given.channel == channel) {
+                connecting.subscriptions.push(Subscription { channel, ..Subscription::default() });
+            }
+        }
         match &connecting.token {
             Some(token) => {
                 fx.push(Effect::LoadSession {
@@ -139,8 +192,11 @@ impl Session {
             connected.resumed = connecting.resumed;
             connected.resume_token = token.wire();
             connected.user_id.clone_from(&self.user_id);
+            connected.expires_at = self.expires_unix_ms.unwrap_or(0);
             connected.ping_interval_ms = u32::try_from(millis(limits.ping_interval)).unwrap_or(u32::MAX);
         }
+        // It has served its purpose.
+        self.presented = None;
         let former = std::mem::replace(&mut self.phase, Phase::Open);
         self.answer(now, connecting.reply, out::Envelope::Connected(connected), fx);
         fx.push(Effect::Opened);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use streamgate_proto::{cloudevents::CloudEvent, v1::OutboundMessage};
 
 use crate::{
+    auth::Token,
     broker::{HistoryQuery, PatternCursors, Publish, SessionRecord, Start, SubscribeTo},
     channel::{Channel, Target},
     error::CloseCode,
@@ -70,6 +71,13 @@ pub enum Effect {
         /// How many of them at most.
         limit: usize,
     },
+    /// Check a token, then [`super::Session::authenticated`].
+    Authenticate {
+        /// What the client showed.
+        token: Token,
+        /// Goes back with the result.
+        asking: Asking,
+    },
     /// Load the session of a resume token, then [`super::Session::session_loaded`].
     LoadSession {
         /// Its id.
@@ -106,6 +114,15 @@ impl Effect {
     pub(super) fn send(frame: OutboundMessage) -> Self {
         Self::Send(Box::new(frame))
     }
+}
+
+/// What a token was shown for.
+#[derive(Debug)]
+pub enum Asking {
+    /// To connect.
+    Connect(Box<super::connect::Connecting>),
+    /// To stay.
+    Refresh(ReplyTo),
 }
 
 /// A call from a client.

@@ -9,6 +9,8 @@
 //! - A client that did not list `streamgate.v1` never gets a field outside MessageLoop v1.
 //! - After [`Effect::Close`] no effect follows.
 
+#[cfg(test)]
+mod auth_tests;
 mod budget;
 mod connect;
 mod effect;
@@ -17,6 +19,7 @@ mod presence;
 #[cfg(test)]
 mod presence_tests;
 mod publish;
+mod refresh;
 mod render;
 mod subscribe;
 #[cfg(test)]
@@ -35,12 +38,15 @@ use streamgate_proto::{
 };
 
 pub use connect::Connecting;
-pub use effect::{Change, Effect, Effects, Item, ReplyTo, RpcRequest, SubscribeBatch, Wish, subscribe_to};
+pub use effect::{
+    Asking, Change, Effect, Effects, Item, ReplyTo, RpcRequest, SubscribeBatch, Wish, subscribe_to,
+};
 pub use presence::{MOST_MEMBERS, presence_frame};
 pub use render::{Recovered, gap_frame, publication_frame, recover_complete_frame};
 pub use token::ResumeToken;
 
 use crate::{
+    auth::{Authenticator, Token},
     channel::Target,
     error::{ClientError, CloseCode, ErrorCode},
     policy::{Limits, Policies},
@@ -57,13 +63,21 @@ pub struct Settings {
     pub policies: Policies,
     /// For every client.
     pub limits: Arc<ArcSwap<Limits>>,
+    /// Who clients are.
+    pub authenticator: Arc<ArcSwap<Authenticator>>,
 }
 
 impl Settings {
     /// Settings with these values.
     #[must_use]
     pub fn new(policies: Policies, limits: Limits) -> Self {
-        Self { policies, limits: Arc::new(ArcSwap::from_pointee(limits)) }
+        Self { policies, limits: Arc::new(ArcSwap::from_pointee(limits)), authenticator: Arc::default() }
+    }
+
+    /// The same with clients that must be known.
+    #[must_use]
+    pub fn authenticator(self, authenticator: Authenticator) -> Self {
+        Self { authenticator: Arc::new(ArcSwap::from_pointee(authenticator)), ..self }
     }
 }
 
@@ -99,6 +113,10 @@ pub struct Session {
     extended: bool,
     client_id: String,
     user_id: String,
+    /// What the client showed before its connect: with the upgrade request or the call.
+    presented: Option<Token>,
+    /// When its token ends.
+    expires_unix_ms: Option<u64>,
     /// Set for extended clients; what brings the session back.
     resume: Option<ResumeToken>,
     /// By channel or pattern.
@@ -136,9 +154,10 @@ struct Held {
 }
 
 impl Session {
-    /// A session whose transport is connected since `now`.
+    /// A session whose transport is connected since `now`, with the token that came with the connection. One in the connect
+    /// frame goes before it.
     #[must_use]
-    pub fn new(settings: Settings, now: Now) -> Self {
+    pub fn new(settings: Settings, now: Now, presented: Option<Token>) -> Self {
         Self {
             settings,
             phase: Phase::New,
@@ -146,6 +165,8 @@ impl Session {
             extended: false,
             client_id: String::new(),
             user_id: String::new(),
+            presented,
+            expires_unix_ms: None,
             resume: None,
             subscriptions: HashMap::new(),
             next_slot: 0,
@@ -245,6 +266,11 @@ impl Session {
             }
             Phase::Open => {}
         }
+        let good_for = self.good_for(now);
+        if good_for == Some(0) {
+            self.close(CloseCode::InvalidToken, "the token has expired", fx);
+            return u64::MAX;
+        }
         // An extended client answers pings: three unanswered ones are enough to know that it is gone.
         let patience = millis(limits.idle_timeout).min(if self.extended { 3 * ping } else { u64::MAX });
         if silent >= patience {
@@ -260,7 +286,8 @@ impl Session {
             }
         }
         let next = (self.heard_ms.max(self.pinged_ms).saturating_add(ping))
-            .min(self.heard_ms.saturating_add(patience));
+            .min(self.heard_ms.saturating_add(patience))
+            .min(good_for.map_or(u64::MAX, |ms| now.mono_ms.saturating_add(ms)));
         if self.resume.is_none() {
             return next;
         }
@@ -339,7 +366,10 @@ impl Session {
             In::Ack(_) | In::Nack(_) | In::Extend(_) => {
                 self.not_supported(now, reply, "queues are not offered", fx)
             }
-            In::Refresh(_) => self.not_supported(now, reply, "token refresh is not offered", fx),
+            In::Refresh(refresh) if self.extended => self.refresh(now, reply, &refresh.token, fx),
+            In::Refresh(_) => {
+                self.not_supported(now, reply, "token refresh is offered to streamgate.v1 clients", fx)
+            }
         }
     }
 

@@ -11,6 +11,7 @@ use streamgate_proto::decode_inbound;
 
 use super::{ConnId, FLUSH_BYTES, Shard, State, stall::Stall};
 use crate::{
+    auth::Token,
     broker::Owner,
     error::CloseCode,
     session::{Effects, Now, Session},
@@ -52,9 +53,9 @@ pub(super) struct Connection {
 }
 
 impl Shard {
-    /// Takes a new connection.
+    /// Takes a new connection, with the token that came with it.
     #[must_use]
-    pub fn open(&self, outlet: Box<dyn Outlet>) -> ConnId {
+    pub fn open(&self, outlet: Box<dyn Outlet>, presented: Option<Token>) -> ConnId {
         let now = self.now();
         let state = &mut *self.0.state.borrow_mut();
         state.next_serial = state.next_serial.wrapping_add(1);
@@ -63,7 +64,7 @@ impl Shard {
         let key = state.connections.insert(Connection {
             serial,
             owner: Owner(OWNERS.fetch_add(1, Ordering::Relaxed)),
-            session: Session::new(self.0.settings.clone(), now),
+            session: Session::new(self.0.settings.clone(), now, presented),
             outlet,
             slots: AHashMap::new(),
             waiting: Vec::new(),

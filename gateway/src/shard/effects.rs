@@ -68,6 +68,19 @@ impl Shard {
                 });
             }
             Effect::Presence { reply, channel, limit } => self.ask_presence(state, id, reply, channel, limit),
+            Effect::Authenticate { token, asking } => {
+                let authenticator = self.0.settings.authenticator.load();
+                let outcome = authenticator.authenticate(token);
+                self.begin(state, key);
+                let shard = self.clone();
+                tokio::task::spawn_local(async move {
+                    let outcome = outcome.await;
+                    shard.end(id);
+                    shard.with_session(id, |_, session, now, fx| {
+                        session.authenticated(now, asking, outcome, fx);
+                    });
+                });
+            }
             Effect::LoadSession { session, connecting } => {
                 let loaded = self.0.broker.load_session(&session);
                 self.operate(state, id, loaded, move |shard, result| {

@@ -20,6 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
 use super::{ConnId, DrainProgress};
 use crate::{
+    auth::Token,
     broker::{Delivery, PresenceEvent, Publication, Sink},
     channel::Channel,
     error::CloseCode,
@@ -34,8 +35,8 @@ const MAILBOX_BYTES: usize = 64 * 1024 * 1024;
 pub enum Mail {
     /// A connection to serve HTTP and WebSocket on.
     Accepted(std::net::TcpStream, SocketAddr),
-    /// A session on a transport whose socket lives elsewhere; answered with its id.
-    Open(Box<dyn Outlet + Send>, oneshot::Sender<ConnId>),
+    /// A session on a transport whose socket lives elsewhere, with the token that came with it; answered with its id.
+    Open(Box<dyn Outlet + Send>, Option<Token>, oneshot::Sender<ConnId>),
     /// A frame for such a session; the permit bounds how many of a client may wait.
     Frame(ConnId, Bytes, OwnedSemaphorePermit),
     /// Such a transport saw something that ends the session.

@@ -184,8 +184,8 @@ impl Shard {
                 }
                 Mail::PresenceLost(channel) => self.presence_lost(&mut self.0.state.borrow_mut(), &channel),
                 Mail::Accepted(stream, peer) => serve(self, stream, peer),
-                Mail::Open(outlet, reply) => {
-                    let id = self.open(outlet);
+                Mail::Open(outlet, presented, reply) => {
+                    let id = self.open(outlet, presented);
                     if reply.send(id).is_err() {
                         self.gone(id);
                     }

@@ -116,7 +116,7 @@ async fn replaying(count: usize) -> (Shard, ConnId, Client) {
         failed: Default::default(),
     };
     let (shard, client) = (Shard::new(config, sink), Client::default());
-    let id = shard.open(Box::new(client.clone()));
+    let id = shard.open(Box::new(client.clone()), None);
     let from = Some(StartFrom { point: Some(Point::Start(true)) });
     let subscriptions = vec![v1::Subscription { channel: "busy".into(), from, ..Default::default() }];
     let caps = vec!["streamgate.v1".to_owned()];

@@ -9,6 +9,7 @@ use tonic::{
     client::Grpc,
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
     codegen::http::uri::PathAndQuery,
+    metadata::MetadataMap,
     transport::{Channel, Endpoint},
 };
 
@@ -29,9 +30,26 @@ impl RawGrpc {
     /// # Panics
     /// It was refused.
     pub async fn open(addrs: Addrs) -> Self {
+        Self::open_on(Self::channel(addrs).await).await
+    }
+
+    async fn channel(addrs: Addrs) -> Channel {
         let endpoint = Endpoint::from_shared(format!("http://{}", addrs.grpc)).expect("a valid URL");
-        let channel = within("a gRPC connection", endpoint.connect()).await.expect("connect");
-        Self::open_on(channel).await
+        within("a gRPC connection", endpoint.connect()).await.expect("connect")
+    }
+
+    /// As [`Self::open`], with this token in the metadata `authorization`.
+    ///
+    /// # Panics
+    /// It was refused.
+    pub async fn open_with(addrs: Addrs, token: &str) -> Self {
+        let bearer = format!("Bearer {token}").parse().expect("a metadata value");
+        let channel = Self::channel(addrs).await;
+        Self::open_request(channel, METHOD, |metadata| {
+            metadata.insert("authorization", bearer);
+        })
+        .await
+        .expect("the stream opens")
     }
 
     /// Opens a stream on a connection.
@@ -44,11 +62,20 @@ impl RawGrpc {
 
     /// Opens a stream of any method on a connection, or answers why not.
     pub async fn open_method(channel: Channel, method: &'static str) -> Result<Self, Status> {
+        Self::open_request(channel, method, |_| {}).await
+    }
+
+    async fn open_request(
+        channel: Channel,
+        method: &'static str,
+        change: impl FnOnce(&mut MetadataMap),
+    ) -> Result<Self, Status> {
         let (out, requests) = mpsc::channel(64);
         let mut client = Grpc::new(channel);
         let opened = within("a gRPC stream", async {
             client.ready().await.expect("a connection");
-            let request = Request::new(ReceiverStream::new(requests));
+            let mut request = Request::new(ReceiverStream::new(requests));
+            change(request.metadata_mut());
             client.streaming(request, PathAndQuery::from_static(method), BytesCodec).await
         });
         Ok(Self { out, frames: opened.await?.into_inner() })

@@ -102,6 +102,16 @@ impl RawClient {
         Self::over(via, io)
     }
 
+    /// As [`Self::open`], with this token in the header or the metadata.
+    pub async fn open_with(addrs: Addrs, via: Via, token: &str) -> Self {
+        let io = match via {
+            Via::WsJson => Io::Ws(Box::new(RawWs::open(addrs, WsOptions::json().bearer(token)).await)),
+            Via::WsProto => Io::Ws(Box::new(RawWs::open(addrs, WsOptions::proto().bearer(token)).await)),
+            Via::Grpc => Io::Grpc(Box::new(RawGrpc::open_with(addrs, token).await)),
+        };
+        Self::over(via, io)
+    }
+
     /// A WebSocket on which nothing was said yet, opened with special options. JSON, unless they ask for protobuf.
     pub async fn open_ws(addrs: Addrs, options: WsOptions) -> Self {
         let via = if options.is_proto() { Via::WsProto } else { Via::WsJson };

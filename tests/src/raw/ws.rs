@@ -21,6 +21,8 @@ pub struct WsOptions {
     origin: Option<String>,
     receive_buffer: Option<u32>,
     path: Option<&'static str>,
+    query: Option<String>,
+    bearer: Option<String>,
 }
 
 impl WsOptions {
@@ -64,16 +66,34 @@ impl WsOptions {
         self
     }
 
+    /// Puts this behind the path.
+    #[must_use]
+    pub fn query(mut self, query: impl Into<String>) -> Self {
+        self.query = Some(query.into());
+        self
+    }
+
+    /// Shows this token in the `Authorization` header.
+    #[must_use]
+    pub fn bearer(mut self, token: &str) -> Self {
+        self.bearer = Some(format!("Bearer {token}"));
+        self
+    }
+
     pub(super) fn is_proto(&self) -> bool {
         self.subprotocol == Some("messageloop+proto")
     }
 
     fn request(&self, addrs: Addrs) -> Request {
-        let url = format!("ws://{}{}", addrs.websocket, self.path.unwrap_or("/ws"));
+        let query = self.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
+        let url = format!("ws://{}{}{query}", addrs.websocket, self.path.unwrap_or("/ws"));
         let mut request = url.into_client_request().expect("a valid URL");
         let headers = request.headers_mut();
         if let Some(name) = self.subprotocol {
             headers.insert("sec-websocket-protocol", HeaderValue::from_static(name));
+        }
+        if let Some(bearer) = &self.bearer {
+            headers.insert("authorization", bearer.parse().expect("a header value"));
         }
         if let Some(origin) = &self.origin {
             headers.insert("origin", origin.parse().expect("a header value"));

@@ -32,6 +32,7 @@ use super::{
     outlet::{self, Parts, ReadState, Rest},
 };
 use crate::{
+    auth::Token,
     error::CloseCode,
     session::Settings,
     shard::{ConnId, Mail, Mailbox},
@@ -140,12 +141,14 @@ impl StreamingService<Bytes> for Messaging {
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
         let mailbox = self.config.shards[turn % self.config.shards.len()].clone();
         let limit = self.config.settings.limits.load().write_queue_bytes;
+        let header = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
+        let presented = header.and_then(Token::of_header);
         Box::pin(async move {
             let (known, id) = watch::channel(None);
             let Parts { outlet, frames, state, rest } = outlet::channel(limit, mailbox.clone(), id);
             let opener = mailbox.clone();
             let (reply, opened) = oneshot::channel();
-            mailbox.send(Mail::Open(Box::new(outlet), reply));
+            mailbox.send(Mail::Open(Box::new(outlet), presented, reply));
             // Apart from this future, which the client may cancel at any time: then the shard must hear of it.
             let (told, id) = oneshot::channel();
             tokio::spawn(async move {

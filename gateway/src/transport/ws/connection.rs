@@ -21,6 +21,7 @@ use super::{
     DataKinds, Event, FrameReader, OpCode, Subprotocol, WriteQueue, encode_frame, writer::MAX_SLICES,
 };
 use crate::{
+    auth::Token,
     error::CloseCode,
     shard::{ConnId, Shard},
     telemetry::metrics::WRITE_BATCH_FRAMES,
@@ -60,7 +61,13 @@ enum Written {
 }
 
 /// Serves an upgraded socket until it ends. `first` are the bytes that came behind the upgrade request.
-pub(super) async fn serve(shard: Shard, stream: TcpStream, mut first: Vec<u8>, chosen: Option<Subprotocol>) {
+pub(super) async fn serve(
+    shard: Shard,
+    stream: TcpStream,
+    mut first: Vec<u8>,
+    chosen: Option<Subprotocol>,
+    presented: Option<Token>,
+) {
     let (wire, accepts) = if chosen.is_some_and(Subprotocol::is_binary) {
         (Wire::WsProto, DataKinds::Binary)
     } else {
@@ -78,7 +85,7 @@ pub(super) async fn serve(shard: Shard, stream: TcpStream, mut first: Vec<u8>, c
         backlogged: Cell::new(false),
         paused: Cell::new(false),
     });
-    let id = shard.open(Box::new(WsOutlet { socket: socket.clone(), wire }));
+    let id = shard.open(Box::new(WsOutlet { socket: socket.clone(), wire }), presented);
     // Also if this task panics: the session must not outlive its socket.
     let _gone = GoneOnDrop { shard: &shard, id };
     let mut reader = FrameReader::new(frame_bytes, accepts);

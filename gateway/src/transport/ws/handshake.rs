@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{ALLOW, CONNECTION, HeaderMap, HeaderValue, SEC_WEBSOCKET_KEY, UPGRADE};
+use hyper::header::{ALLOW, AUTHORIZATION, CONNECTION, HeaderMap, HeaderValue, SEC_WEBSOCKET_KEY, UPGRADE};
 use hyper::header::{SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION};
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode, Version};
@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::origin::OriginPolicy;
 use super::subprotocol::Subprotocol;
+use crate::auth::Token;
 
 /// A request that was accepted.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub struct Handshake {
     pub response: Response<Full<Bytes>>,
     /// The chosen subprotocol; `None`: the client offered none that is known, speak JSON.
     pub subprotocol: Option<Subprotocol>,
+    /// The token in the `Authorization` header, else in the query.
+    pub presented: Option<Token>,
     /// Resolves to the socket once the response is sent.
     pub upgrade: Upgrade,
 }
@@ -95,6 +98,9 @@ impl Refusal {
 pub fn accept<B>(mut request: Request<B>, origins: &OriginPolicy) -> Result<Handshake, Refusal> {
     check(&request, origins)?;
     let subprotocol = Subprotocol::choose(request.headers());
+    let in_header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let in_query = || request.uri().query().and_then(Token::of_query);
+    let presented = in_header.and_then(Token::of_header).or_else(in_query);
     // Taken before the crate takes it: its own future wraps the socket in a reader of 8 KiB.
     let on_upgrade = hyper::upgrade::on(&mut request);
     let (response, _) = fastwebsockets::upgrade::upgrade(&mut request).map_err(|_| Refusal::Key)?;
@@ -104,7 +110,7 @@ pub fn accept<B>(mut request: Request<B>, origins: &OriginPolicy) -> Result<Hand
     }
     debug_assert!(hyper::body::Body::is_end_stream(&body));
     let response = Response::from_parts(parts, Full::default());
-    Ok(Handshake { response, subprotocol, upgrade: Upgrade { on_upgrade } })
+    Ok(Handshake { response, subprotocol, presented, upgrade: Upgrade { on_upgrade } })
 }
 
 fn check<B>(request: &Request<B>, origins: &OriginPolicy) -> Result<(), Refusal> {

@@ -70,12 +70,12 @@ fn respond(shard: &Shard, config: &HttpConfig, request: Request<Incoming>) -> Re
         Err(refusal) => return refusal.response(),
     };
     let shard = shard.clone();
-    let (upgrade, chosen) = (handshake.upgrade, handshake.subprotocol);
+    let (upgrade, chosen, presented) = (handshake.upgrade, handshake.subprotocol, handshake.presented);
     tokio::task::spawn_local(async move {
         match upgrade.stream::<TcpStream>().await {
             // A task of its own, so that the state of the upgrade is freed.
             Ok((stream, first)) => {
-                drop(tokio::task::spawn_local(connection::serve(shard, stream, first, chosen)))
+                drop(tokio::task::spawn_local(connection::serve(shard, stream, first, chosen, presented)))
             }
             Err(error) => tracing::debug!(%error, "an upgrade failed"),
         }

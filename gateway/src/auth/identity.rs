@@ -1,0 +1,53 @@
+//! Who a client turned out to be, and why not.
+
+/// Who a client is. The default is anonymous.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// The user; empty if anonymous.
+    pub user_id: String,
+    /// When this ends, milliseconds since the Unix epoch.
+    pub expires_unix_ms: Option<u64>,
+    /// Channels and patterns that the client is subscribed to without asking.
+    pub channels: Vec<String>,
+}
+
+/// Why a token is not good. The text is fit for the client and for logs: nothing of the token is in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// None was shown.
+    #[error("a token is needed")]
+    Missing,
+    /// Nobody writes that long ones.
+    #[error("the token is too long")]
+    TooLong,
+    /// Not three parts, no JSON, no algorithm that exists, or an extension that must be understood.
+    #[error("the token is not a JWT, or signed in a way that is not known here")]
+    Malformed,
+    /// No key that is named, or not named, as the token says has its algorithm.
+    #[error("no key is configured for the token's key id and algorithm")]
+    NoKey,
+    /// Not made with any of the keys that it could be.
+    #[error("the token's signature is wrong")]
+    Signature,
+    /// `exp` is over.
+    #[error("the token has expired")]
+    Expired,
+    /// `nbf` is to come.
+    #[error("the token is not valid yet")]
+    NotYetValid,
+    /// `iss` is another.
+    #[error("the token is of another issuer")]
+    Issuer,
+    /// `aud` is another.
+    #[error("the token is for another audience")]
+    Audience,
+    /// Needed and not there, or of another type or size.
+    #[error("the token's claim `{0}` is missing or malformed")]
+    Claim(&'static str),
+    /// Of another user than the session.
+    #[error("the token is of another user")]
+    OtherUser,
+    /// The node ends.
+    #[error("the node is shutting down")]
+    Stopped,
+}

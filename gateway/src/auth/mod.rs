@@ -1,0 +1,66 @@
+//! Who a client is.
+//!
+//! Owns: the [`Authenticator`], and what it makes of a [`Token`]: an [`Identity`] or a [`Refusal`]. Never does: touch
+//! sessions, sockets or the broker.
+//!
+//! Invariants:
+//! - A token is never shown, in no log and to no client: a [`Refusal`] says in words of our own what is wrong with it.
+//! - A key serves one algorithm, the one that it is configured with; what a token says of itself only chooses among keys.
+//! - Whoever shows a token is who the token says, or nobody: a bad token never makes its bearer anonymous.
+
+mod identity;
+mod jwt;
+mod token;
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use tokio::runtime::Handle;
+
+pub use identity::{Identity, Refusal};
+pub use jwt::{Algorithm, JwtConfig, JwtKey, JwtVerifier, KeyMaterial};
+pub use token::Token;
+
+/// Tells who a client is by what it shows.
+#[derive(Debug, Clone, Default)]
+pub struct Authenticator {
+    jwt: Option<(Arc<JwtVerifier>, Handle)>,
+    /// Whether who shows nothing may come in though there are keys.
+    anonymous: bool,
+}
+
+impl Authenticator {
+    /// Everybody is anonymous, whatever they show.
+    #[must_use]
+    pub fn open() -> Self {
+        Self::default()
+    }
+
+    /// Bearers of a token that `jwt` accepts; who shows none is anonymous, or refused. Tokens are checked on `runtime`:
+    /// signatures take tens of microseconds, which a shard's thread has not.
+    #[must_use]
+    pub fn jwt(jwt: Arc<JwtVerifier>, anonymous: bool, runtime: Handle) -> Self {
+        Self { jwt: Some((jwt, runtime)), anonymous }
+    }
+
+    /// What is known at once: whoever needs not show anything. `None`: [`Self::authenticate`] says.
+    #[must_use]
+    pub fn unasked(&self, token: Option<&Token>) -> Option<Result<Identity, Refusal>> {
+        match (&self.jwt, token) {
+            (None, _) => Some(Ok(Identity::default())),
+            (Some(_), None) if self.anonymous => Some(Ok(Identity::default())),
+            (Some(_), None) => Some(Err(Refusal::Missing)),
+            (Some(_), Some(_)) => None,
+        }
+    }
+
+    /// Checks a token.
+    #[must_use]
+    pub fn authenticate(&self, token: Token) -> BoxFuture<'static, Result<Identity, Refusal>> {
+        let Some((jwt, runtime)) = self.jwt.clone() else {
+            return Box::pin(async { Ok(Identity::default()) });
+        };
+        let checked = runtime.spawn(async move { jwt.verify(&token) });
+        Box::pin(async move { checked.await.unwrap_or(Err(Refusal::Stopped)) })
+    }
+}
