@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use streamgate_e2e::{
     events::{extended, frame, live, text, v1},
     gateway::TestNode,
-    process::GatewayProcess,
+    process::{GatewayProcess, run},
     raw::{RawClient, Via, WsOptions},
 };
 use streamgate_proto::v1::{
@@ -173,6 +173,20 @@ async fn a_resume_token_is_of_no_use_to_another_user() {
     assert!(!other.connected.resumed && other.connected.session_id != session);
     assert!(other.connected.subscriptions.is_empty());
     assert!(again("ann").await.connected.resumed);
+}
+
+#[tokio::test]
+async fn the_command_line_shows_a_token_and_says_when_one_is_needed() {
+    let gateway = GatewayProcess::start(YAML).await;
+    let url = format!("ws://{}/ws", gateway.addrs().websocket);
+    let publish = |token: &[&str]| {
+        let args = [&["pub", "room", "hello", "--server", &url][..], token].concat();
+        run(&args)
+    };
+    let refused = publish(&[]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("a token is needed (see --token)"), "{said}");
+    assert!(publish(&["--token", &token("ann")]).status.success());
 }
 
 #[tokio::test]

@@ -119,7 +119,7 @@ fn greet(node: &Node) {
          \n  WebSocket  {url}\
          \n  gRPC       {grpc}\
          \n  admin      http://{admin}/metrics  http://{admin}/health/ready\n\
-         \nTry, each in a terminal of its own:\n\
+         \nTry, each in a terminal of its own{token}:\n\
          \n  {program} sub 'room.**'{server}\
          \n  {program} pub room.blue '{{\"hello\":\"world\"}}'{server}\
          \n  {program} history room.blue{server}\n",
@@ -127,6 +127,11 @@ fn greet(node: &Node) {
         grpc = node.grpc_addr(),
         admin = node.admin_addr(),
         program = program(),
+        token = if node.config().jwt.is_some() && !node.config().allow_anonymous {
+            ", with a token in STREAMGATE_TOKEN or --token"
+        } else {
+            ""
+        },
         server =
             if node.websocket_addr().port() == 9080 { String::new() } else { format!(" --server {url}") },
     );
