@@ -6,9 +6,8 @@ use streamgate_e2e::{
     raw::{Event, RawClient, Received, Via, WsOptions},
 };
 use streamgate_proto::v1::{
-    Ack, Connect, Extend, InboundMessage, Nack, PublishOptions, Queue, Refresh, RpcServe, SubRefresh,
-    Subscribe, Subscription, SurveyRequest, inbound_message::Envelope as In,
-    outbound_message::Envelope as Out,
+    Ack, Connect, Extend, InboundMessage, Nack, PublishOptions, Queue, RpcServe, SubRefresh, Subscribe,
+    Subscription, SurveyRequest, inbound_message::Envelope as In, outbound_message::Envelope as Out,
 };
 
 /// The next JSON frame of a WebSocket.
@@ -254,7 +253,6 @@ async fn what_is_not_built_yet_answers_not_supported_and_the_connection_goes_on(
         In::Ack(Ack::default()),
         In::Nack(Nack::default()),
         In::Extend(Extend::default()),
-        In::Refresh(Refresh::default()),
         In::SurveyRequest(SurveyRequest::default()),
         In::Subscribe(Subscribe { subscriptions: vec![queue] }),
     ];
