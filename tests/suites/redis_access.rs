@@ -132,11 +132,13 @@ async fn the_documented_user_may_do_all_that_a_node_does() {
     use_everything(&one, &other).await;
     outlive_a_member(&yaml, &other).await;
     // Renewals, checks of quiet channels and all else that happens by itself, and coming back.
-    let mut status = one.node().broker_status();
+    let statuses = [&one, &other].map(|node| node.node().broker_status());
     redis.cli(&["CLIENT", "KILL", "USER", "streamgate"]);
-    // It may be back before anyone looks: that it was away is seen by the change.
-    within("away", status.changed()).await.expect("runs");
-    within("back", status.wait_for(|status| *status == BrokerStatus::Ready)).await.expect("runs");
+    for mut status in statuses {
+        // It may be back before anyone looks: that it was away is seen by the change.
+        within("away", status.changed()).await.expect("runs");
+        within("back", status.wait_for(|status| *status == BrokerStatus::Ready)).await.expect("runs");
+    }
     use_everything(&one, &other).await;
     one.shutdown().await;
     other.shutdown().await;
