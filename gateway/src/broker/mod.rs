@@ -15,6 +15,7 @@ pub mod conformance;
 mod error;
 pub mod interest;
 pub mod memory;
+mod node;
 mod presence;
 mod publication;
 pub mod recovery;
@@ -24,10 +25,12 @@ mod session_record;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
 pub use error::BrokerError;
+pub use node::{Addressee, NodeId, Revocation, Revocations, Revoked, TakeLetter};
 pub use presence::{Member, Owner, PresenceAction, PresenceEvent, PresencePage};
 pub use publication::{Publication, PublisherInfo, Stored};
 pub use request::{
@@ -161,7 +164,8 @@ pub trait Broker: Send + Sync + 'static {
     /// Ends that. What is under way may still arrive.
     fn unwatch(&self, sink: SinkId, target: Target);
 
-    /// Keeps (or replaces) the record by which any node resumes the session; it is forgotten after `ttl_ms`.
+    /// Keeps (or replaces) the record by which any node resumes the session, and that it is on this node; both are
+    /// forgotten after `ttl_ms`.
     fn save_session(
         &self,
         session: &str,
@@ -169,8 +173,33 @@ pub trait Broker: Send + Sync + 'static {
         ttl_ms: u64,
     ) -> BoxFuture<'static, Result<(), BrokerError>>;
 
+    /// The node that saved the session's record last; it may have gone since, or the session from it.
+    fn find_session(&self, session: &str) -> BoxFuture<'static, Result<Option<NodeId>, BrokerError>>;
+
     /// The record that was saved last, if it is still kept.
     fn load_session(&self, session: &str) -> BoxFuture<'static, Result<Option<SessionRecord>, BrokerError>>;
+
+    /// This node's name; none before the broker was ready for the first time.
+    fn node(&self) -> Option<NodeId>;
+
+    /// Has `take` called with every letter to this node, from now on. Once only.
+    fn take_letters(&self, take: TakeLetter);
+
+    /// Sends a letter, and answers whose inbox took it. Letters arrive once or not at all: who needs to know asks for an
+    /// answer, and waits for no longer than its sender would.
+    fn post(&self, to: Addressee, letter: Bytes) -> BoxFuture<'static, Result<Vec<NodeId>, BrokerError>>;
+
+    /// Replaces what [`Broker::nodes`] shows of this node, as long as it lives.
+    fn announce(&self, card: Bytes) -> BoxFuture<'static, Result<(), BrokerError>>;
+
+    /// The nodes that live, in the order of their names, with what they announced.
+    fn nodes(&self) -> BoxFuture<'static, Result<Vec<(NodeId, Bytes)>, BrokerError>>;
+
+    /// Adds to the list of revocations, until `until_ms` (milliseconds since the Unix epoch).
+    fn revoke(&self, what: Revoked, until_ms: u64) -> BoxFuture<'static, Result<(), BrokerError>>;
+
+    /// The list of revocations, unless its version is still `known`.
+    fn revocations(&self, known: u64) -> BoxFuture<'static, Result<Option<Revocations>, BrokerError>>;
 
     /// Follows whether the broker can take work.
     fn status(&self) -> watch::Receiver<BrokerStatus>;

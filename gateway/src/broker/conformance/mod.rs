@@ -13,6 +13,7 @@ mod history;
 mod idempotency;
 mod names;
 mod patterns;
+mod peers;
 mod presence;
 mod races;
 mod recorder;
@@ -127,6 +128,11 @@ pub const CASES: &[(&str, CaseFn)] = cases! {
     sessions:
         any_node_loads_what_was_saved_last,
         records_expire;
+    peers:
+        letters_reach_the_nodes_they_are_for,
+        nodes_show_their_cards,
+        a_session_is_found_where_it_was_saved_last,
+        revocations_are_listed_until_their_time_is_over;
     names:
         payloads_arrive_byte_by_byte,
         odd_names_are_ordinary,

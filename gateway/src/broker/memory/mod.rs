@@ -16,6 +16,7 @@ mod expiring;
 mod history;
 mod members;
 mod pages;
+mod peers;
 mod replay;
 mod store;
 #[cfg(test)]
@@ -26,14 +27,15 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt as _, ready};
 use tokio::{runtime::Handle, sync::watch, task::JoinHandle, time};
 
-use self::{clock::Clock, members::Members, store::Store};
+use self::{clock::Clock, members::Members, peers::Peers, store::Store};
 use super::{
-    Broker, BrokerError, BrokerStatus, Delivery, GapReason, HistoryPage, HistoryQuery, Member, Owner,
-    PresenceAction, PresenceEvent, PresencePage, Publish, Published, SessionRecord, Sink, SinkId, Subscribe,
-    SubscribeTo, Subscribed,
+    Addressee, Broker, BrokerError, BrokerStatus, Delivery, GapReason, HistoryPage, HistoryQuery, Member,
+    NodeId, Owner, PresenceAction, PresenceEvent, PresencePage, Publish, Published, Revocations, Revoked,
+    SessionRecord, Sink, SinkId, Subscribe, SubscribeTo, Subscribed, TakeLetter,
     interest::{Interest, SinkSet},
 };
 use crate::{
@@ -80,6 +82,7 @@ struct State {
     /// Who is told of joins and leaves.
     watchers: Interest,
     sinks: Vec<Arc<dyn Sink>>,
+    peers: Peers,
     stopped: bool,
 }
 
@@ -96,6 +99,7 @@ impl MemoryBroker {
             members: Members::default(),
             watchers: Interest::default(),
             sinks: Vec::new(),
+            peers: Peers::default(),
             stopped: false,
         };
         let status = watch::Sender::new(BrokerStatus::Ready);
@@ -129,6 +133,7 @@ impl MemoryBroker {
         state.members = Members::default();
         state.watchers = Interest::default();
         state.sinks.clear();
+        state.peers = Peers::default();
         if let Some(sweeper) = &self.sweeper {
             sweeper.abort();
         }
@@ -245,6 +250,44 @@ impl Broker for MemoryBroker {
 
     fn load_session(&self, session: &str) -> BoxFuture<'static, Result<Option<SessionRecord>, BrokerError>> {
         self.now(|state, now_ms| Ok(state.store.load_session(session, now_ms)))
+    }
+
+    fn find_session(&self, session: &str) -> BoxFuture<'static, Result<Option<NodeId>, BrokerError>> {
+        self.now(|state, now_ms| Ok(state.store.load_session(session, now_ms).map(|_| peers::THIS)))
+    }
+
+    fn node(&self) -> Option<NodeId> {
+        Some(peers::THIS)
+    }
+
+    fn take_letters(&self, take: TakeLetter) {
+        self.shared.lock().peers.take_letters(take);
+    }
+
+    fn post(&self, to: Addressee, letter: Bytes) -> BoxFuture<'static, Result<Vec<NodeId>, BrokerError>> {
+        self.now(|state, _| Ok(state.peers.post(to, letter)))
+    }
+
+    fn announce(&self, card: Bytes) -> BoxFuture<'static, Result<(), BrokerError>> {
+        self.now(|state, _| {
+            state.peers.announce(card);
+            Ok(())
+        })
+    }
+
+    fn nodes(&self) -> BoxFuture<'static, Result<Vec<(NodeId, Bytes)>, BrokerError>> {
+        self.now(|state, _| Ok(state.peers.nodes()))
+    }
+
+    fn revoke(&self, what: Revoked, until_ms: u64) -> BoxFuture<'static, Result<(), BrokerError>> {
+        self.now(|state, now_ms| {
+            state.peers.revoke(what, now_ms, until_ms);
+            Ok(())
+        })
+    }
+
+    fn revocations(&self, known: u64) -> BoxFuture<'static, Result<Option<Revocations>, BrokerError>> {
+        self.now(|state, now_ms| Ok(state.peers.revocations(known, now_ms)))
     }
 
     fn status(&self) -> watch::Receiver<BrokerStatus> {

@@ -29,6 +29,7 @@ impl InboxEntry {
         const OVERHEAD: usize = 128;
         match &self.content {
             Ok(InboxContent::Publication(publication)) => OVERHEAD + publication.stored.event.len(),
+            Ok(InboxContent::Letter(letter)) => OVERHEAD + letter.len(),
             _ => OVERHEAD,
         }
     }
@@ -41,6 +42,8 @@ pub enum InboxContent {
     Publication(Arc<Publication>),
     /// Of a channel that is watched.
     Presence(PresenceEvent),
+    /// From a node, for this one.
+    Letter(Bytes),
     /// Another node took a member over that this one held.
     Taken {
         /// Where.
@@ -102,8 +105,7 @@ pub fn entry_position(entry: &Reply) -> Result<Position, BrokerError> {
 
 /// Reads one entry of an inbox, `[id, [head, blob, head, blob...]]`. A head of `<position> <time> <channel>` is that of a
 /// publication (no position: nothing before the first space), `<j, l or t> <channel>` that of a join or
-/// leave, or of a member that was taken over. The first pair
-/// has the entry's sequence, the others follow it: so does the stream's last ID, though no entry has it
+/// leave, or of a member that was taken over, `c ` that of a letter. The first pair has the entry's sequence, the others follow it: so does the stream's last ID, though no entry has it
 /// (`scripts/publish.lua`).
 ///
 /// # Errors
@@ -134,6 +136,7 @@ fn inbox_content(pair: &[Reply]) -> Result<InboxContent, BrokerError> {
             let (channel, member) = member_of(channel, blob)?;
             Ok(InboxContent::Taken { channel, session: member.session_id })
         }
+        Some(("c", "")) => Ok(InboxContent::Letter(Bytes::copy_from_slice(blob.as_bytes()?))),
         _ => inbox_publication(head, blob).map(InboxContent::Publication),
     }
 }
@@ -217,7 +220,7 @@ mod tests {
     fn published(entry: &InboxEntry) -> Option<&Publication> {
         match entry.content.as_ref().ok()? {
             InboxContent::Publication(publication) => Some(publication),
-            InboxContent::Presence(_) | InboxContent::Taken { .. } => None,
+            InboxContent::Presence(_) | InboxContent::Taken { .. } | InboxContent::Letter(_) => None,
         }
     }
 

@@ -1,5 +1,6 @@
 //! [`RedisBroker`]: the node's side of the broker, put together.
 
+mod peers;
 mod presence;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -27,9 +28,9 @@ use super::{
 };
 use crate::{
     broker::{
-        Broker, BrokerError, BrokerStatus, Catchup, HistoryPage, HistoryQuery, Member, Owner, PatternCursors,
-        PresencePage, Publish, Published, SessionRecord, Sink, SinkId, Start, Subscribe, SubscribeTo,
-        Subscribed,
+        Addressee, Broker, BrokerError, BrokerStatus, Catchup, HistoryPage, HistoryQuery, Member, NodeId,
+        Owner, PatternCursors, PresencePage, Publish, Published, Revocations, Revoked, SessionRecord, Sink,
+        SinkId, Start, Subscribe, SubscribeTo, Subscribed, TakeLetter,
     },
     channel::{Channel, Pattern, Target},
     policy::Policies,
@@ -379,7 +380,8 @@ impl Broker for RedisBroker {
             Err(error) => return failed(error),
         };
         let keys = vec![self.keys.key(partition, &format!("s:{session}"))];
-        let args = vec![record.encode_to_vec().into(), ttl_ms.max(1).to_string().into()];
+        let node = caller.node.to_string().into();
+        let args = vec![record.encode_to_vec().into(), ttl_ms.max(1).to_string().into(), node];
         let call = caller.connection.call_script(&scripts::SAVE_SESSION, keys, args, self.deadline);
         async move { call.await.map(drop).map_err(Into::into) }.boxed()
     }
@@ -398,6 +400,38 @@ impl Broker for RedisBroker {
             SessionRecord::decode(record).map(Some).map_err(|error| BrokerError::Damaged(error.to_string()))
         }
         .boxed()
+    }
+
+    fn find_session(&self, session: &str) -> Answer<Option<NodeId>> {
+        self.look_up_session(session)
+    }
+
+    fn node(&self) -> Option<NodeId> {
+        self.incarnation().map(NodeId)
+    }
+
+    fn take_letters(&self, take: TakeLetter) {
+        self.sinks.take_letters(take);
+    }
+
+    fn post(&self, to: Addressee, letter: Bytes) -> Answer<Vec<NodeId>> {
+        self.send_letter(to, letter)
+    }
+
+    fn announce(&self, card: Bytes) -> Answer<()> {
+        self.keep_card(card)
+    }
+
+    fn nodes(&self) -> Answer<Vec<(NodeId, Bytes)>> {
+        self.living()
+    }
+
+    fn revoke(&self, what: Revoked, until_ms: u64) -> Answer<()> {
+        self.add_revocation(&what, until_ms)
+    }
+
+    fn revocations(&self, known: u64) -> Answer<Option<Revocations>> {
+        self.changed_revocations(known)
     }
 
     fn status(&self) -> watch::Receiver<BrokerStatus> {

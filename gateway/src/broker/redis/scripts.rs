@@ -49,6 +49,16 @@ scripts! {
     HELD = "held" ["clock", "held"];
     /// Renews the lease and reaps.
     HEARTBEAT = "heartbeat" ["interest", "presence", "reap", "sweep", "heartbeat"];
+    /// Letters for nodes.
+    POST = "post" ["clock", "post"];
+    /// A node's card.
+    ANNOUNCE = "announce" ["clock", "announce"];
+    /// The nodes that live.
+    NODES = "nodes" ["clock", "nodes"];
+    /// Adds to the list of revocations.
+    REVOKE = "revoke" ["clock", "revoke"];
+    /// The list of revocations.
+    REVOCATIONS = "revocations" ["clock", "revocations"];
     /// Keeps a session's record.
     SAVE_SESSION = "save_session" ["save_session"];
     /// Layout of the deployment and node incarnation.

@@ -1,23 +1,27 @@
 //! The sinks of this node.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 
-use crate::broker::{Delivery, Sink, SinkId, interest::SinkSet};
+use crate::broker::{Delivery, Sink, SinkId, TakeLetter, interest::SinkSet};
 
 /// Greatest number of sinks: each is a bit of a [`SinkSet`].
 const GREATEST: usize = 64;
 
 /// Shared list of the attached sinks; cheap to clone, read without a lock.
 #[derive(Clone, Default)]
-pub struct Sinks(Arc<ArcSwap<Vec<Arc<dyn Sink>>>>);
+pub struct Sinks {
+    shards: Arc<ArcSwap<Vec<Arc<dyn Sink>>>>,
+    letters: Arc<OnceLock<TakeLetter>>,
+}
 
 impl Sinks {
     /// Adds a sink. The 65th and later ones share the last id, which no broker invariant allows: the caller promises
     /// at most 64 ([`SinkId`]).
     pub fn attach(&self, sink: &Arc<dyn Sink>) -> SinkId {
-        let before = self.0.rcu(|sinks| {
+        let before = self.shards.rcu(|sinks| {
             let mut sinks = sinks.as_ref().clone();
             sinks.push(sink.clone());
             sinks
@@ -30,11 +34,25 @@ impl Sinks {
 
     /// Hands `delivery` to each of `set`.
     pub fn deliver(&self, set: SinkSet, delivery: &Delivery) {
-        let sinks = self.0.load();
+        let sinks = self.shards.load();
         for id in set.iter() {
             if let Some(sink) = sinks.get(usize::from(id.0)) {
                 sink.deliver(delivery.clone());
             }
+        }
+    }
+
+    /// Names who takes letters; only the first time counts.
+    pub fn take_letters(&self, take: TakeLetter) {
+        if self.letters.set(take).is_err() {
+            tracing::error!("letters are taken by somebody else already");
+        }
+    }
+
+    /// Hands a letter to whoever takes them.
+    pub fn take_letter(&self, letter: Bytes) {
+        if let Some(take) = self.letters.get() {
+            take(letter);
         }
     }
 }

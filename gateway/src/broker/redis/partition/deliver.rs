@@ -42,6 +42,7 @@ impl Actor {
                 Ok(InboxContent::Publication(publication)) => self.take_publication(publication),
                 Ok(InboxContent::Presence(event)) => self.take_presence(event),
                 Ok(InboxContent::Taken { channel, session }) => self.take_over(channel, session),
+                Ok(InboxContent::Letter(letter)) => self.environment.sinks.take_letter(letter),
                 // A channel with history finds the hole by itself.
                 Err(error) => tracing::error!(sequence = entry.sequence, %error, "an inbox entry is damaged"),
             }
