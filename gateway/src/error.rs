@@ -1,6 +1,8 @@
 //! The one table of error codes: protocol code and type, HTTP status, gRPC status, and close code where the
 //! error ends a connection (STYLE, rule 4).
 
+use streamgate_proto::shared;
+
 use crate::{broker::BrokerError, channel::NameError};
 
 /// Codes of `messageloop.shared.v1.Error` (PROTOCOL part A, "Behaviour", and part B).
@@ -12,6 +14,8 @@ pub enum ErrorCode {
     AuthError,
     /// The client may not do this on that channel.
     AclError,
+    /// No such session, user or node.
+    NotFound,
     /// No route for the RPC.
     NoProxy,
     /// The RPC was not answered in time.
@@ -45,10 +49,11 @@ struct Row {
 
 impl ErrorCode {
     /// Every code, for tests and documentation.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::BadRequest,
         Self::AuthError,
         Self::AclError,
+        Self::NotFound,
         Self::NoProxy,
         Self::RpcTimeout,
         Self::ProxyError,
@@ -76,6 +81,7 @@ impl ErrorCode {
             Self::BadRequest => row("BAD_REQUEST", "request_error", 400, 3, None),
             Self::AuthError => row("AUTH_ERROR", "auth_error", 401, 16, Some(CloseCode::InvalidToken)),
             Self::AclError => row("ACL_ERROR", "acl_error", 403, 7, None),
+            Self::NotFound => row("NOT_FOUND", "request_error", 404, 5, None),
             Self::NoProxy => row("NO_PROXY", "proxy_error", 404, 5, None),
             Self::RpcTimeout => row("RPC_TIMEOUT", "timeout", 504, 4, None),
             Self::ProxyError => row("PROXY_ERROR", "proxy_error", 502, 14, None),
@@ -124,26 +130,49 @@ macro_rules! close_codes {
     ($($(#[$doc:meta])* $name:ident = $code:literal, $reason:literal, $reconnect:literal;)*) => {
         /// Close codes of WebSocket connections, and of `DISCONNECT_ERROR` on gRPC (PROTOCOL part A, "Close codes").
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        #[repr(u16)]
-        pub enum CloseCode { $($(#[$doc])* $name = $code,)* }
+        pub enum CloseCode {
+            $($(#[$doc])* $name,)*
+            /// One that a backend chose, 4000 to 4999: the application knows what it means (RFC 6455 section 7.4.2).
+            Application(u16),
+        }
 
         impl CloseCode {
             /// The number on the wire.
             #[must_use]
             pub const fn code(self) -> u16 {
-                self as u16
+                match self {
+                    $(Self::$name => $code,)*
+                    Self::Application(code) => code,
+                }
+            }
+
+            /// The code with this number, if a backend may close a connection with it: one of MessageLoop's, 3000 to 3999,
+            /// or one of the application's.
+            #[must_use]
+            pub const fn for_backends(code: u16) -> Option<Self> {
+                match code {
+                    4000..=4999 => Some(Self::Application(code)),
+                    $($code if $code >= 3000 => Some(Self::$name),)*
+                    _ => None,
+                }
             }
 
             /// The reason text on the wire.
             #[must_use]
             pub const fn reason(self) -> &'static str {
-                match self { $(Self::$name => $reason,)* }
+                match self {
+                    $(Self::$name => $reason,)*
+                    Self::Application(_) => "closed by the application",
+                }
             }
 
             /// Whether a client should come back by itself.
             #[must_use]
             pub const fn reconnect(self) -> bool {
-                match self { $(Self::$name => $reconnect,)* }
+                match self {
+                    $(Self::$name => $reconnect,)*
+                    Self::Application(_) => false,
+                }
             }
         }
     };
@@ -195,20 +224,44 @@ close_codes! {
 }
 
 /// An error on its way to a client: a code and a text that names what was wrong.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{}: {message}", code.as_str())]
 pub struct ClientError {
     /// Row of the table.
     pub code: ErrorCode,
     /// Fit for the client: names the field, the limit and what was sent; no secrets.
     pub message: String,
+    /// The error as a backend or another client gave it: it reaches the client as it is.
+    pub given: Option<Box<shared::Error>>,
 }
 
 impl ClientError {
     /// An error with `code` and `message`.
     #[must_use]
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self { code, message: message.into(), given: None }
+    }
+
+    /// An error that came over the wire. One with a code of the table is that; every other one is passed on as it is.
+    #[must_use]
+    pub fn from_wire(error: shared::Error) -> Self {
+        let known = ErrorCode::ALL.into_iter().find(|code| code.as_str() == error.code);
+        let code = known.unwrap_or(ErrorCode::ProxyError);
+        Self { code, message: error.message.clone(), given: Some(Box::new(error)) }
+    }
+
+    /// The error as it goes over the wire.
+    #[must_use]
+    pub fn to_wire(&self) -> shared::Error {
+        match &self.given {
+            Some(given) => given.as_ref().clone(),
+            None => shared::Error {
+                code: self.code.as_str().to_owned(),
+                r#type: self.code.kind().to_owned(),
+                message: self.message.clone(),
+                metadata: None,
+            },
+        }
     }
 
     /// [`ErrorCode::BadRequest`] with `message`.

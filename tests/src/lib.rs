@@ -14,6 +14,7 @@
 //! - [`failover::Audience`]: clients through a failover, and the histories that are left.
 //! - [`listening`]: what such clients receive. [`history::History`]: what was acked against what was seen.
 //! - [`crowd::Crowd`]: members of channels; [`watchers::Watchers`]: who is told of them.
+//! - [`responder::Responder`]: a client that answers calls and surveys.
 //! - [`faults`]: a random schedule of faults, and the load that it disturbs.
 //!
 //! ```ignore
@@ -45,6 +46,7 @@ pub mod process;
 pub mod raw;
 pub mod redis_cluster;
 pub mod redis_server;
+pub mod responder;
 pub mod scrape;
 pub mod sentinel;
 pub mod swallowing_proxy;

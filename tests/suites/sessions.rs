@@ -6,8 +6,8 @@ use streamgate_e2e::{
     raw::{Event, RawClient, Received, Via, WsOptions},
 };
 use streamgate_proto::v1::{
-    Ack, Connect, Extend, InboundMessage, Nack, PublishOptions, Queue, RpcServe, SubRefresh, Subscribe,
-    Subscription, SurveyRequest, inbound_message::Envelope as In, outbound_message::Envelope as Out,
+    Ack, Connect, Extend, InboundMessage, Nack, PublishOptions, Queue, SubRefresh, Subscribe, Subscription,
+    inbound_message::Envelope as In, outbound_message::Envelope as Out,
 };
 
 /// The next JSON frame of a WebSocket.
@@ -248,12 +248,9 @@ async fn what_is_not_built_yet_answers_not_supported_and_the_connection_goes_on(
     let node = TestNode::start("").await;
     let queue = Subscription { queue: Some(Queue { group: "g".into(), credit: 1 }), ..live("q") };
     let envelopes = [
-        In::RpcServe(RpcServe { methods: vec!["m".into()] }),
-        In::RpcResult(Default::default()),
         In::Ack(Ack::default()),
         In::Nack(Nack::default()),
         In::Extend(Extend::default()),
-        In::SurveyRequest(SurveyRequest::default()),
         In::Subscribe(Subscribe { subscriptions: vec![queue] }),
     ];
     let options = [

@@ -1,6 +1,10 @@
 //! Starting a node.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{runtime::Handle, sync::watch};
@@ -10,13 +14,15 @@ use super::{
     Node, broker,
     drain::Draining,
     listen::{accept, bind},
+    respond::Respondent,
 };
 use crate::{
     api::admin::{self, AdminState, Readiness},
     auth::Authenticator,
     broker::{Broker, BrokerStatus},
     config::{Config, ListenAddr},
-    rpc::{Handler, Handlers},
+    peers::NodeCard,
+    rpc::{Handler, Handlers, Router},
     session::Settings,
     shard::{self, ShardConfig},
     telemetry::metrics,
@@ -93,10 +99,12 @@ impl NodeBuilder {
             None => broker::make(&config.broker, config.lease, &settings.policies)?,
         };
         let origins = OriginPolicy::new(&config.websocket.allowed_origins);
+        let running = CancellationToken::new();
+        let rpc = Router { handlers: self.handlers, ..Router::new(broker.clone(), running.clone()) };
         let shard_config = ShardConfig {
             broker: broker.clone(),
             settings: settings.clone(),
-            handlers: self.handlers,
+            rpc: rpc.clone(),
             rpc_timeout: config.rpc_timeout,
             failed: CancellationToken::new(),
             serve: http::serve(http::HttpConfig { path: config.websocket.path.clone(), origins }),
@@ -109,15 +117,17 @@ impl NodeBuilder {
             draining: Arc::new(watch::Sender::new(false)),
             failed: shard_config.failed.clone(),
             accepting: CancellationToken::new(),
-            running: CancellationToken::new(),
+            running,
             listeners: Vec::new(),
             config,
             broker,
             settings,
+            rpc,
         };
-        for number in 0..node.config.shards {
+        for number in (0u16..).take(node.config.shards) {
             node.shards.push(shard::spawn(number, shard_config.clone())?);
         }
+        node.answer_peers();
         node.serve_clients(websocket, grpc_listener);
         node.serve_admin(admin_listener, metrics_handle);
         Ok(node)
@@ -125,6 +135,29 @@ impl NodeBuilder {
 }
 
 impl Node {
+    /// Shows the node to the others, and answers what they ask.
+    fn answer_peers(&mut self) {
+        let Router { peers, cards, responders, places, .. } = self.rpc.clone();
+        peers.respond_with(Arc::new(Respondent {
+            shards: self.shards.iter().map(|shard| shard.mailbox().clone()).collect(),
+            places: places.clone(),
+            responders: responders.clone(),
+        }));
+        let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let card = NodeCard {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            host: host_name(),
+            started_at: u64::try_from(started.as_millis()).unwrap_or(u64::MAX),
+            websocket: self.websocket.to_string(),
+            grpc: self.grpc.to_string(),
+            admin: self.admin.to_string(),
+            ..NodeCard::default()
+        };
+        let source =
+            move || NodeCard { sessions: places.count() as u64, offers: responders.offers(), ..card.clone() };
+        self.listeners.push(tokio::spawn(cards.show(Arc::new(source), self.running.clone())));
+    }
+
     fn serve_clients(&mut self, websocket: tokio::net::TcpListener, grpc_listener: tokio::net::TcpListener) {
         let shards: Vec<_> = self.shards.iter().map(|shard| shard.mailbox().clone()).collect();
         self.listeners.push(tokio::spawn(accept(websocket, shards.clone(), self.accepting.clone())));
@@ -177,4 +210,9 @@ pub(super) fn authenticator(config: &Config) -> Authenticator {
 
 fn listen(key: &'static str, addr: &ListenAddr) -> Result<tokio::net::TcpListener, StartError> {
     bind(addr).map_err(|source| StartError::Listen { key, addr: addr.clone(), source })
+}
+
+/// The machine's name; in Kubernetes the pod's.
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

@@ -20,6 +20,7 @@ mod broker;
 mod builder;
 mod drain;
 mod listen;
+mod respond;
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -31,6 +32,7 @@ pub use builder::{NodeBuilder, StartError};
 use crate::{
     broker::{Broker, BrokerStatus},
     config::{Config, Reload},
+    rpc::Router,
     session::Settings,
     shard::ShardHandle,
 };
@@ -40,6 +42,8 @@ pub struct Node {
     config: Config,
     broker: Arc<dyn Broker>,
     settings: Settings,
+    /// The way to the other nodes, and to this one's sessions.
+    rpc: Router,
     shards: Vec<ShardHandle>,
     websocket: SocketAddr,
     grpc: SocketAddr,

@@ -1,18 +1,25 @@
 //! RPC: who answers a client's `rpc_request`.
 //!
-//! Owns: the in-process [`Handlers`] of an embedding program. Never does: touch sessions or sockets. Invariant: a call
-//! is answered exactly once, by the first handler whose globs match, or with `NO_PROXY`.
+//! Owns: the [`Router`], which finds who answers; the in-process [`Handlers`] of an embedding program; and
+//! [`Responders`], the clients of this node that answer. Never does: touch sessions or sockets.
+//!
+//! Invariants: a call is answered exactly once. Handlers go first, in their order; then the session that the call names,
+//! else a client that offers the method; else `NO_PROXY`. A call is given to one of them only.
+
+mod responders;
+mod router;
+mod survey;
 
 use std::{future::Future, sync::Arc};
 
 use futures_util::future::BoxFuture;
 use streamgate_proto::cloudevents::CloudEvent;
 
-use crate::{
-    channel::glob,
-    error::{ClientError, ErrorCode},
-    session::RpcRequest,
-};
+use crate::{channel::glob, error::ClientError, session::RpcRequest};
+
+pub use responders::Responders;
+pub use router::{Router, TO_SESSION, nobody, not_found};
+pub use survey::survey;
 
 /// Answers calls in this process.
 pub trait Handler: Send + Sync + 'static {
@@ -51,21 +58,11 @@ impl Handlers {
         });
     }
 
-    /// Calls the first handler that matches.
-    ///
-    /// # Errors
-    /// `NO_PROXY` if none does, else what the handler says.
-    pub fn call(&self, request: RpcRequest) -> BoxFuture<'static, Result<CloudEvent, ClientError>> {
-        let route = self
-            .0
-            .iter()
-            .find(|route| glob(&route.channel, &request.channel) && glob(&route.method, &request.method));
-        match route {
-            Some(route) => route.handler.call(request),
-            None => {
-                let text = format!("nothing serves method {:?} on {:?}", request.method, request.channel);
-                Box::pin(async move { Err(ClientError::new(ErrorCode::NoProxy, text)) })
-            }
-        }
+    /// The first handler that matches.
+    #[must_use]
+    pub fn find(&self, channel: &str, method: &str) -> Option<&Arc<dyn Handler>> {
+        let route =
+            self.0.iter().find(|route| glob(&route.channel, channel) && glob(&route.method, method))?;
+        Some(&route.handler)
     }
 }

@@ -38,6 +38,7 @@ impl Session {
         self.connects = self.connects.saturating_add(1);
         self.extended = connect.caps.iter().any(|cap| cap == EXTENDED);
         self.client_id = connect.client_id;
+        self.client_type = connect.client_type;
         self.connected_unix_ms = now.unix_ms;
         let token = if self.extended { ResumeToken::parse(&connect.resume_token) } else { None };
         let connecting = Connecting { reply, subscriptions: connect.subscriptions, token, resumed: false };
@@ -154,6 +155,7 @@ impl Session {
         let batch = SubscribeBatch {
             reply: ReplyTo::default(),
             connecting: Some(Box::new(connecting)),
+            ticket: None,
             items,
             changes,
             known,
@@ -200,7 +202,7 @@ impl Session {
         let former = std::mem::replace(&mut self.phase, Phase::Open);
         self.answer(now, connecting.reply, out::Envelope::Connected(connected), fx);
         fx.push(Effect::Opened);
-        self.save(now, fx);
+        self.keep(now, fx);
         if let Phase::Connecting(deferred) = former {
             for frame in deferred {
                 self.receive(now, frame, fx);
@@ -210,7 +212,13 @@ impl Session {
 
     /// Keeps what brings the session back, if the client can use it.
     pub(super) fn save(&mut self, now: Now, fx: &mut Effects) {
-        let Some(token) = &self.resume else { return };
+        if self.resume.is_some() {
+            self.keep(now, fx);
+        }
+    }
+
+    /// Keeps where the session is, and what brings it back.
+    pub(super) fn keep(&mut self, now: Now, fx: &mut Effects) {
         if !matches!(self.phase, Phase::Open) {
             return;
         }
@@ -230,12 +238,16 @@ impl Session {
             names.sort_unstable();
             names
         };
-        let record = SessionRecord {
-            secret_hash: token.secret_hash(),
-            user_id: self.user_id.clone(),
-            subscriptions: names(&|_| true),
-            ephemeral: names(&|held| held.ephemeral),
-            watching: names(&|held| held.watch),
+        let record = match &self.resume {
+            // No secret has an empty hash: nobody comes back by this.
+            None => SessionRecord::default(),
+            Some(token) => SessionRecord {
+                secret_hash: token.secret_hash(),
+                user_id: self.user_id.clone(),
+                subscriptions: names(&|_| true),
+                ephemeral: names(&|held| held.ephemeral),
+                watching: names(&|held| held.watch),
+            },
         };
         // Refreshed after half a window, and kept for half a window longer: whenever the connection breaks, the token
         // is good for the whole window.

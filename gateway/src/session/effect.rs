@@ -8,7 +8,7 @@ use crate::{
     auth::Token,
     broker::{HistoryQuery, PatternCursors, Publish, SessionRecord, Start, SubscribeTo},
     channel::{Channel, Target},
-    error::CloseCode,
+    error::{ClientError, CloseCode},
 };
 
 /// Effects in the order in which they are to be carried out.
@@ -94,12 +94,53 @@ pub enum Effect {
         /// For how long.
         ttl_ms: u64,
     },
-    /// Call a handler, then [`super::Session::rpc_done`].
+    /// Have a call answered, then [`super::Session::rpc_done`].
     Rpc {
         /// Goes back with the result.
         reply: ReplyTo,
         /// What.
         request: Box<RpcRequest>,
+    },
+    /// Offer to answer calls of these methods, in place of what was offered before, then [`super::Session::serving`].
+    Serve {
+        /// Goes back with the result.
+        reply: ReplyTo,
+        /// Patterns.
+        methods: Vec<String>,
+    },
+    /// The client answers a call that it was given.
+    RpcResult {
+        /// Which.
+        request_id: String,
+        /// How.
+        outcome: Result<CloudEvent, ClientError>,
+    },
+    /// Ask the subscribers of a channel, then [`super::Session::survey_done`].
+    Survey {
+        /// Goes back with the result.
+        reply: ReplyTo,
+        /// What the client calls the survey.
+        request_id: String,
+        /// Whose subscribers.
+        channel: Channel,
+        /// The question.
+        event: Box<CloudEvent>,
+        /// How long the client waits at most, in ms; 0: the server's own limit.
+        timeout_ms: u64,
+    },
+    /// The client answers a survey.
+    SurveyAnswer {
+        /// Which.
+        request_id: String,
+        /// How.
+        outcome: Result<CloudEvent, ClientError>,
+    },
+    /// What became of something that the server itself asked the session to do.
+    Told {
+        /// Of what.
+        ticket: Ticket,
+        /// What.
+        outcome: Result<(), ClientError>,
     },
     /// Close the connection; the last effect.
     Close {
@@ -115,6 +156,10 @@ impl Effect {
         Self::Send(Box::new(frame))
     }
 }
+
+/// Names something that the server asked a session to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Ticket(pub u64);
 
 /// What a token was shown for.
 #[derive(Debug)]
@@ -151,6 +196,8 @@ pub struct SubscribeBatch {
     pub reply: ReplyTo,
     /// Set if the batch belongs to a connect.
     pub connecting: Option<Box<super::connect::Connecting>>,
+    /// Set if it is the server that subscribes the session.
+    pub ticket: Option<Ticket>,
     /// The new subscriptions, none twice.
     pub items: Vec<Item>,
     /// Held already, with another part in presence from now on.

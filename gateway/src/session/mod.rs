@@ -21,6 +21,8 @@ mod presence_tests;
 mod publish;
 mod refresh;
 mod render;
+mod rpc;
+mod server;
 mod subscribe;
 #[cfg(test)]
 mod tests;
@@ -39,7 +41,7 @@ use streamgate_proto::{
 
 pub use connect::Connecting;
 pub use effect::{
-    Asking, Change, Effect, Effects, Item, ReplyTo, RpcRequest, SubscribeBatch, Wish, subscribe_to,
+    Asking, Change, Effect, Effects, Item, ReplyTo, RpcRequest, SubscribeBatch, Ticket, Wish, subscribe_to,
 };
 pub use presence::{MOST_MEMBERS, presence_frame};
 pub use render::{Recovered, gap_frame, publication_frame, recover_complete_frame};
@@ -112,6 +114,7 @@ pub struct Session {
     id: String,
     extended: bool,
     client_id: String,
+    client_type: String,
     user_id: String,
     /// What the client showed before its connect: with the upgrade request or the call.
     presented: Option<Token>,
@@ -164,6 +167,7 @@ impl Session {
             id: uuid::Uuid::new_v4().to_string(),
             extended: false,
             client_id: String::new(),
+            client_type: String::new(),
             user_id: String::new(),
             presented,
             expires_unix_ms: None,
@@ -288,12 +292,9 @@ impl Session {
         let next = (self.heard_ms.max(self.pinged_ms).saturating_add(ping))
             .min(self.heard_ms.saturating_add(patience))
             .min(good_for.map_or(u64::MAX, |ms| now.mono_ms.saturating_add(ms)));
-        if self.resume.is_none() {
-            return next;
-        }
         let refresh = millis(limits.resume_window) / 2;
         if self.unsaved || now.mono_ms >= self.saved_ms.saturating_add(refresh) {
-            self.save(now, fx);
+            self.keep(now, fx);
         }
         next.min(self.saved_ms.saturating_add(refresh))
     }
@@ -331,19 +332,7 @@ impl Session {
                 );
             }
             In::RpcRequest(event) => {
-                let channel = if frame.channel.is_empty() { event.source.clone() } else { frame.channel };
-                let method = if frame.method.is_empty() { event.r#type.clone() } else { frame.method };
-                let timeout_ms = u64::from(frame.timeout_ms);
-                let request = RpcRequest {
-                    channel,
-                    method,
-                    event,
-                    timeout_ms,
-                    session_id: self.id.clone(),
-                    client_id: self.client_id.clone(),
-                    user_id: self.user_id.clone(),
-                };
-                fx.push(Effect::Rpc { reply, request: Box::new(request) });
+                self.rpc_request(reply, frame.channel, frame.method, event, frame.timeout_ms, fx);
             }
             In::Ping(_) => self.answer(now, reply, out::Envelope::Pong(Default::default()), fx),
             In::SubRefresh(_) => {
@@ -353,15 +342,22 @@ impl Session {
             In::History(_) => {
                 self.not_supported(now, reply, "history is offered to streamgate.v1 clients", fx)
             }
-            // Signs of life, and answers to surveys that nobody asked: dropped (PROTOCOL part B, "Survey").
-            In::Pong(_) | In::SurveyResponse(_) => {}
-            In::SurveyRequest(_) => self.not_supported(now, reply, "surveys are not offered", fx),
+            In::Pong(_) => {}
+            In::SurveyResponse(answer) => fx.push(rpc::survey_answer(answer)),
+            In::SurveyRequest(request) if self.extended => {
+                self.survey(now, reply, &frame.channel, request, frame.timeout_ms, fx);
+            }
+            In::SurveyRequest(_) => {
+                self.not_supported(now, reply, "surveys are offered to streamgate.v1 clients", fx)
+            }
             In::PresenceQuery(query) if self.extended => self.presence_query(now, reply, &query, fx),
             In::PresenceQuery(_) => {
                 self.not_supported(now, reply, "presence is offered to streamgate.v1 clients", fx)
             }
+            In::RpcServe(serve) if self.extended => self.rpc_serve(now, reply, serve.methods, fx),
+            In::RpcResult(result) if self.extended => self.rpc_result(now, reply, result, fx),
             In::RpcServe(_) | In::RpcResult(_) => {
-                self.not_supported(now, reply, "serving RPCs is not offered", fx)
+                self.not_supported(now, reply, "serving RPCs is offered to streamgate.v1 clients", fx)
             }
             In::Ack(_) | In::Nack(_) | In::Extend(_) => {
                 self.not_supported(now, reply, "queues are not offered", fx)
@@ -373,26 +369,12 @@ impl Session {
         }
     }
 
-    /// Answers an RPC.
-    pub fn rpc_done(
-        &mut self,
-        now: Now,
-        reply: ReplyTo,
-        result: Result<streamgate_proto::cloudevents::CloudEvent, ClientError>,
-        fx: &mut Effects,
-    ) {
-        match result {
-            Ok(event) => self.answer(now, reply, out::Envelope::RpcReply(event), fx),
-            Err(error) => self.fail(now, reply, &error, fx),
-        }
-    }
-
     fn not_supported(&self, now: Now, reply: ReplyTo, what: &str, fx: &mut Effects) {
         self.fail(now, reply, &ClientError::new(ErrorCode::NotSupported, what), fx);
     }
 
     fn fail(&self, now: Now, reply: ReplyTo, error: &ClientError, fx: &mut Effects) {
-        self.answer(now, reply, out::Envelope::Error(render::wire_error(error)), fx);
+        self.answer(now, reply, out::Envelope::Error(error.to_wire()), fx);
     }
 
     fn answer(&self, now: Now, reply: ReplyTo, envelope: out::Envelope, fx: &mut Effects) {

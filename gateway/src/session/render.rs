@@ -3,7 +3,7 @@
 use prost::Message as _;
 use streamgate_proto::{
     cloudevents::CloudEvent,
-    downgrade_to_v1, shared,
+    downgrade_to_v1,
     v1::{self, Gap, OutboundMessage, RecoverComplete, outbound_message as out},
 };
 
@@ -14,16 +14,6 @@ use crate::{
     error::{ClientError, ErrorCode},
     position::Position,
 };
-
-/// The wire form of an error.
-pub fn wire_error(error: &ClientError) -> shared::Error {
-    shared::Error {
-        code: error.code.as_str().to_owned(),
-        r#type: error.code.kind().to_owned(),
-        message: error.message.clone(),
-        metadata: None,
-    }
-}
 
 /// One publication as a message.
 ///
@@ -111,7 +101,7 @@ pub fn recover_complete_frame(target: &Target, recovered: Recovered, now: Now) -
         Some(marker) => Some(v1::Position { epoch: marker, offset: 0 }),
         None => recovered.position.map(wire_position),
     };
-    let error = recovered.refused.map(|why| wire_error(&ClientError::new(ErrorCode::AclError, why)));
+    let error = recovered.refused.map(|why| ClientError::new(ErrorCode::AclError, why).to_wire());
     fresh(
         now,
         out::Envelope::RecoverComplete(RecoverComplete {

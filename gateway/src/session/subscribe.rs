@@ -40,7 +40,7 @@ impl Session {
             Some(Err(error)) => return self.fail(now, reply, &error, fx),
             None => return,
         };
-        let batch = SubscribeBatch { reply, connecting: None, items, changes, known };
+        let batch = SubscribeBatch { reply, connecting: None, ticket: None, items, changes, known };
         if batch.items.is_empty() && batch.changes.is_empty() {
             self.subscribe_done(now, batch, &[], fx);
         } else {
@@ -203,6 +203,7 @@ impl Session {
             None => {
                 let ack = SubscribeAck { subscriptions: acked };
                 self.answer(now, batch.reply, out::Envelope::SubscribeAck(ack), fx);
+                fx.extend(batch.ticket.map(|ticket| Effect::Told { ticket, outcome: Ok(()) }));
                 if !batch.items.is_empty() || !batch.changes.is_empty() {
                     self.save(now, fx);
                 }
@@ -225,7 +226,10 @@ impl Session {
                 let reply = connecting.into_reply();
                 self.connect_failed(now, reply, &error.into(), fx);
             }
-            None => self.fail(now, batch.reply, &error.into(), fx),
+            None => match batch.ticket {
+                Some(ticket) => fx.push(Effect::Told { ticket, outcome: Err(error.into()) }),
+                None => self.fail(now, batch.reply, &error.into(), fx),
+            },
         }
         // All or none: but what was replaced is gone, and a change cannot be taken back. The client comes back and
         // recovers it.

@@ -8,12 +8,14 @@ use std::{
 use ahash::AHashMap;
 use bytes::Bytes;
 use streamgate_proto::decode_inbound;
+use tokio_util::sync::CancellationToken;
 
-use super::{ConnId, FLUSH_BYTES, Shard, State, stall::Stall};
+use super::{ConnId, FLUSH_BYTES, Shard, State, errand::Owed, stall::Stall};
 use crate::{
     auth::Token,
     broker::Owner,
     error::CloseCode,
+    peers::Place,
     session::{Effects, Now, Session},
     transport::Outlet,
 };
@@ -50,6 +52,24 @@ pub(super) struct Connection {
     pub stall: Stall,
     pub dirty: bool,
     pub closing: bool,
+    /// Others can find the session here.
+    pub placed: bool,
+    /// Answers that it owes.
+    pub owed: Option<Box<Owed>>,
+    /// Cancelled when it ends, for what is only worth doing for its client; made when first needed.
+    pub leaving: Option<CancellationToken>,
+}
+
+impl Connection {
+    /// Answers that it owes.
+    pub fn owed(&mut self) -> &mut Owed {
+        self.owed.get_or_insert_default()
+    }
+
+    /// Cancelled when the connection ends.
+    pub fn leaving(&mut self) -> CancellationToken {
+        self.leaving.get_or_insert_default().clone()
+    }
 }
 
 impl Shard {
@@ -76,6 +96,9 @@ impl Shard {
             stall: Stall::default(),
             dirty: false,
             closing: false,
+            placed: false,
+            owed: None,
+            leaving: None,
         }) as u32;
         self.tick_connection(state, key, now);
         if let Some(drain) = &state.drain {
@@ -132,11 +155,40 @@ impl Shard {
             return;
         }
         self.drop_subscriptions(state, id.key);
+        self.displace(state, id.key);
         let mut connection = state.connections.remove(id.key as usize);
         connection.session.disconnected();
         self.0.meters.connections[connection.outlet.wire().index()].decrement(1);
         if let Some(drain) = &state.drain {
             drain.went();
+        }
+    }
+
+    /// Lets others find an open session.
+    pub(super) fn place(&self, state: &mut State, key: u32) {
+        let connection = &mut state.connections[key as usize];
+        if !std::mem::replace(&mut connection.placed, true) {
+            let conn = ConnId { key, serial: connection.serial };
+            let place = Place { shard: self.0.number, conn };
+            self.0.rpc.places.open(connection.session.id(), connection.session.user_id(), place);
+        }
+    }
+
+    /// Takes a session that ends from where others find it, and ends what waits for it.
+    pub(super) fn displace(&self, state: &mut State, key: u32) {
+        let connection = &mut state.connections[key as usize];
+        connection.owed = None;
+        if let Some(leaving) = connection.leaving.take() {
+            leaving.cancel();
+        }
+        if std::mem::take(&mut connection.placed) {
+            let conn = ConnId { key, serial: connection.serial };
+            let place = Place { shard: self.0.number, conn };
+            self.0.rpc.places.close(connection.session.id(), connection.session.user_id(), place);
+            if self.0.rpc.responders.withdraw(place) {
+                // Nobody waits for it.
+                drop(self.0.rpc.cards.changed());
+            }
         }
     }
 

@@ -1,14 +1,12 @@
 //! Carrying out what sessions want.
 
-use std::{future::Future, panic::AssertUnwindSafe, time::Duration};
+use std::{future::Future, time::Duration};
 
-use futures_util::FutureExt as _;
-
-use super::{ConnId, Shard, State, frames::encode};
+use super::{ConnId, Shard, State, calls::SurveyAsked, frames::encode};
 use crate::{
     broker::BrokerError,
-    error::{ClientError, CloseCode, ErrorCode},
-    session::{Effect, Effects, RpcRequest},
+    error::CloseCode,
+    session::{Effect, Effects},
 };
 
 impl Shard {
@@ -38,6 +36,7 @@ impl Shard {
                 self.send_pages(state, key);
             }
             Effect::Opened => {
+                self.place(state, key);
                 let now = self.now();
                 self.tick_connection(state, key, now);
             }
@@ -97,16 +96,16 @@ impl Shard {
                     }
                 });
             }
-            Effect::Rpc { reply, request } => {
-                let answered = self.call(*request);
-                self.begin(state, key);
-                let shard = self.clone();
-                tokio::task::spawn_local(async move {
-                    let result = answered.await;
-                    shard.end(id);
-                    shard.with_session(id, |_, session, now, fx| session.rpc_done(now, reply, result, fx));
-                });
+            Effect::Rpc { reply, request } => self.rpc(state, id, reply, *request),
+            Effect::Serve { reply, methods } => self.serve(state, id, reply, methods),
+            Effect::RpcResult { request_id, outcome } => self.call_answered(state, id, &request_id, outcome),
+            Effect::Survey { reply, request_id, channel, event, timeout_ms } => {
+                self.survey(state, id, SurveyAsked { reply, request_id, channel, event: *event, timeout_ms });
             }
+            Effect::SurveyAnswer { request_id, outcome } => {
+                self.survey_answered(state, id, &request_id, outcome);
+            }
+            Effect::Told { ticket, outcome } => self.told(state, id, ticket, outcome),
             Effect::Close { code, reason } => self.closed(state, key, code, &reason),
         }
     }
@@ -151,6 +150,7 @@ impl Shard {
 
     fn closed(&self, state: &mut State, key: u32, code: CloseCode, reason: &str) {
         self.drop_subscriptions(state, key);
+        self.displace(state, key);
         let connection = &mut state.connections[key as usize];
         connection.pages.clear();
         if !std::mem::replace(&mut connection.closing, true) {
@@ -182,26 +182,6 @@ impl Shard {
             shard.end(id);
             done(&shard, result);
         });
-    }
-
-    fn call(
-        &self,
-        request: RpcRequest,
-    ) -> impl Future<Output = Result<streamgate_proto::cloudevents::CloudEvent, ClientError>> + 'static {
-        let mut limit = self.0.rpc_timeout;
-        if request.timeout_ms > 0 {
-            limit = limit.min(Duration::from_millis(request.timeout_ms));
-        }
-        let handlers = self.0.handlers.clone();
-        async move {
-            // A handler is the embedding program's: its panic must not end the shard, nor leave the caller waiting.
-            let answered = AssertUnwindSafe(async move { handlers.call(request).await }).catch_unwind();
-            match tokio::time::timeout(limit, answered).await {
-                Ok(Ok(result)) => result,
-                Ok(Err(_)) => Err(ClientError::new(ErrorCode::Internal, "the handler failed")),
-                Err(_) => Err(ClientError::new(ErrorCode::RpcTimeout, format!("no answer within {limit:?}"))),
-            }
-        }
     }
 }
 

@@ -18,7 +18,7 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
-use super::{ConnId, DrainProgress};
+use super::{ConnId, DrainProgress, Errand};
 use crate::{
     auth::Token,
     broker::{Delivery, PresenceEvent, Publication, Sink},
@@ -51,6 +51,8 @@ pub enum Mail {
     FellBehind(Channel, Position),
     /// Joins and leaves of the channel did not fit into the mailbox.
     PresenceLost(Channel),
+    /// Something to do with sessions, for others.
+    Errand(Box<Errand>),
     /// Send every client away, evenly over that time, and tell how far that is.
     Drain(Duration, watch::Sender<Option<DrainProgress>>),
     /// End, with whatever is still connected.

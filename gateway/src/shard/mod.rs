@@ -11,10 +11,12 @@
 //! a gap reaches whoever it may
 //! concern, in its place; whoever was acknowledged as a watcher gets every join and leave from then on, or is closed.
 
+mod calls;
 mod connection;
 mod deliver;
 mod drain;
 mod effects;
+mod errand;
 pub mod flow;
 mod frames;
 pub mod gap;
@@ -43,6 +45,7 @@ use slab::Slab;
 use tokio::{sync::Notify, time::Instant};
 
 pub use drain::DrainProgress;
+pub use errand::Errand;
 #[cfg(test)]
 pub use mailbox::mailbox;
 pub use mailbox::{Mail, Mailbox};
@@ -50,7 +53,7 @@ pub use run::{Serve, ShardConfig, ShardHandle, spawn};
 
 use crate::{
     broker::{Broker, SinkId},
-    rpc::Handlers,
+    rpc::Router,
     session::{Now, Settings},
 };
 use connection::Connection;
@@ -93,7 +96,9 @@ struct Inner {
     broker: Arc<dyn Broker>,
     sink: SinkId,
     settings: Settings,
-    handlers: Handlers,
+    /// Which of the node's shards this is.
+    number: u16,
+    rpc: Router,
     rpc_timeout: Duration,
     started: Instant,
     meters: Meters,

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     broker::{Broker, SinkId},
-    rpc::Handlers,
+    rpc::Router,
     session::Settings,
 };
 
@@ -42,8 +42,8 @@ pub struct ShardConfig {
     pub broker: Arc<dyn Broker>,
     /// Policies and limits.
     pub settings: Settings,
-    /// In-process RPC handlers.
-    pub handlers: Handlers,
+    /// Who answers calls, and where sessions are.
+    pub rpc: Router,
     /// Greatest time of an RPC.
     pub rpc_timeout: Duration,
     /// Serves accepted sockets.
@@ -62,7 +62,7 @@ pub struct ShardHandle {
 ///
 /// # Errors
 /// The thread or its runtime cannot be made.
-pub fn spawn(number: usize, config: ShardConfig) -> io::Result<ShardHandle> {
+pub fn spawn(number: u16, config: ShardConfig) -> io::Result<ShardHandle> {
     let (mailbox, inbox) = mailbox();
     let sink = config.broker.attach(Arc::new(mailbox.clone()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -70,7 +70,7 @@ pub fn spawn(number: usize, config: ShardConfig) -> io::Result<ShardHandle> {
     let body = move || {
         let _failed = CancelOnPanic(failed);
         let serve = config.serve.clone();
-        let shard = Shard::new(config, sink);
+        let shard = Shard::new(number, config, sink);
         LocalSet::new().block_on(&runtime, shard.run(inbox, &serve));
     };
     let thread = thread::Builder::new().name(format!("shard-{number}")).spawn(body)?;
@@ -116,7 +116,7 @@ impl ShardHandle {
 
 impl Shard {
     /// An empty shard, to which the broker knows `sink` to belong.
-    pub(super) fn new(config: ShardConfig, sink: SinkId) -> Self {
+    pub(super) fn new(number: u16, config: ShardConfig, sink: SinkId) -> Self {
         let state = State {
             connections: Slab::new(),
             subscriptions: Slab::new(),
@@ -138,7 +138,8 @@ impl Shard {
             broker: config.broker,
             sink,
             settings: config.settings,
-            handlers: config.handlers,
+            number,
+            rpc: config.rpc,
             rpc_timeout: config.rpc_timeout,
             started: Instant::now(),
             meters: Meters::new(),
@@ -192,6 +193,7 @@ impl Shard {
                 }
                 Mail::Frame(id, payload, _permit) => self.receive(id, &payload),
                 Mail::Failed(id, code, reason) => self.fail(id, code, &reason),
+                Mail::Errand(errand) => self.run_errand(*errand),
                 Mail::Drained(id) => self.drained(id),
                 Mail::Gone(id) => self.gone(id),
                 Mail::Drain(over, progress) => self.begin_drain(over, progress),

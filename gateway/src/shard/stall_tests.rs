@@ -18,6 +18,7 @@ use crate::{
     channel::Channel,
     error::CloseCode,
     policy::{ChannelPolicy, Limits, Policies},
+    rpc::Router,
     session::Settings,
     transport::{Outlet, Overflow, Wire},
 };
@@ -108,14 +109,14 @@ async fn replaying(count: usize) -> (Shard, ConnId, Client) {
     }
     let policies = Policies::new(Vec::new(), ChannelPolicy::default());
     let config = ShardConfig {
-        broker,
+        broker: broker.clone(),
         settings: Settings::new(policies, Limits { write_queue_bytes: LIMIT, ..Limits::default() }),
-        handlers: Default::default(),
+        rpc: Router::new(broker, Default::default()),
         rpc_timeout: Duration::from_secs(1),
         serve: Arc::new(|_, _, _| {}),
         failed: Default::default(),
     };
-    let (shard, client) = (Shard::new(config, sink), Client::default());
+    let (shard, client) = (Shard::new(0, config, sink), Client::default());
     let id = shard.open(Box::new(client.clone()), None);
     let from = Some(StartFrom { point: Some(Point::Start(true)) });
     let subscriptions = vec![v1::Subscription { channel: "busy".into(), from, ..Default::default() }];

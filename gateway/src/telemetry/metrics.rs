@@ -90,6 +90,12 @@ metrics_table! {
     SLOW_CONSUMERS = "streamgate_slow_consumers_total", Kind::Counter, [], "Clients cut because their write queue was full.";
     SHARD_DROPPED = "streamgate_shard_dropped_total", Kind::Counter, [],
         "Publications without a position that an overloaded shard had no room for.";
+    ASKS = "streamgate_peer_asks_total", Kind::Counter, ["ask"], "What other nodes asked of this one.";
+    RPC_CALLS = "streamgate_rpc_calls_total", Kind::Counter, ["outcome"],
+        "Calls of clients, by the code of their error or ok.";
+    RPC_SECONDS = "streamgate_rpc_seconds", Kind::Histogram(SECONDS), [], "Seconds that calls of clients took.";
+    LATE_ANSWERS = "streamgate_late_answers_total", Kind::Counter, ["from"],
+        "Answers of clients or nodes that nobody waited for any more.";
     DRAINING = "streamgate_draining", Kind::Gauge, [], "1 while the node sends its clients away.";
     DRAIN_LEFT = "streamgate_drain_connections_left", Kind::Gauge, [],
         "Connections of a draining node that are still there.";

@@ -224,6 +224,14 @@ impl RawClient {
         }
     }
 
+    /// What arrives next, however long that takes.
+    pub async fn next_event(&mut self) -> Event {
+        match self.kept.pop_front() {
+            Some(kept) => kept,
+            None => self.read().await,
+        }
+    }
+
     /// The next frame; pings of WebSocket are passed over.
     ///
     /// # Panics

@@ -32,9 +32,8 @@ impl RedisBroker {
             Err(error) => return failed(error),
         };
         let key = self.keys.key(partition, &format!("s:{session}"));
-        let call = caller
-            .connection
-            .call(Command::new(CommandName::HGet).arg(key).arg("node"), self.deadline);
+        let call =
+            caller.connection.call(Command::new(CommandName::HGet).arg(key).arg("node"), self.deadline);
         async move {
             let Some(node) = call.await?.into_optional_bytes()? else { return Ok(None) };
             let node = std::str::from_utf8(&node).ok().and_then(|node| node.parse().ok());

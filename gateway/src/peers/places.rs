@@ -1,0 +1,97 @@
+//! Where on this node a session is.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ahash::AHashMap;
+use uuid::Uuid;
+
+use crate::shard::ConnId;
+
+/// Stripes of the table: a power of two, so that shards seldom wait for each other.
+const STRIPES: usize = 64;
+
+/// A connection of one of this node's shards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// Number of the shard.
+    pub shard: u16,
+    /// Its name for the connection.
+    pub conn: ConnId,
+}
+
+/// The open sessions of this node, by id and by user. Written when one opens and when it ends.
+#[derive(Debug)]
+pub struct Places {
+    sessions: [Mutex<AHashMap<Uuid, Place>>; STRIPES],
+    users: [Mutex<AHashMap<Box<str>, Vec<Place>>>; STRIPES],
+    hasher: ahash::RandomState,
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Self {
+            sessions: std::array::from_fn(|_| Mutex::default()),
+            users: std::array::from_fn(|_| Mutex::default()),
+            hasher: ahash::RandomState::new(),
+        }
+    }
+}
+
+impl Places {
+    /// Notes a session that opened; `user` is empty if it is anonymous.
+    pub fn open(&self, session: &str, user: &str, place: Place) {
+        if let Ok(id) = Uuid::try_parse(session) {
+            lock(&self.sessions[self.stripe(&id)]).insert(id, place);
+        }
+        if !user.is_empty() {
+            lock(&self.users[self.stripe(user)]).entry(user.into()).or_default().push(place);
+        }
+    }
+
+    /// Forgets a session, unless another connection has it now.
+    pub fn close(&self, session: &str, user: &str, place: Place) {
+        if let Ok(id) = Uuid::try_parse(session) {
+            let mut sessions = lock(&self.sessions[self.stripe(&id)]);
+            if sessions.get(&id) == Some(&place) {
+                sessions.remove(&id);
+            }
+        }
+        if !user.is_empty() {
+            let mut users = lock(&self.users[self.stripe(user)]);
+            if let Some(places) = users.get_mut(user) {
+                places.retain(|other| *other != place);
+                if places.is_empty() {
+                    users.remove(user);
+                }
+            }
+        }
+    }
+
+    /// Where a session is.
+    #[must_use]
+    pub fn session(&self, session: &str) -> Option<Place> {
+        let id = Uuid::try_parse(session).ok()?;
+        lock(&self.sessions[self.stripe(&id)]).get(&id).copied()
+    }
+
+    /// Where the sessions of a user are.
+    #[must_use]
+    pub fn user(&self, user: &str) -> Vec<Place> {
+        lock(&self.users[self.stripe(user)]).get(user).cloned().unwrap_or_default()
+    }
+
+    /// How many sessions there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.sessions.iter().map(|stripe| lock(stripe).len()).sum()
+    }
+
+    fn stripe<T: std::hash::Hash + ?Sized>(&self, key: &T) -> usize {
+        usize::try_from(self.hasher.hash_one(key) % STRIPES as u64).unwrap_or(0)
+    }
+}
+
+/// Nothing panics while it is held.
+fn lock<T>(stripe: &Mutex<T>) -> MutexGuard<'_, T> {
+    stripe.lock().unwrap_or_else(PoisonError::into_inner)
+}

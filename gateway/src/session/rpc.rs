@@ -1,0 +1,204 @@
+//! Calls and surveys: what a client asks of others, and what others ask of it.
+
+use streamgate_proto::{
+    cloudevents::CloudEvent,
+    v1::{
+        RpcCall, RpcResult, SurveyAnswer, SurveyRequest, SurveyResponse, SurveyResult,
+        outbound_message as out, rpc_result::Outcome,
+    },
+};
+
+use prost::Message as _;
+
+use super::{Effect, Effects, Now, ReplyTo, RpcRequest, Session};
+use crate::{
+    channel::{Channel, Target},
+    error::{ClientError, ErrorCode},
+    peers::{CallAsk, SurveyAnswers},
+};
+
+/// Patterns that one client may offer to answer.
+const MOST_METHODS: usize = 100;
+
+impl Session {
+    pub(super) fn rpc_request(
+        &mut self,
+        reply: ReplyTo,
+        channel: String,
+        method: String,
+        event: CloudEvent,
+        timeout_ms: u32,
+        fx: &mut Effects,
+    ) {
+        let request = RpcRequest {
+            channel: if channel.is_empty() { event.source.clone() } else { channel },
+            method: if method.is_empty() { event.r#type.clone() } else { method },
+            event,
+            timeout_ms: u64::from(timeout_ms),
+            session_id: self.id.clone(),
+            client_id: self.client_id.clone(),
+            user_id: self.user_id.clone(),
+        };
+        fx.push(Effect::Rpc { reply, request: Box::new(request) });
+    }
+
+    /// Answers an RPC.
+    pub fn rpc_done(
+        &mut self,
+        now: Now,
+        reply: ReplyTo,
+        result: Result<CloudEvent, ClientError>,
+        fx: &mut Effects,
+    ) {
+        match result.and_then(|event| self.fitting(event)) {
+            Ok(event) => self.answer(now, reply, out::Envelope::RpcReply(event), fx),
+            Err(error) => self.fail(now, reply, &error, fx),
+        }
+    }
+
+    pub(super) fn rpc_serve(&mut self, now: Now, reply: ReplyTo, methods: Vec<String>, fx: &mut Effects) {
+        if let Err(error) = self.servable(&methods) {
+            return self.fail(now, reply, &error, fx);
+        }
+        fx.push(Effect::Serve { reply, methods });
+    }
+
+    fn servable(&self, methods: &[String]) -> Result<(), ClientError> {
+        if methods.len() > MOST_METHODS {
+            let text = format!("{} methods are offered, at most {MOST_METHODS} can be", methods.len());
+            return Err(ClientError::bad_request(text));
+        }
+        for method in methods {
+            Target::parse(method).map_err(|error| {
+                ClientError::bad_request(format!("a method is named like a channel, but {error}"))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Answers whether calls come now.
+    pub fn serving(&mut self, now: Now, reply: ReplyTo, result: Result<(), ClientError>, fx: &mut Effects) {
+        match result {
+            Ok(()) => self.answer(now, reply, out::Envelope::Ok(Default::default()), fx),
+            Err(error) => self.fail(now, reply, &error, fx),
+        }
+    }
+
+    /// Gives the client a call to answer.
+    ///
+    /// # Errors
+    /// The client cannot answer calls, or the request is too large for it.
+    pub fn call(
+        &mut self,
+        now: Now,
+        request_id: &str,
+        call: CallAsk,
+        timeout_ms: u64,
+        fx: &mut Effects,
+    ) -> Result<(), ClientError> {
+        if !self.extended {
+            return Err(ClientError::new(
+                ErrorCode::NotSupported,
+                "the client speaks v1, which has no calls",
+            ));
+        }
+        let call = RpcCall {
+            request_id: request_id.to_owned(),
+            channel: call.channel,
+            method: call.method,
+            payload: Some(self.fitting(call.event.unwrap_or_default())?),
+            deadline: now.unix_ms.saturating_add(timeout_ms),
+        };
+        self.answer(now, ReplyTo::fresh(), out::Envelope::RpcCall(call), fx);
+        Ok(())
+    }
+
+    pub(super) fn rpc_result(&mut self, now: Now, reply: ReplyTo, result: RpcResult, fx: &mut Effects) {
+        let outcome = match result.outcome {
+            Some(Outcome::Payload(event)) => Ok(event),
+            Some(Outcome::Error(error)) => Err(ClientError::from_wire(error)),
+            None => {
+                let error = ClientError::bad_request("an rpc_result has a payload or an error");
+                return self.fail(now, reply, &error, fx);
+            }
+        };
+        fx.push(Effect::RpcResult { request_id: result.request_id, outcome });
+    }
+
+    pub(super) fn survey(
+        &mut self,
+        now: Now,
+        reply: ReplyTo,
+        channel: &str,
+        request: SurveyRequest,
+        timeout_ms: u32,
+        fx: &mut Effects,
+    ) {
+        let channel = match Channel::parse(channel) {
+            Ok(channel) => channel,
+            Err(error) => return self.fail(now, reply, &error.into(), fx),
+        };
+        let event = Box::new(request.payload.unwrap_or_default());
+        let (request_id, timeout_ms) = (request.request_id, u64::from(timeout_ms));
+        fx.push(Effect::Survey { reply, request_id, channel, event, timeout_ms });
+    }
+
+    /// Answers a survey. What the client's write queue has no room for is left out, and the answer says so.
+    pub fn survey_done(
+        &mut self,
+        now: Now,
+        reply: ReplyTo,
+        request_id: String,
+        result: Result<SurveyAnswers, ClientError>,
+        fx: &mut Effects,
+    ) {
+        let answers = match result {
+            Ok(answers) => answers,
+            Err(error) => return self.fail(now, reply, &error, fx),
+        };
+        let mut room = self.largest();
+        let mut result = SurveyResult { request_id, truncated: answers.truncated, ..SurveyResult::default() };
+        for outcome in answers.outcomes {
+            let answer =
+                SurveyAnswer { session_id: outcome.session_id, payload: outcome.event, error: outcome.error };
+            let Some(left) = room.checked_sub(answer.encoded_len() + 128) else {
+                result.truncated = true;
+                break;
+            };
+            room = left;
+            result.results.push(answer);
+        }
+        self.answer(now, reply, out::Envelope::SurveyResult(result), fx);
+    }
+
+    /// Asks the client something that a survey asks.
+    pub fn surveyed(&mut self, now: Now, request_id: &str, event: &CloudEvent, fx: &mut Effects) {
+        let request = SurveyRequest { request_id: request_id.to_owned(), payload: Some(event.clone()) };
+        self.answer(now, ReplyTo::fresh(), out::Envelope::SurveyRequest(request), fx);
+    }
+
+    /// Bytes of an event, in protobuf, that are sent to the client at most: a quarter of its write queue, as JSON may take
+    /// a multiple, and what is live needs room beside it.
+    pub(super) fn largest(&self) -> usize {
+        self.settings.limits.load().write_queue_bytes / 4
+    }
+
+    /// The event, if it is not too large for the client.
+    pub(super) fn fitting(&self, event: CloudEvent) -> Result<CloudEvent, ClientError> {
+        let (got, most) = (event.encoded_len(), self.largest());
+        if got <= most {
+            return Ok(event);
+        }
+        let text = format!("the event has {got} bytes, at most {most} can be sent to the client");
+        Err(ClientError::new(ErrorCode::TooLarge, text))
+    }
+}
+
+/// What a client's answer to a survey comes to.
+pub(super) fn survey_answer(answer: SurveyResponse) -> Effect {
+    let outcome = match answer.error {
+        Some(error) => Err(ClientError::from_wire(error)),
+        None => Ok(answer.payload.unwrap_or_default()),
+    };
+    Effect::SurveyAnswer { request_id: answer.request_id, outcome }
+}

@@ -1,0 +1,112 @@
+//! Calls and surveys that clients of this shard ask for.
+
+use std::{future::Future, panic::AssertUnwindSafe, time::Duration};
+
+use futures_util::FutureExt as _;
+use streamgate_proto::cloudevents::CloudEvent;
+use tokio::time::Instant;
+
+use super::{ConnId, Shard, State};
+use crate::{
+    channel::Channel,
+    error::{ClientError, ErrorCode},
+    peers::Place,
+    rpc,
+    session::{Effects, Now, ReplyTo, RpcRequest, Session},
+    telemetry::metrics::{RPC_CALLS, RPC_SECONDS},
+};
+
+/// A survey of a client.
+pub(super) struct SurveyAsked {
+    pub reply: ReplyTo,
+    pub request_id: String,
+    pub channel: Channel,
+    pub event: CloudEvent,
+    pub timeout_ms: u64,
+}
+
+impl Shard {
+    /// Has a call answered, unless its client goes before.
+    pub(super) fn rpc(&self, state: &mut State, id: ConnId, reply: ReplyTo, request: RpcRequest) {
+        let limit = self.patience(request.timeout_ms);
+        let timeout_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        let answered = self.0.rpc.call(RpcRequest { timeout_ms, ..request }, limit);
+        let started = Instant::now();
+        self.wait_for(state, id, within(limit, answered), move |session, now, outcome, fx| {
+            let code = outcome.as_ref().err().map_or("ok", |error| error.code.as_str());
+            metrics::counter!(RPC_CALLS, "outcome" => code).increment(1);
+            metrics::histogram!(RPC_SECONDS).record(started.elapsed().as_secs_f64());
+            session.rpc_done(now, reply, outcome, fx);
+        });
+    }
+
+    /// Offers a client to all nodes as one who answers calls.
+    pub(super) fn serve(&self, state: &mut State, id: ConnId, reply: ReplyTo, methods: Vec<String>) {
+        let place = Place { shard: self.0.number, conn: id };
+        self.0.rpc.responders.offer(place, methods);
+        let shown = self.0.rpc.cards.changed();
+        let limit = self.0.settings.limits.load().request_timeout;
+        let shown = async move {
+            match shown.await {
+                Ok(shown) => shown.map_err(|error| (&error).into()),
+                Err(_) => Err(ClientError::new(ErrorCode::NotAvailable, "the node is shutting down")),
+            }
+        };
+        self.wait_for(state, id, within(limit, shown), move |session, now, outcome, fx| {
+            session.serving(now, reply, outcome, fx);
+        });
+    }
+
+    /// Asks the subscribers of a channel, on all nodes, unless who asks goes before.
+    pub(super) fn survey(&self, state: &mut State, id: ConnId, survey: SurveyAsked) {
+        let SurveyAsked { reply, request_id, channel, event, timeout_ms } = survey;
+        let (peers, limit) = (self.0.rpc.peers.clone(), self.patience(timeout_ms));
+        let answers = async move { rpc::survey(&peers, &channel, event, limit).await };
+        self.wait_for(state, id, answers, move |session, now, outcome, fx| {
+            session.survey_done(now, reply, request_id, outcome, fx);
+        });
+    }
+
+    /// How long a client is willing to wait, and the server.
+    fn patience(&self, timeout_ms: u64) -> Duration {
+        match timeout_ms {
+            0 => self.0.rpc_timeout,
+            wanted => self.0.rpc_timeout.min(Duration::from_millis(wanted)),
+        }
+    }
+
+    /// Awaits `answer` beside the shard, and lets the session take it. When the connection ends it is dropped.
+    fn wait_for<T: 'static>(
+        &self,
+        state: &mut State,
+        id: ConnId,
+        answer: impl Future<Output = Result<T, ClientError>> + 'static,
+        take: impl FnOnce(&mut Session, Now, Result<T, ClientError>, &mut Effects) + 'static,
+    ) {
+        self.begin(state, id.key);
+        let leaving = state.connections[id.key as usize].leaving();
+        let shard = self.clone();
+        tokio::task::spawn_local(async move {
+            // A handler is the embedding program's: its panic must not end the shard, nor leave the caller waiting.
+            let answer = AssertUnwindSafe(answer).catch_unwind();
+            let outcome = tokio::select! {
+                outcome = answer => outcome,
+                () = leaving.cancelled() => return shard.end(id),
+            };
+            shard.end(id);
+            let outcome =
+                outcome.unwrap_or_else(|_| Err(ClientError::new(ErrorCode::Internal, "the handler failed")));
+            shard.with_session(id, |_, session, now, fx| take(session, now, outcome, fx));
+        });
+    }
+}
+
+/// Waits at most `limit`.
+async fn within<T>(
+    limit: Duration,
+    answer: impl Future<Output = Result<T, ClientError>>,
+) -> Result<T, ClientError> {
+    tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
+        Err(ClientError::new(ErrorCode::RpcTimeout, format!("no answer within {limit:?}")))
+    })
+}
