@@ -11,6 +11,8 @@ pub mod channel;
 pub mod cli;
 pub mod config;
 pub mod error;
+pub mod hooks;
+pub mod http_client;
 pub mod node;
 pub mod peers;
 pub mod policy;

@@ -9,6 +9,7 @@
 //! - [`place::Place`]: one server or a Cluster, for what must end alike on both.
 //! - [`swallowing_proxy::SwallowingProxy`]: the network between a node and Redis. [`audience`]: listeners and publishers
 //!   for the whole of a test.
+//! - [`backend::HttpBackend`], [`backend::GrpcBackend`]: backends that hooks are asked of, good ones and bad ones.
 //! - [`certificates::Authority`]: certificates for TLS to Redis.
 //! - [`sentinel::Watched`]: a master with replicas under Sentinels.
 //! - [`failover::Audience`]: clients through a failover, and the histories that are left.
@@ -30,6 +31,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "in a test harness the panic is the report")]
 
 pub mod audience;
+pub mod backend;
 pub mod certificates;
 pub mod cluster;
 pub mod clustered;

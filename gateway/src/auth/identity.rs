@@ -47,6 +47,12 @@ pub enum Refusal {
     /// Of another user than the session.
     #[error("the token is of another user")]
     OtherUser,
+    /// The backend that checks tokens says no.
+    #[error("the backend does not accept the token")]
+    Backend,
+    /// The backend that checks tokens could not be asked, or said nothing that can be used.
+    #[error("the token cannot be checked at present")]
+    NoVerdict,
     /// The node ends.
     #[error("the node is shutting down")]
     Stopped,

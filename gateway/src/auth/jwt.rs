@@ -173,8 +173,8 @@ impl JwtVerifier {
     }
 }
 
-/// A user id is told to others and becomes part of names.
-fn is_user(user: &str) -> bool {
+/// Whether this can be a user id: one is told to others and becomes part of names.
+pub(crate) fn is_user(user: &str) -> bool {
     (1..=LONGEST_USER).contains(&user.len()) && !user.contains(char::is_control)
 }
 

@@ -18,13 +18,18 @@ use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
 
 pub use identity::{Identity, Refusal};
+pub(crate) use jwt::is_user;
 pub use jwt::{Algorithm, JwtConfig, JwtKey, JwtVerifier, KeyMaterial};
 pub use token::Token;
+
+use crate::hooks::{Credential, Hooks};
 
 /// Tells who a client is by what it shows.
 #[derive(Debug, Clone, Default)]
 pub struct Authenticator {
     jwt: Option<(Arc<JwtVerifier>, Handle)>,
+    /// A backend that is asked, unless there are keys.
+    hook: Option<Hooks>,
     /// Whether who shows nothing may come in though there are keys.
     anonymous: bool,
 }
@@ -40,27 +45,36 @@ impl Authenticator {
     /// signatures take tens of microseconds, which a shard's thread has not.
     #[must_use]
     pub fn jwt(jwt: Arc<JwtVerifier>, anonymous: bool, runtime: Handle) -> Self {
-        Self { jwt: Some((jwt, runtime)), anonymous }
+        Self { jwt: Some((jwt, runtime)), hook: None, anonymous }
+    }
+
+    /// Bearers of a token that a backend accepts; who shows none is anonymous, or refused.
+    #[must_use]
+    pub fn hook(hooks: Hooks, anonymous: bool) -> Self {
+        Self { jwt: None, hook: Some(hooks), anonymous }
     }
 
     /// What is known at once: whoever needs not show anything. `None`: [`Self::authenticate`] says.
     #[must_use]
     pub fn unasked(&self, token: Option<&Token>) -> Option<Result<Identity, Refusal>> {
-        match (&self.jwt, token) {
-            (None, _) => Some(Ok(Identity::default())),
-            (Some(_), None) if self.anonymous => Some(Ok(Identity::default())),
-            (Some(_), None) => Some(Err(Refusal::Missing)),
-            (Some(_), Some(_)) => None,
+        match (self.jwt.is_some() || self.hook.is_some(), token) {
+            (false, _) => Some(Ok(Identity::default())),
+            (true, None) if self.anonymous => Some(Ok(Identity::default())),
+            (true, None) => Some(Err(Refusal::Missing)),
+            (true, Some(_)) => None,
         }
     }
 
-    /// Checks a token.
+    /// Checks a token: with keys by those alone, else by the backend.
     #[must_use]
-    pub fn authenticate(&self, token: Token) -> BoxFuture<'static, Result<Identity, Refusal>> {
+    pub fn authenticate(&self, credential: Credential) -> BoxFuture<'static, Result<Identity, Refusal>> {
         let Some((jwt, runtime)) = self.jwt.clone() else {
-            return Box::pin(async { Ok(Identity::default()) });
+            return match &self.hook {
+                Some(hooks) => hooks.authenticate(credential),
+                None => Box::pin(async { Ok(Identity::default()) }),
+            };
         };
-        let checked = runtime.spawn(async move { jwt.verify(&token) });
+        let checked = runtime.spawn(async move { jwt.verify(&credential.token) });
         Box::pin(async move { checked.await.unwrap_or(Err(Refusal::Stopped)) })
     }
 }

@@ -22,6 +22,7 @@ pub mod recovery;
 pub mod redis;
 mod request;
 mod session_record;
+mod work;
 
 use std::sync::Arc;
 
@@ -38,6 +39,7 @@ pub use request::{
     Start, Subscribe, SubscribeTo, Subscribed,
 };
 pub use session_record::SessionRecord;
+pub use work::{Turn, WorkItem};
 
 use crate::{
     channel::{Channel, Target},
@@ -200,6 +202,43 @@ pub trait Broker: Send + Sync + 'static {
 
     /// The list of revocations, unless its version is still `known`.
     fn revocations(&self, known: u64) -> BoxFuture<'static, Result<Option<Revocations>, BrokerError>>;
+
+    /// How many lanes each queue of shared work has; numbered from 0.
+    fn lanes(&self) -> usize;
+
+    /// The lane of what belongs to `key`, the same on every node.
+    fn lane_of(&self, key: &str) -> usize;
+
+    /// Appends items to a lane of a queue, as long as no more than `most` of it are unfinished; answers how many.
+    ///
+    /// An error that may have been sent leaves open whether they were appended: appending them again may double them.
+    fn add_work(
+        &self,
+        queue: &str,
+        lane: usize,
+        items: Vec<Bytes>,
+        most: u64,
+    ) -> BoxFuture<'static, Result<usize, BrokerError>>;
+
+    /// Takes at most `most` items of a lane, if it is or becomes this node's; with 0 it only stays so. To be asked again
+    /// within a third of the lease of the node, also while the items are being done.
+    fn take_work(
+        &self,
+        queue: &str,
+        lane: usize,
+        most: usize,
+    ) -> BoxFuture<'static, Result<Turn, BrokerError>>;
+
+    /// Removes items that are done.
+    fn finish_work(
+        &self,
+        queue: &str,
+        lane: usize,
+        ids: Vec<String>,
+    ) -> BoxFuture<'static, Result<(), BrokerError>>;
+
+    /// Lets another node have the lane at once.
+    fn give_up_work(&self, queue: &str, lane: usize) -> BoxFuture<'static, Result<(), BrokerError>>;
 
     /// Follows whether the broker can take work.
     fn status(&self) -> watch::Receiver<BrokerStatus>;

@@ -1,5 +1,7 @@
 //! Layers: partial configurations of which the upper ones win, key by key.
 
+use std::collections::BTreeMap;
+
 use serde_yaml_ng::Value;
 
 use super::units::{Size, Span};
@@ -52,7 +54,7 @@ macro_rules! value {
     )+};
 }
 
-value!(String, bool, u64, Span, Size, Value);
+value!(String, bool, u64, f64, Span, Size, Value, BTreeMap<String, String>);
 
 /// Declares a section of the file: every key optional, unknown keys refused.
 macro_rules! section {

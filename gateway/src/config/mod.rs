@@ -11,6 +11,7 @@
 //! - The reference file ([`REFERENCE`]) says exactly the defaults.
 
 mod auth;
+mod backends;
 mod broker;
 mod checks;
 mod error;
@@ -35,8 +36,8 @@ pub use listen::ListenAddr;
 pub use overrides::{ENV_PREFIX, ENV_RESERVED, Override, from_environment, process_environment};
 pub use reload::Reload;
 pub use runtime::{
-    Backend, BackendRoute, BrokerConfig, Config, DrainConfig, LogConfig, LogFormat, MemoryConfig, Password,
-    PolicyTable, RedisConfig, RedisMode, SentinelConfig, WebSocketConfig,
+    BrokerConfig, Config, DrainConfig, LogConfig, LogFormat, MemoryConfig, Password, PolicyTable,
+    RedisConfig, RedisMode, SentinelConfig, WebSocketConfig,
 };
 
 use layer::Layer as _;

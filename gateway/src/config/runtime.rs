@@ -2,11 +2,10 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use serde_yaml_ng::Value;
-
 use super::listen::ListenAddr;
 use crate::auth::JwtVerifier;
 use crate::broker::redis::TlsOptions;
+use crate::hooks::BackendOptions;
 use crate::policy::{ChannelPolicy, Limits, Policies, PolicyRule};
 
 /// Everything a node needs to know, checked. Made by [`load`](super::load); [`Config::default`] is what an empty
@@ -40,8 +39,8 @@ pub struct Config {
     pub lease: Duration,
     /// How a node that shuts down sends its clients away.
     pub drain: DrainConfig,
-    /// Backends of the user (`proxy`). Kept; nothing calls them yet.
-    pub backends: Vec<Backend>,
+    /// Backends of the user (`proxy`).
+    pub backends: Vec<BackendOptions>,
 }
 
 /// The WebSocket and client HTTP listener (`transport.websocket`).
@@ -196,30 +195,4 @@ pub struct DrainConfig {
     pub duration: Duration,
     /// Time before that in which the node is not ready but serves and accepts as before, so that balancers notice.
     pub delay: Duration,
-}
-
-/// A backend of the user (an element of `proxy`).
-#[derive(Debug, Clone, PartialEq)]
-pub struct Backend {
-    /// Name in logs.
-    pub name: String,
-    /// URL or host:port.
-    pub endpoint: String,
-    /// Longest that a call may take; the smaller of this and `server.rpc_timeout` holds.
-    pub timeout: Option<Duration>,
-    /// Settings of an HTTP backend, as they stand in the file.
-    pub http: Option<Value>,
-    /// Settings of a gRPC backend, as they stand in the file.
-    pub grpc: Option<Value>,
-    /// What goes to this backend.
-    pub routes: Vec<BackendRoute>,
-}
-
-/// Globs over channel and method (an element of `proxy[].routes`).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BackendRoute {
-    /// Glob over the channel; empty for `$authenticate`.
-    pub channel: String,
-    /// Glob over the method.
-    pub method: String,
 }

@@ -1,5 +1,7 @@
 //! The file as it is written: every key that may stand in it. `docs/configuration.md` says what each does.
 
+use std::collections::BTreeMap;
+
 use serde_yaml_ng::Value;
 
 use super::{
@@ -197,9 +199,44 @@ section! {
         name: String,
         endpoint: String,
         timeout: Span,
-        http: Value,
-        grpc: Value,
+        max_concurrent: u64,
+        lifecycle: bool,
+        breaker: Breaker,
+        http: ProxyHttp,
+        grpc: ProxyGrpc,
         routes: Vec<Route>,
+    }
+}
+
+section! {
+    /// `proxy[].breaker`
+    Breaker {
+        failure_ratio: f64,
+        minimum_calls: u64,
+        window: Span,
+        open_for: Span,
+        trial_calls: u64,
+    }
+}
+
+section! {
+    /// `proxy[].http`
+    ProxyHttp {
+        headers: BTreeMap<String, String>,
+        header_files: BTreeMap<String, String>,
+        ca_file: String,
+        max_response_bytes: Size,
+    }
+}
+
+section! {
+    /// `proxy[].grpc`
+    ProxyGrpc {
+        insecure: bool,
+        metadata: BTreeMap<String, String>,
+        metadata_files: BTreeMap<String, String>,
+        ca_file: String,
+        max_message_bytes: Size,
     }
 }
 

@@ -4,13 +4,14 @@ use std::{net::SocketAddr, thread::available_parallelism, time::Duration};
 
 use super::{
     auth::auth,
+    backends::{authenticates, backends},
     broker::broker,
     checks::Checks,
     error::{ConfigError, Problem},
     listen::ListenAddr,
     policies::{limits, policies},
-    runtime::{Backend, BackendRoute, Config, DrainConfig, LogConfig, LogFormat, WebSocketConfig},
-    schema::{Drain, Log, Proxy, Root, WebSocket},
+    runtime::{Config, DrainConfig, LogConfig, LogFormat, WebSocketConfig},
+    schema::{Drain, Log, Root, WebSocket},
 };
 
 /// Sinks that a broker can have ([`SinkId`](crate::broker::SinkId)).
@@ -163,40 +164,9 @@ fn check_level(text: &str) -> Result<(), String> {
         .map_err(|error| format!("`{text}` is not understood: {error}"))
 }
 
-fn backends(checks: &mut Checks, list: Vec<Proxy>) -> Vec<Backend> {
-    if !list.is_empty() {
-        checks.warn("proxy", "is read but not used: hooks and RPC backends are not built yet");
-    }
-    list.into_iter()
-        .enumerate()
-        .map(|(at, keys)| {
-            let endpoint = keys.endpoint.unwrap_or_default();
-            if endpoint.is_empty() {
-                checks.wrong(&format!("proxy[{at}].endpoint"), "is missing");
-            }
-            Backend {
-                name: keys.name.unwrap_or_else(|| endpoint.clone()),
-                endpoint,
-                timeout: keys.timeout.map(|span| span.0),
-                http: keys.http,
-                grpc: keys.grpc,
-                routes: keys
-                    .routes
-                    .unwrap_or_default()
-                    .into_iter()
-                    .map(|route| BackendRoute {
-                        channel: route.channel.unwrap_or_default(),
-                        method: route.method.unwrap_or_default(),
-                    })
-                    .collect(),
-            }
-        })
-        .collect()
-}
-
 /// Without authentication only loopback or an explicit word opens a client listener.
 fn refuse_open_doors(checks: &mut Checks, config: &Config) {
-    if config.allow_anonymous || config.jwt.is_some() {
+    if config.allow_anonymous || config.jwt.is_some() || authenticates(&config.backends) {
         return;
     }
     for (key, addr) in
@@ -207,7 +177,7 @@ fn refuse_open_doors(checks: &mut Checks, config: &Config) {
                 key,
                 format!(
                     "{addr} can be reached from other machines, but no authentication is configured: anybody \
-                     could publish and subscribe. Configure `auth.jwt`, listen on 127.0.0.1, or allow it with `allow_anonymous: true` \
+                     could publish and subscribe. Configure `auth.jwt` or a route `$authenticate` under `proxy`, listen on 127.0.0.1, or allow it with `allow_anonymous: true` \
                      (STREAMGATE_ALLOW_ANONYMOUS=true)"
                 ),
             );

@@ -21,6 +21,7 @@ use crate::{
     auth::Authenticator,
     broker::{Broker, BrokerStatus},
     config::{Config, ListenAddr},
+    hooks::{Hooks, Lifecycle},
     peers::NodeCard,
     rpc::{Handler, Handlers, Router},
     session::Settings,
@@ -55,6 +56,9 @@ pub enum StartError {
     /// The broker refuses to start.
     #[error("the broker cannot start: {0}")]
     Broker(String),
+    /// A backend's files cannot be used.
+    #[error("cannot call backends (proxy): {0}")]
+    Hooks(String),
     /// A shard's thread or runtime cannot be made, or metrics cannot be installed.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
@@ -89,8 +93,9 @@ impl NodeBuilder {
         // Before anything looks up a metric.
         let metrics_handle = metrics::install().map_err(|error| io::Error::other(error.to_string()))?;
         Draining::announce();
+        let hooks = Hooks::new(&config.backends, config.rpc_timeout).map_err(StartError::Hooks)?;
         let settings = Settings::new(config.policies.build(), config.limits.clone())
-            .authenticator(authenticator(&config));
+            .authenticator(authenticator(&config, &hooks));
         let websocket = listen("transport.websocket.addr", &config.websocket.addr)?;
         let grpc_listener = listen("transport.grpc.addr", &config.grpc)?;
         let admin_listener = listen("server.http.addr", &config.admin)?;
@@ -100,11 +105,18 @@ impl NodeBuilder {
         };
         let origins = OriginPolicy::new(&config.websocket.allowed_origins);
         let running = CancellationToken::new();
-        let rpc = Router { handlers: self.handlers, ..Router::new(broker.clone(), running.clone()) };
+        let rpc = Router {
+            handlers: self.handlers,
+            hooks: hooks.clone(),
+            ..Router::new(broker.clone(), running.clone())
+        };
+        let delivering = CancellationToken::new();
+        let lifecycle = Lifecycle::start(&hooks, &broker, config.lease, &delivering);
         let shard_config = ShardConfig {
             broker: broker.clone(),
             settings: settings.clone(),
             rpc: rpc.clone(),
+            lifecycle: lifecycle.clone(),
             rpc_timeout: config.rpc_timeout,
             failed: CancellationToken::new(),
             serve: http::serve(http::HttpConfig { path: config.websocket.path.clone(), origins }),
@@ -123,6 +135,9 @@ impl NodeBuilder {
             broker,
             settings,
             rpc,
+            hooks,
+            lifecycle,
+            delivering,
         };
         for number in (0u16..).take(node.config.shards) {
             node.shards.push(shard::spawn(number, shard_config.clone())?);
@@ -201,8 +216,9 @@ fn readiness(broker: &BrokerStatus, draining: bool) -> Readiness {
 }
 
 /// How clients of a node with this configuration prove who they are.
-pub(super) fn authenticator(config: &Config) -> Authenticator {
+pub(super) fn authenticator(config: &Config, hooks: &Hooks) -> Authenticator {
     match &config.jwt {
+        None if hooks.authenticates() => Authenticator::hook(hooks.clone(), config.allow_anonymous),
         None => Authenticator::open(),
         Some(jwt) => Authenticator::jwt(jwt.clone(), config.allow_anonymous, Handle::current()),
     }

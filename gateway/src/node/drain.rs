@@ -39,6 +39,12 @@ impl Node {
         }
         self.accepting.cancel();
         self.send_clients_away(drain.duration).await;
+        if let Some(lifecycle) = &self.lifecycle
+            && timeout(WITHDRAW, lifecycle.flush()).await.is_err()
+        {
+            tracing::warn!(after = ?WITHDRAW, "not all ends of sessions could be stored: backends will not be told of them");
+        }
+        self.delivering.cancel();
         if timeout(WITHDRAW, self.broker.shutdown()).await.is_err() {
             tracing::warn!(after = ?WITHDRAW, "the broker did not end in time, what it holds of this node expires");
         }

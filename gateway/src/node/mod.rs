@@ -32,6 +32,7 @@ pub use builder::{NodeBuilder, StartError};
 use crate::{
     broker::{Broker, BrokerStatus},
     config::{Config, Reload},
+    hooks::{Hooks, Lifecycle},
     rpc::Router,
     session::Settings,
     shard::ShardHandle,
@@ -44,6 +45,11 @@ pub struct Node {
     settings: Settings,
     /// The way to the other nodes, and to this one's sessions.
     rpc: Router,
+    hooks: Hooks,
+    /// Where shards tell backends of sessions.
+    lifecycle: Option<Lifecycle>,
+    /// Ends that, when all is stored.
+    delivering: CancellationToken,
     shards: Vec<ShardHandle>,
     websocket: SocketAddr,
     grpc: SocketAddr,
@@ -104,7 +110,7 @@ impl Node {
     pub fn reload(&mut self, new: &Config) -> Reload {
         let reload = Config::reload(&self.config, new);
         reload.config.policies.install(&self.settings.policies);
-        self.settings.authenticator.store(Arc::new(builder::authenticator(&reload.config)));
+        self.settings.authenticator.store(Arc::new(builder::authenticator(&reload.config, &self.hooks)));
         self.settings.limits.store(Arc::new(reload.config.limits.clone()));
         self.config = reload.config.clone();
         reload
@@ -115,6 +121,7 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.accepting.cancel();
         self.running.cancel();
+        self.delivering.cancel();
         for shard in self.shards.drain(..) {
             shard.stop();
         }

@@ -3,8 +3,9 @@
 //! Owns: the [`Router`], which finds who answers; the in-process [`Handlers`] of an embedding program; and
 //! [`Responders`], the clients of this node that answer. Never does: touch sessions or sockets.
 //!
-//! Invariants: a call is answered exactly once. Handlers go first, in their order; then the session that the call names,
-//! else a client that offers the method; else `NO_PROXY`. A call is given to one of them only.
+//! Invariants: a call is answered exactly once. Handlers go first, in their order; then the session that the call names, else
+//! the first backend whose globs match, else a client that offers the method; else `NO_PROXY`. A call is given to one of
+//! them only.
 
 mod responders;
 mod router;

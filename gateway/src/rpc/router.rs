@@ -11,6 +11,7 @@ use crate::{
     broker::{Broker, NodeId},
     channel::glob,
     error::{ClientError, ErrorCode},
+    hooks::Hooks,
     peers::{Answer, Ask, CallAsk, CallTarget, Cards, Peers, Places, Who},
     session::RpcRequest,
 };
@@ -21,12 +22,14 @@ pub const TO_SESSION: &str = "$session.";
 /// Responders that a call is offered to, one after the other, if they have gone meanwhile.
 const TRIES: u32 = 3;
 
-/// Has calls answered: by the handlers of this process, by the session that is named, or by one of the clients that offer
-/// the method, wherever they are. Cheap to clone.
+/// Has calls answered: by the handlers of this process, by the session that is named, by a backend, or by one of the
+/// clients that offer the method, wherever they are. Cheap to clone.
 #[derive(Clone)]
 pub struct Router {
     /// Of this process; they go first.
     pub handlers: Handlers,
+    /// Backends; they go before clients.
+    pub hooks: Hooks,
     /// The other nodes.
     pub peers: Peers,
     /// What other nodes offer.
@@ -43,6 +46,7 @@ impl Router {
     pub fn new(broker: Arc<dyn Broker>, stop: CancellationToken) -> Self {
         Self {
             handlers: Handlers::default(),
+            hooks: Hooks::default(),
             peers: Peers::new(broker.clone(), stop),
             cards: Cards::new(broker),
             responders: Arc::default(),
@@ -66,6 +70,14 @@ impl Router {
             // It may panic: not before it is awaited.
             return Box::pin(async move { handler.call(request).await });
         }
+        let session = request.channel.strip_prefix(TO_SESSION).map(ToOwned::to_owned);
+        let request = match &session {
+            Some(_) => request,
+            None => match self.hooks.rpc(request, timeout) {
+                Ok(answered) => return answered,
+                Err(request) => request,
+            },
+        };
         let router = self.clone();
         Box::pin(async move {
             let call = CallAsk {
@@ -75,7 +87,7 @@ impl Router {
                 event: Some(request.event),
                 by_server: false,
             };
-            match call.channel.strip_prefix(TO_SESSION).map(ToOwned::to_owned) {
+            match session {
                 Some(session) => router.call_session(&session, call, timeout).await,
                 None => router.call_responder(call, timeout).await,
             }

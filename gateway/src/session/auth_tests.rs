@@ -33,7 +33,7 @@ fn showing(token: &str, channels: &[&str]) -> In {
 /// The token that is to be checked, and what for.
 fn asked(fx: Effects) -> (String, Asking) {
     match fx.into_iter().next() {
-        Some(Effect::Authenticate { token, asking }) => (token.reveal().to_owned(), asking),
+        Some(Effect::Authenticate { credential, asking }) => (credential.token.reveal().to_owned(), asking),
         other => panic!("{other:?}"),
     }
 }

@@ -13,6 +13,7 @@ use crate::{
     broker::{BrokerError, SessionRecord},
     channel::Target,
     error::{ClientError, CloseCode, ErrorCode},
+    hooks::Credential,
 };
 
 /// How often a session's record is written because its subscriptions change; the burst is as many.
@@ -38,7 +39,8 @@ impl Session {
         self.connects = self.connects.saturating_add(1);
         self.extended = connect.caps.iter().any(|cap| cap == EXTENDED);
         self.client_id = connect.client_id;
-        self.client_type = connect.client_type;
+        let client_type = connect.client_type;
+        self.client_type.clone_from(&client_type);
         self.connected_unix_ms = now.unix_ms;
         let token = if self.extended { ResumeToken::parse(&connect.resume_token) } else { None };
         let connecting = Connecting { reply, subscriptions: connect.subscriptions, token, resumed: false };
@@ -48,10 +50,17 @@ impl Session {
         match (authenticator.unasked(shown.as_ref()), shown) {
             (Some(known), _) => self.identified(now, connecting, known, fx),
             (None, Some(token)) => {
-                fx.push(Effect::Authenticate { token, asking: Asking::Connect(Box::new(connecting)) });
+                let credential = self.credential(token, client_type);
+                fx.push(Effect::Authenticate { credential, asking: Asking::Connect(Box::new(connecting)) });
             }
             (None, None) => self.identified(now, connecting, Err(Refusal::Missing), fx),
         }
+    }
+
+    /// A token, with what the client says of itself.
+    pub(super) fn credential(&self, token: Token, client_type: String) -> Box<Credential> {
+        let (client_id, session_id) = (self.client_id.clone(), self.id.clone());
+        Box::new(Credential { token, client_id, client_type, session_id })
     }
 
     /// Takes what became of a token.

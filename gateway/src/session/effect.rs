@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use streamgate_proto::{cloudevents::CloudEvent, v1::OutboundMessage};
 
 use crate::{
-    auth::Token,
     broker::{HistoryQuery, PatternCursors, Publish, SessionRecord, Start, SubscribeTo},
     channel::{Channel, Target},
     error::{ClientError, CloseCode},
+    hooks::Credential,
 };
 
 /// Effects in the order in which they are to be carried out.
@@ -74,7 +74,7 @@ pub enum Effect {
     /// Check a token, then [`super::Session::authenticated`].
     Authenticate {
         /// What the client showed.
-        token: Token,
+        credential: Box<Credential>,
         /// Goes back with the result.
         asking: Asking,
     },

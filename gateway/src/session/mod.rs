@@ -195,6 +195,18 @@ impl Session {
         &self.id
     }
 
+    /// The authenticated user, empty if anonymous.
+    #[must_use]
+    pub fn user_id(&self) -> &str {
+        &self.user_id
+    }
+
+    /// What the client says of itself; proves nothing.
+    #[must_use]
+    pub fn client_id(&self) -> &str {
+        &self.client_id
+    }
+
     /// Whether the client gets the extended schema.
     #[must_use]
     pub fn is_extended(&self) -> bool {

@@ -16,7 +16,10 @@ impl Session {
 
     pub(super) fn refresh(&mut self, now: Now, reply: ReplyTo, token: &str, fx: &mut Effects) {
         match Token::new(token) {
-            Some(token) => fx.push(Effect::Authenticate { token, asking: Asking::Refresh(reply) }),
+            Some(token) => {
+                let credential = self.credential(token, String::new());
+                fx.push(Effect::Authenticate { credential, asking: Asking::Refresh(reply) });
+            }
             None => self.refreshed(now, reply, Err(Refusal::Missing), fx),
         }
     }

@@ -12,18 +12,6 @@ use crate::{
 };
 
 impl Session {
-    /// Who the client is; empty if anonymous.
-    #[must_use]
-    pub fn user_id(&self) -> &str {
-        &self.user_id
-    }
-
-    /// What the client calls itself.
-    #[must_use]
-    pub fn client_id(&self) -> &str {
-        &self.client_id
-    }
-
     /// What kind of client it says it is.
     #[must_use]
     pub fn client_type(&self) -> &str {

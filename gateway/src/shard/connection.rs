@@ -52,6 +52,8 @@ pub(super) struct Connection {
     pub stall: Stall,
     pub dirty: bool,
     pub closing: bool,
+    /// Backends know of its session.
+    pub told: bool,
     /// Others can find the session here.
     pub placed: bool,
     /// Answers that it owes.
@@ -99,6 +101,7 @@ impl Shard {
             placed: false,
             owed: None,
             leaving: None,
+            told: false,
         }) as u32;
         self.tick_connection(state, key, now);
         if let Some(drain) = &state.drain {
@@ -154,6 +157,12 @@ impl Shard {
         if state.connection(id).is_none() {
             return;
         }
+        self.tell_disconnected(
+            state,
+            id.key,
+            CloseCode::ConnectionClosed,
+            CloseCode::ConnectionClosed.reason(),
+        );
         self.drop_subscriptions(state, id.key);
         self.displace(state, id.key);
         let mut connection = state.connections.remove(id.key as usize);

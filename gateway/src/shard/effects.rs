@@ -38,6 +38,7 @@ impl Shard {
             Effect::Opened => {
                 self.place(state, key);
                 let now = self.now();
+                self.tell_connected(state, key, now);
                 self.tick_connection(state, key, now);
             }
             Effect::TransportPing => {
@@ -67,9 +68,9 @@ impl Shard {
                 });
             }
             Effect::Presence { reply, channel, limit } => self.ask_presence(state, id, reply, channel, limit),
-            Effect::Authenticate { token, asking } => {
+            Effect::Authenticate { credential, asking } => {
                 let authenticator = self.0.settings.authenticator.load();
-                let outcome = authenticator.authenticate(token);
+                let outcome = authenticator.authenticate(*credential);
                 self.begin(state, key);
                 let shard = self.clone();
                 tokio::task::spawn_local(async move {
@@ -149,6 +150,7 @@ impl Shard {
     }
 
     fn closed(&self, state: &mut State, key: u32, code: CloseCode, reason: &str) {
+        self.tell_disconnected(state, key, code, reason);
         self.drop_subscriptions(state, key);
         self.displace(state, key);
         let connection = &mut state.connections[key as usize];

@@ -21,6 +21,7 @@ pub mod flow;
 mod frames;
 pub mod gap;
 pub mod index;
+mod lifecycle;
 mod mailbox;
 mod meters;
 mod presence;
@@ -53,6 +54,7 @@ pub use run::{Serve, ShardConfig, ShardHandle, spawn};
 
 use crate::{
     broker::{Broker, SinkId},
+    hooks::Lifecycle,
     rpc::Router,
     session::{Now, Settings},
 };
@@ -99,6 +101,7 @@ struct Inner {
     /// Which of the node's shards this is.
     number: u16,
     rpc: Router,
+    lifecycle: Option<Lifecycle>,
     rpc_timeout: Duration,
     started: Instant,
     meters: Meters,

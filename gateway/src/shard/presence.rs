@@ -50,6 +50,8 @@ impl Shard {
             }
             // Of a stay that goes on there is no leave.
             state.subscriptions[former as usize].member &= !item.member;
+            // It goes on under another slot.
+            state.subscriptions[key as usize].told = state.subscriptions[former as usize].told;
             self.drop_subscription(state, former);
         }
         self.set_member(state, key, &item.target, item.member, calls);

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     broker::{Broker, SinkId},
+    hooks::Lifecycle,
     rpc::Router,
     session::Settings,
 };
@@ -44,6 +45,8 @@ pub struct ShardConfig {
     pub settings: Settings,
     /// Who answers calls, and where sessions are.
     pub rpc: Router,
+    /// Backends that are told of sessions and subscriptions; none: nobody is.
+    pub lifecycle: Option<Lifecycle>,
     /// Greatest time of an RPC.
     pub rpc_timeout: Duration,
     /// Serves accepted sockets.
@@ -140,6 +143,7 @@ impl Shard {
             settings: config.settings,
             number,
             rpc: config.rpc,
+            lifecycle: config.lifecycle,
             rpc_timeout: config.rpc_timeout,
             started: Instant::now(),
             meters: Meters::new(),

@@ -112,6 +112,7 @@ async fn replaying(count: usize) -> (Shard, ConnId, Client) {
         broker: broker.clone(),
         settings: Settings::new(policies, Limits { write_queue_bytes: LIMIT, ..Limits::default() }),
         rpc: Router::new(broker, Default::default()),
+        lifecycle: None,
         rpc_timeout: Duration::from_secs(1),
         serve: Arc::new(|_, _, _| {}),
         failed: Default::default(),

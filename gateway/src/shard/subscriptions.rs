@@ -32,6 +32,8 @@ pub(super) struct Subscription {
     pub flow: Flow,
     /// Makes its session a member of the channel.
     pub member: bool,
+    /// Backends know of it.
+    pub told: bool,
     /// Why there is no recovery, if it was asked for and refused.
     refused: Option<&'static str>,
 }
@@ -62,6 +64,7 @@ impl Shard {
                 seat: state.index.join(&item.target, key),
                 flow: Flow::opening(item.wish != Wish::Live),
                 member: false,
+                told: false,
                 refused: if let Wish::Refused(why) = item.wish { Some(why) } else { None },
             });
             state.connections[id.key as usize].slots.insert(item.slot, key);
@@ -113,6 +116,7 @@ impl Shard {
             if matches!(target, Target::Pattern(_)) {
                 state.settling.push_back((self.now().mono_ms + SETTLE_MS, key, id.serial, slot));
             }
+            self.tell_subscribed(state, key);
             state.subscriptions[key as usize].flow.opened(&target, answer);
             self.pump(state, key);
         }
@@ -264,6 +268,7 @@ impl Shard {
     /// Ends one subscription.
     pub(super) fn drop_slot(&self, state: &mut State, connection: u32, slot: u32) {
         if let Some(key) = state.connections[connection as usize].slots.remove(&slot) {
+            self.tell_unsubscribed(state, key);
             self.drop_subscription(state, key);
         }
     }

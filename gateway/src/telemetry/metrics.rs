@@ -99,6 +99,14 @@ metrics_table! {
     DRAINING = "streamgate_draining", Kind::Gauge, [], "1 while the node sends its clients away.";
     DRAIN_LEFT = "streamgate_drain_connections_left", Kind::Gauge, [],
         "Connections of a draining node that are still there.";
+    HOOK_CALLS = "streamgate_hook_calls_total", Kind::Counter, ["hook", "outcome"],
+        "Questions to backends, by hook and by what became of them.";
+    HOOK_SECONDS = "streamgate_hook_seconds", Kind::Histogram(SECONDS), ["hook"],
+        "Seconds from a question to a backend to its answer.";
+    HOOK_BREAKER = "streamgate_hook_breaker", Kind::Gauge, ["backend"],
+        "Circuit breaker of a backend: 0 closed, 1 open, 0.5 on trial.";
+    HOOK_EVENTS_DROPPED = "streamgate_hook_events_dropped_total", Kind::Counter, ["reason"],
+        "Events of sessions that a backend will not be told of, by cause.";
     CLOSES = "streamgate_closes_total", Kind::Counter, ["code"], "Connections that the server closed, by close code.";
 }
 

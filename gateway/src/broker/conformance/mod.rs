@@ -21,6 +21,7 @@ mod recovery;
 mod resets;
 mod sessions;
 mod starts;
+mod work;
 
 use std::{any::Any, sync::Arc, time::Duration};
 
@@ -133,6 +134,11 @@ pub const CASES: &[(&str, CaseFn)] = cases! {
         nodes_show_their_cards,
         a_session_is_found_where_it_was_saved_last,
         revocations_are_listed_until_their_time_is_over;
+    work:
+        items_come_in_their_order_until_they_are_finished,
+        a_lane_that_is_given_up_goes_to_another_node_with_what_is_not_finished,
+        a_full_lane_takes_no_more_and_says_so,
+        queues_are_separate;
     names:
         payloads_arrive_byte_by_byte,
         odd_names_are_ordinary,

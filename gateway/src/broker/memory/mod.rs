@@ -21,6 +21,7 @@ mod replay;
 mod store;
 #[cfg(test)]
 mod tests;
+mod work;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
@@ -31,11 +32,11 @@ use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt as _, ready};
 use tokio::{runtime::Handle, sync::watch, task::JoinHandle, time};
 
-use self::{clock::Clock, members::Members, peers::Peers, store::Store};
+use self::{clock::Clock, members::Members, peers::Peers, store::Store, work::Work};
 use super::{
     Addressee, Broker, BrokerError, BrokerStatus, Delivery, GapReason, HistoryPage, HistoryQuery, Member,
     NodeId, Owner, PresenceAction, PresenceEvent, PresencePage, Publish, Published, Revocations, Revoked,
-    SessionRecord, Sink, SinkId, Subscribe, SubscribeTo, Subscribed, TakeLetter,
+    SessionRecord, Sink, SinkId, Subscribe, SubscribeTo, Subscribed, TakeLetter, Turn,
     interest::{Interest, SinkSet},
 };
 use crate::{
@@ -83,6 +84,7 @@ struct State {
     watchers: Interest,
     sinks: Vec<Arc<dyn Sink>>,
     peers: Peers,
+    work: Work,
     stopped: bool,
 }
 
@@ -100,6 +102,7 @@ impl MemoryBroker {
             watchers: Interest::default(),
             sinks: Vec::new(),
             peers: Peers::default(),
+            work: Work::default(),
             stopped: false,
         };
         let status = watch::Sender::new(BrokerStatus::Ready);
@@ -288,6 +291,49 @@ impl Broker for MemoryBroker {
 
     fn revocations(&self, known: u64) -> BoxFuture<'static, Result<Option<Revocations>, BrokerError>> {
         self.now(|state, now_ms| Ok(state.peers.revocations(known, now_ms)))
+    }
+
+    fn lanes(&self) -> usize {
+        1
+    }
+
+    fn lane_of(&self, _key: &str) -> usize {
+        0
+    }
+
+    fn add_work(
+        &self,
+        queue: &str,
+        _lane: usize,
+        items: Vec<Bytes>,
+        most: u64,
+    ) -> BoxFuture<'static, Result<usize, BrokerError>> {
+        self.now(|state, _| Ok(state.work.add(queue, items, most)))
+    }
+
+    fn take_work(
+        &self,
+        queue: &str,
+        _lane: usize,
+        most: usize,
+    ) -> BoxFuture<'static, Result<Turn, BrokerError>> {
+        self.now(|state, _| Ok(Turn::Here(state.work.take(queue, most))))
+    }
+
+    fn finish_work(
+        &self,
+        queue: &str,
+        _lane: usize,
+        ids: Vec<String>,
+    ) -> BoxFuture<'static, Result<(), BrokerError>> {
+        self.now(|state, _| {
+            state.work.finish(queue, &ids);
+            Ok(())
+        })
+    }
+
+    fn give_up_work(&self, _queue: &str, _lane: usize) -> BoxFuture<'static, Result<(), BrokerError>> {
+        self.now(|_, _| Ok(()))
     }
 
     fn status(&self) -> watch::Receiver<BrokerStatus> {

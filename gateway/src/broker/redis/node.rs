@@ -2,6 +2,7 @@
 
 mod peers;
 mod presence;
+mod work;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -30,7 +31,7 @@ use crate::{
     broker::{
         Addressee, Broker, BrokerError, BrokerStatus, Catchup, HistoryPage, HistoryQuery, Member, NodeId,
         Owner, PatternCursors, PresencePage, Publish, Published, Revocations, Revoked, SessionRecord, Sink,
-        SinkId, Start, Subscribe, SubscribeTo, Subscribed, TakeLetter,
+        SinkId, Start, Subscribe, SubscribeTo, Subscribed, TakeLetter, Turn,
     },
     channel::{Channel, Pattern, Target},
     policy::Policies,
@@ -56,6 +57,7 @@ pub struct RedisBroker {
     status: watch::Receiver<BrokerStatus>,
     boot: watch::Receiver<Option<BootError>>,
     deadline: Duration,
+    lease: Duration,
     inbox_max: u64,
     stop: CancellationToken,
     /// Ends the readers alone; ended by `stop`, too.
@@ -120,6 +122,7 @@ impl RedisBroker {
             status,
             boot,
             deadline,
+            lease: options.lease,
             inbox_max,
             stop,
             reading,
@@ -432,6 +435,30 @@ impl Broker for RedisBroker {
 
     fn revocations(&self, known: u64) -> Answer<Option<Revocations>> {
         self.changed_revocations(known)
+    }
+
+    fn lanes(&self) -> usize {
+        self.partitions.len()
+    }
+
+    fn lane_of(&self, key: &str) -> usize {
+        self.keys.partition_of(key)
+    }
+
+    fn add_work(&self, queue: &str, lane: usize, items: Vec<Bytes>, most: u64) -> Answer<usize> {
+        self.append_work(queue, lane, items, most)
+    }
+
+    fn take_work(&self, queue: &str, lane: usize, most: usize) -> Answer<Turn> {
+        self.next_work(queue, lane, most)
+    }
+
+    fn finish_work(&self, queue: &str, lane: usize, ids: Vec<String>) -> Answer<()> {
+        self.remove_work(queue, lane, ids)
+    }
+
+    fn give_up_work(&self, queue: &str, lane: usize) -> Answer<()> {
+        self.release_work(queue, lane)
     }
 
     fn status(&self) -> watch::Receiver<BrokerStatus> {

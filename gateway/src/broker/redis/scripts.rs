@@ -61,6 +61,12 @@ scripts! {
     REVOCATIONS = "revocations" ["clock", "revocations"];
     /// Keeps a session's record.
     SAVE_SESSION = "save_session" ["save_session"];
+    /// Appends shared work.
+    ADD_WORK = "add_work" ["add_work"];
+    /// Takes a lane of shared work and its next items.
+    TAKE_WORK = "take_work" ["take_work"];
+    /// Removes shared work that is done.
+    FINISH_WORK = "finish_work" ["finish_work"];
     /// Layout of the deployment and node incarnation.
     DEPLOYMENT = "deployment" ["deployment"];
 }

@@ -61,7 +61,7 @@ impl TlsOptions {
     ///
     /// # Errors
     /// A text that names the file; it never repeats what is in it.
-    pub(super) fn client_config(&self) -> Result<ClientConfig, String> {
+    pub(crate) fn client_config(&self) -> Result<ClientConfig, String> {
         let roots = match &self.ca_file {
             Some(file) => roots_of(file)?,
             None => system_roots()?,

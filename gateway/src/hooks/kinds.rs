@@ -1,0 +1,48 @@
+//! The hooks: what each asks and what it gets for an answer.
+
+use std::fmt::Debug;
+
+use prost::Message;
+use serde::{Serialize, de::DeserializeOwned};
+use streamgate_proto::proxy::{
+    AuthenticateRequest, AuthenticateResponse, OnConnectedRequest, OnConnectedResponse,
+    OnDisconnectedRequest, OnDisconnectedResponse, OnSubscribedRequest, OnSubscribedResponse,
+    OnUnsubscribedRequest, OnUnsubscribedResponse, PublishAclRequest, PublishAclResponse, RpcRequest,
+    RpcResponse, SubscribeAclRequest, SubscribeAclResponse,
+};
+
+/// A hook by its request.
+pub trait Hook: Message + Serialize + Clone + Default + Debug + 'static {
+    /// The answer.
+    type Answer: Message + DeserializeOwned + Default + Debug + 'static;
+
+    /// Its name: the method of `ProxyService`, the header of the HTTP form, the label of its metrics.
+    const NAME: &'static str;
+
+    /// Whether asking twice is the same as asking once, so that a question may be repeated whose answer was lost.
+    const REPEATABLE: bool = false;
+}
+
+macro_rules! hooks {
+    ($($request:ident -> $answer:ident = $name:literal $(, $repeatable:literal)?;)+) => {
+        $(impl Hook for $request {
+            type Answer = $answer;
+            const NAME: &'static str = $name;
+            $(const REPEATABLE: bool = $repeatable;)?
+        })+
+
+        /// The name of every hook.
+        pub const NAMES: &[&str] = &[$($name),+];
+    };
+}
+
+hooks! {
+    RpcRequest -> RpcResponse = "RPC";
+    AuthenticateRequest -> AuthenticateResponse = "Authenticate", true;
+    SubscribeAclRequest -> SubscribeAclResponse = "SubscribeAcl", true;
+    PublishAclRequest -> PublishAclResponse = "PublishAcl", true;
+    OnConnectedRequest -> OnConnectedResponse = "OnConnected";
+    OnSubscribedRequest -> OnSubscribedResponse = "OnSubscribed";
+    OnUnsubscribedRequest -> OnUnsubscribedResponse = "OnUnsubscribed";
+    OnDisconnectedRequest -> OnDisconnectedResponse = "OnDisconnected";
+}
