@@ -3,9 +3,13 @@
 use std::{path::PathBuf, time::Duration};
 
 use streamgate::{
+    auth::Grants,
     config::{self, BrokerConfig, Config, Override, Sources, from_environment},
     hooks::{BreakerOptions, Endpoint},
-    policy::ChannelPolicy,
+    policy::{
+        ChannelPolicy,
+        rights::{Action, Rights, Subject},
+    },
 };
 
 fn fixture(name: &str) -> PathBuf {
@@ -55,7 +59,14 @@ fn the_reference_file_with_every_key_brought_in_says_exactly_the_defaults() {
         assert_eq!((backend.max_concurrent, backend.lifecycle), (256, false));
         assert_eq!(backend.breaker, BreakerOptions::default());
     }
+    let permissions = std::mem::take(&mut config.permissions);
     assert_eq!(config, Config::default());
+    let (with, without) = (Rights::new(permissions), Rights::default());
+    for action in Action::ALL {
+        let subject = Subject { user_id: "ann", grants: &Grants::default() };
+        let verdict = |rights: &Rights| rights.verdict(action, "a.b", subject);
+        assert_eq!(verdict(&with), verdict(&without), "{action:?}");
+    }
     let [rule] = &rules[..] else { panic!("one rule: {rules:?}") };
     assert_eq!((&*rule.pattern, &*rule.policy), ("**", &ChannelPolicy::default()));
 

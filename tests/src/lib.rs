@@ -49,6 +49,7 @@ pub mod raw;
 pub mod redis_cluster;
 pub mod redis_server;
 pub mod responder;
+pub mod rights;
 pub mod scrape;
 pub mod sentinel;
 pub mod swallowing_proxy;

@@ -3,7 +3,8 @@
 use serde_json::json;
 use streamgate::{
     config::assemble,
-    hooks::{Asked, Hooks},
+    hooks::Hooks,
+    policy::rights::{Action, Arbiter as _, Asked},
 };
 use streamgate_e2e::{
     backend::{GrpcBackend, HttpBackend, Question, Reply},
@@ -197,7 +198,7 @@ async fn backends_decide_on_subscriptions_and_publishes() {
             "proxy: [{{endpoint: '{endpoint}', routes: [{{channel: 'room.*', method: subscribe}}, {{channel: 'room.*', method: publish}}]}}]"
         ));
         let asked = |user: &str| Asked {
-            action: "subscribe".into(),
+            action: Action::Subscribe,
             channel: "room.1".into(),
             token: "t".into(),
             session_id: "s".into(),
@@ -205,8 +206,10 @@ async fn backends_decide_on_subscriptions_and_publishes() {
             client_id: "c".into(),
         };
         let event = text("1", "plain");
-        assert!(hooks.decides_subscribe("room.1") && hooks.decides_publish("room.1"));
-        assert!(!hooks.decides_subscribe("room.1.2") && !hooks.decides_publish("other"));
+        for action in [Action::Subscribe, Action::Publish] {
+            assert!(hooks.decides(action, "room.1") && hooks.decides(action, "**"));
+            assert!(!hooks.decides(action, "room.1.2"));
+        }
         assert_eq!(hooks.subscribe(asked("ann")).await, Ok(()), "{endpoint}");
         let published = hooks.publish(asked("ann"), event.clone()).await.unwrap();
         assert_eq!((text_of(&published), published.id.as_str()), ("marked", "1"));

@@ -1,5 +1,7 @@
 //! Who a client turned out to be, and why not.
 
+use super::Grants;
+
 /// Who a client is. The default is anonymous.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Identity {
@@ -9,6 +11,8 @@ pub struct Identity {
     pub expires_unix_ms: Option<u64>,
     /// Channels and patterns that the client is subscribed to without asking.
     pub channels: Vec<String>,
+    /// What it may do by its token, and what rules look at.
+    pub grants: Grants,
 }
 
 /// Why a token is not good. The text is fit for the client and for logs: nothing of the token is in it.
@@ -53,6 +57,15 @@ pub enum Refusal {
     /// The backend that checks tokens could not be asked, or said nothing that can be used.
     #[error("the token cannot be checked at present")]
     NoVerdict,
+    /// Good for one subscription, not for a connection.
+    #[error("the token is for a subscription")]
+    ForSubscription,
+    /// Good for a connection, not for a subscription.
+    #[error("the token is for a connection, not for a subscription")]
+    ForConnection,
+    /// For a subscription to something else.
+    #[error("the token is for another channel")]
+    OtherChannel,
     /// The node ends.
     #[error("the node is shutting down")]
     Stopped,

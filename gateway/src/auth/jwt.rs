@@ -1,7 +1,8 @@
 //! JSON Web Tokens (RFC 7519), signed (RFC 7515) with keys that are configured.
 //!
 //! Claims: `sub` is the user; `exp` and `nbf` are checked if they are there, `iss` and `aud` if they are configured, and are
-//! needed then; `channels` are subscribed to at connect.
+//! needed then; `channels` are subscribed to at connect; `subscribe` and `publish` are rights; others are kept for rules to look at.
+//! A token with the claim `channel` is for a subscription to it, and for nothing else.
 
 use std::{fmt, time::Duration};
 
@@ -9,14 +10,18 @@ pub use jsonwebtoken::Algorithm;
 use jsonwebtoken::{AlgorithmFamily, DecodingKey, Validation, decode, decode_header, errors::ErrorKind};
 use serde::Deserialize;
 
-use super::{Identity, Refusal, Token};
+use super::{Claims as OtherClaims, Grants, Identity, Refusal, SubscriptionToken, Token};
+use crate::channel::Target;
 
 /// Bytes of the longest token that is looked at.
 const LONGEST: usize = 16 * 1024;
 /// Bytes of the longest user id.
 const LONGEST_USER: usize = 255;
-/// Channels that a token may subscribe to.
+/// Channels and patterns that one claim may list.
 const MOST_CHANNELS: usize = 128;
+/// Claims that have a meaning of their own here or in RFC 7519 section 4.1: no rule looks at them.
+pub const RESERVED_CLAIMS: [&str; 11] =
+    ["iss", "sub", "aud", "exp", "nbf", "iat", "jti", "channels", "channel", "subscribe", "publish"];
 
 /// What tokens must be like.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -88,6 +93,14 @@ struct Claims {
     exp: Option<serde_json::Value>,
     #[serde(default)]
     channels: Option<serde_json::Value>,
+    #[serde(default)]
+    subscribe: Option<serde_json::Value>,
+    #[serde(default)]
+    publish: Option<serde_json::Value>,
+    #[serde(default)]
+    channel: Option<serde_json::Value>,
+    #[serde(flatten)]
+    others: serde_json::Map<String, serde_json::Value>,
 }
 
 impl JwtVerifier {
@@ -121,6 +134,30 @@ impl JwtVerifier {
     /// # Errors
     /// What is wrong with the token.
     pub fn verify(&self, token: &Token) -> Result<Identity, Refusal> {
+        self.identity(self.claims(token)?)
+    }
+
+    /// What the bearer may subscribe to.
+    ///
+    /// # Errors
+    /// What is wrong with the token.
+    pub fn verify_subscription(&self, token: &Token) -> Result<SubscriptionToken, Refusal> {
+        let claims = self.claims(token)?;
+        let channel = match &claims.channel {
+            None => return Err(Refusal::ForConnection),
+            Some(serde_json::Value::String(channel)) if Target::parse(channel).is_ok() => channel.clone(),
+            Some(_) => return Err(Refusal::Claim("channel")),
+        };
+        let user_id = match &claims.sub {
+            None => String::new(),
+            Some(serde_json::Value::String(user)) if user.is_empty() || is_user(user) => user.clone(),
+            Some(_) => return Err(Refusal::Claim("sub")),
+        };
+        Ok(SubscriptionToken { user_id, channel, expires_unix_ms: self.expires(&claims) })
+    }
+
+    /// The claims of a token that is good.
+    fn claims(&self, token: &Token) -> Result<Claims, Refusal> {
         let token = token.reveal();
         if token.len() > LONGEST {
             return Err(Refusal::TooLong);
@@ -139,7 +176,7 @@ impl JwtVerifier {
             let mut validation = self.validation.clone();
             validation.algorithms = vec![*algorithm];
             match decode::<Claims>(token, key, &validation) {
-                Ok(data) => return self.identity(data.claims),
+                Ok(data) => return Ok(data.claims),
                 Err(error) => match refusal_of(error.kind()) {
                     Refusal::Signature => refusal = Refusal::Signature,
                     other => return Err(other),
@@ -149,28 +186,45 @@ impl JwtVerifier {
         Err(refusal)
     }
 
-    fn identity(&self, claims: Claims) -> Result<Identity, Refusal> {
+    fn identity(&self, mut claims: Claims) -> Result<Identity, Refusal> {
+        if claims.channel.is_some() {
+            return Err(Refusal::ForSubscription);
+        }
+        let expires_unix_ms = self.expires(&claims);
         let user_id = match claims.sub {
             Some(serde_json::Value::String(user)) if is_user(&user) => user,
             _ => return Err(Refusal::Claim("sub")),
         };
-        let channels = match claims.channels {
-            None => Vec::new(),
-            Some(channels) => {
-                let channels: Vec<String> =
-                    serde_json::from_value(channels).map_err(|_| Refusal::Claim("channels"))?;
-                if channels.len() > MOST_CHANNELS {
-                    return Err(Refusal::Claim("channels"));
-                }
-                channels
-            }
+        let channels = names(claims.channels, "channels")?;
+        claims.others.retain(|name, _| !RESERVED_CLAIMS.contains(&name.as_str()));
+        let grants = Grants {
+            subscribe: patterns(claims.subscribe, "subscribe")?,
+            publish: patterns(claims.publish, "publish")?,
+            claims: OtherClaims::of(&claims.others),
         };
-        // The token is good until then: `exp` was checked with the same leeway.
+        Ok(Identity { user_id, expires_unix_ms, channels, grants })
+    }
+
+    /// Until when the token is good: `exp` was checked with the same leeway.
+    fn expires(&self, claims: &Claims) -> Option<u64> {
         let leeway_ms = self.config.leeway.as_secs() * 1_000;
         let expires = claims.exp.as_ref().and_then(serde_json::Value::as_f64);
-        let expires_unix_ms = expires.map(|exp| ((exp * 1_000.0) as u64).saturating_add(leeway_ms));
-        Ok(Identity { user_id, expires_unix_ms, channels })
+        expires.map(|exp| ((exp * 1_000.0) as u64).saturating_add(leeway_ms))
     }
+}
+
+/// The names that a claim lists; none if it is not there.
+fn names(claim: Option<serde_json::Value>, name: &'static str) -> Result<Vec<String>, Refusal> {
+    let Some(claim) = claim else { return Ok(Vec::new()) };
+    let names: Vec<String> = serde_json::from_value(claim).map_err(|_| Refusal::Claim(name))?;
+    if names.len() > MOST_CHANNELS { Err(Refusal::Claim(name)) } else { Ok(names) }
+}
+
+/// The channels and patterns that a claim lists: a right that cannot be read is no right, and must not look like one.
+fn patterns(claim: Option<serde_json::Value>, name: &'static str) -> Result<Vec<String>, Refusal> {
+    let patterns = names(claim, name)?;
+    let sound = patterns.iter().all(|pattern| Target::parse(pattern).is_ok());
+    if sound { Ok(patterns) } else { Err(Refusal::Claim(name)) }
 }
 
 /// Whether this can be a user id: one is told to others and becomes part of names.

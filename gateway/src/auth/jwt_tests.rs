@@ -46,6 +46,7 @@ fn claims_say_who_and_until_when() {
         user_id: "ann".into(),
         expires_unix_ms: Some((exp + 5) * 1_000),
         channels: vec!["news".into(), "a.*".into()],
+        grants: Grants::default(),
     };
     assert_eq!(identity, Ok(expected));
     let for_ever = verifier.verify(&token(&json!({"sub": "ann"}))).unwrap();
@@ -229,4 +230,53 @@ fn short_secrets_are_refused() {
     }
     let shown = format!("{:?}", verifier(vec![hs256(None)]));
     assert!(!shown.contains("0123") && !shown.contains("48, 49"), "{shown}");
+}
+
+#[test]
+fn claims_bring_rights_and_what_rules_look_at() {
+    let verifier = verifier(vec![hs256(None)]);
+    let claims = json!({"sub": "ann", "iss": "us", "jti": "7", "iat": 1, "subscribe": ["a.**"], "publish": ["b"],
+                        "role": "editor", "groups": ["x", "y"], "deep": {"a": 1}});
+    let Grants { subscribe, publish, claims } = verifier.verify(&token(&claims)).unwrap().grants;
+    assert_eq!((subscribe, publish), (vec!["a.**".to_owned()], vec!["b".to_owned()]));
+    assert!(claims.has("role", "editor") && claims.has("groups", "y"));
+    assert!(!claims.has("iss", "us") && !claims.has("sub", "ann") && !claims.has("subscribe", "a.**"));
+    for name in ["subscribe", "publish"] {
+        for bad in [json!("a"), json!(["a..b"]), json!([1]), json!(vec!["a"; 129])] {
+            let refused = verifier.verify(&token(&json!({"sub": "ann", (name): bad})));
+            assert_eq!(refused, Err(Refusal::Claim(name)));
+        }
+    }
+}
+
+#[test]
+fn a_token_is_for_a_connection_or_for_a_subscription() {
+    let verifier = verifier(vec![hs256(None)]);
+    let exp = get_current_timestamp() + 60;
+    let subscription = token(&json!({"sub": "ann", "channel": "a.*", "exp": exp}));
+    let expected = SubscriptionToken {
+        user_id: "ann".into(),
+        channel: "a.*".into(),
+        expires_unix_ms: Some(exp * 1_000),
+    };
+    assert_eq!(verifier.verify_subscription(&subscription), Ok(expected.clone()));
+    assert_eq!(verifier.verify(&subscription), Err(Refusal::ForSubscription));
+    assert_eq!(verifier.verify_subscription(&token(&json!({"sub": "ann"}))), Err(Refusal::ForConnection));
+    assert_eq!(verifier.verify(&token(&json!({"sub": "ann", "channel": null}))).map(drop), Ok(()));
+    for channel in [json!(1), json!(["a"]), json!(""), json!("a..b")] {
+        let bad = token(&json!({"sub": "ann", "channel": channel}));
+        assert_eq!(verifier.verify_subscription(&bad), Err(Refusal::Claim("channel")), "{channel}");
+        assert_eq!(verifier.verify(&bad), Err(Refusal::ForSubscription), "{channel}");
+    }
+    let nobody = verifier.verify_subscription(&token(&json!({"channel": "a"}))).unwrap();
+    assert_eq!((nobody.user_id.as_str(), nobody.expires_unix_ms), ("", None));
+    let old = token(&json!({"sub": "ann", "channel": "a", "exp": exp - 120}));
+    assert_eq!(verifier.verify_subscription(&old), Err(Refusal::Expired));
+    let forged = signed(&Header::new(Algorithm::HS256), &json!({"channel": "a"}), &[9; 32]);
+    assert_eq!(verifier.verify_subscription(&forged), Err(Refusal::Signature));
+    assert_eq!(expected.is_for("ann", "a.*"), Ok(()));
+    assert_eq!(expected.is_for("bob", "a.*"), Err(Refusal::OtherUser));
+    for channel in ["a.b", "a", "**"] {
+        assert_eq!(expected.is_for("ann", channel), Err(Refusal::OtherChannel));
+    }
 }

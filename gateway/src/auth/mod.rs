@@ -6,10 +6,13 @@
 //! Invariants:
 //! - A token is never shown, in no log and to no client: a [`Refusal`] says in words of our own what is wrong with it.
 //! - A key serves one algorithm, the one that it is configured with; what a token says of itself only chooses among keys.
+//! - A token is for a connection or for a subscription, never for both: the claim `channel` tells.
 //! - Whoever shows a token is who the token says, or nobody: a bad token never makes its bearer anonymous.
 
+mod grants;
 mod identity;
 mod jwt;
+mod subscription;
 mod token;
 
 use std::sync::Arc;
@@ -17,9 +20,11 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
 
+pub use grants::{Claims, Grants};
 pub use identity::{Identity, Refusal};
 pub(crate) use jwt::is_user;
-pub use jwt::{Algorithm, JwtConfig, JwtKey, JwtVerifier, KeyMaterial};
+pub use jwt::{Algorithm, JwtConfig, JwtKey, JwtVerifier, KeyMaterial, RESERVED_CLAIMS};
+pub use subscription::SubscriptionToken;
 pub use token::Token;
 
 use crate::hooks::{Credential, Hooks};
@@ -75,6 +80,22 @@ impl Authenticator {
             };
         };
         let checked = runtime.spawn(async move { jwt.verify(&credential.token) });
+        Box::pin(async move { checked.await.unwrap_or(Err(Refusal::Stopped)) })
+    }
+
+    /// Whether tokens of subscriptions can be checked here.
+    #[must_use]
+    pub fn has_keys(&self) -> bool {
+        self.jwt.is_some()
+    }
+
+    /// Checks the token of a subscription; without keys none is good.
+    #[must_use]
+    pub fn subscription(&self, token: Token) -> BoxFuture<'static, Result<SubscriptionToken, Refusal>> {
+        let Some((jwt, runtime)) = self.jwt.clone() else {
+            return Box::pin(async { Err(Refusal::NoKey) });
+        };
+        let checked = runtime.spawn(async move { jwt.verify_subscription(&token) });
         Box::pin(async move { checked.await.unwrap_or(Err(Refusal::Stopped)) })
     }
 }

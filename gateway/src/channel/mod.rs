@@ -4,10 +4,12 @@
 //! white space or control characters. `*` is legal only as a whole segment of a pattern and matches exactly
 //! one segment; `**` is legal only as the last segment and matches zero or more.
 
+mod relation;
 mod trie;
 
 use std::{borrow::Borrow, fmt, sync::Arc};
 
+pub use relation::{covers, covers_segments, overlaps, overlaps_segments};
 pub use trie::PatternTrie;
 
 /// Longest channel name or pattern, in bytes of UTF-8.
@@ -151,6 +153,13 @@ pub fn glob(pattern: &str, channel: &str) -> bool {
         }
     }
     names.next().is_none()
+}
+
+/// Whether `text` can be one segment of a name: not empty, no dot, star, white space or control character.
+#[must_use]
+pub fn is_segment(text: &str) -> bool {
+    (1..=MAX_BYTES).contains(&text.len())
+        && !text.contains(|c: char| matches!(c, '.' | '*') || c.is_whitespace() || c.is_control())
 }
 
 /// Every literal prefix that a pattern matching `channel` can have, shortest first: for `a.b`: ``, `a`, `a.b`.

@@ -18,6 +18,7 @@ mod error;
 mod layer;
 mod listen;
 mod overrides;
+mod permissions;
 mod policies;
 mod redis;
 mod reload;

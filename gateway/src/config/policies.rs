@@ -116,6 +116,24 @@ pub(super) fn limits(checks: &mut Checks, keys: LimitKeys, idle_timeout: Option<
             of.publishes_per_second,
             count.clone(),
         ),
+        publishes_per_second_per_user: switched_off(checks.number(
+            &key("publishes_per_second_per_user"),
+            keys.publishes_per_second_per_user,
+            0,
+            0..=1_000_000,
+        )),
+        calls_per_second: checks.number(
+            &key("calls_per_second"),
+            keys.calls_per_second,
+            of.calls_per_second,
+            count.clone(),
+        ),
+        connections_per_user: switched_off(checks.number(
+            &key("connections_per_user"),
+            keys.connections_per_user,
+            0,
+            0..=1_000_000,
+        )),
         new_channels_per_minute: checks.number(
             &key("new_channels_per_minute"),
             keys.new_channels_per_minute,
@@ -150,6 +168,11 @@ pub(super) fn limits(checks: &mut Checks, keys: LimitKeys, idle_timeout: Option<
             50..=600_000,
         ),
     }
+}
+
+/// In the file 0 stands for no limit where that is the default.
+fn switched_off<T: Default + PartialEq>(limit: T) -> Option<T> {
+    (limit != T::default()).then_some(limit)
 }
 
 /// Must be below the idle timeout, else clients that only answer pings would be closed. A MessageLoop file may

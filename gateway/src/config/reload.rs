@@ -7,7 +7,8 @@ use super::runtime::Config;
 pub struct Reload {
     /// What the node runs with from now on: the old configuration with the reloadable parts of the new one.
     pub config: Config,
-    /// Sections that changed and hold now: `auth`, `allow_anonymous`, `channels`, `limits`, `log.level`.
+    /// Sections that changed and hold now: `auth`, `allow_anonymous`, `channels`,
+    /// `permissions`, `limits`, `log.level`.
     pub applied: Vec<&'static str>,
     /// Keys or sections that differ and hold only after a restart.
     pub needs_restart: Vec<&'static str>,
@@ -23,6 +24,7 @@ impl Config {
         };
         let mut config = old.clone();
         config.policies = new.policies.clone();
+        config.permissions.clone_from(&new.permissions);
         config.limits = new.limits.clone();
         // A listener that this process opened to other machines must not lose its lock by an edit.
         let unlocks = old.jwt.is_some() && new.jwt.is_none();
@@ -35,6 +37,7 @@ impl Config {
             config,
             applied: differing(&[
                 ("channels", old.policies != new.policies),
+                ("permissions", old.permissions != new.permissions),
                 ("limits", old.limits != new.limits),
                 ("auth", old.jwt != new.jwt && !unlocks),
                 ("allow_anonymous", old.allow_anonymous != new.allow_anonymous && !unlocks),

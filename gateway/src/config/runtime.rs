@@ -6,7 +6,7 @@ use super::listen::ListenAddr;
 use crate::auth::JwtVerifier;
 use crate::broker::redis::TlsOptions;
 use crate::hooks::BackendOptions;
-use crate::policy::{ChannelPolicy, Limits, Policies, PolicyRule};
+use crate::policy::{ChannelPolicy, Limits, Policies, PolicyRule, rights::Rule};
 
 /// Everything a node needs to know, checked. Made by [`load`](super::load); [`Config::default`] is what an empty
 /// file gives.
@@ -29,6 +29,8 @@ pub struct Config {
     pub allow_anonymous: bool,
     /// Policies by channel pattern. Reloadable.
     pub policies: PolicyTable,
+    /// Who may do what (`permissions`). Reloadable.
+    pub permissions: Vec<Rule>,
     /// What one client may use. Reloadable.
     pub limits: Limits,
     /// Longest that an RPC may take (`server.rpc_timeout`).

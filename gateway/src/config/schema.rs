@@ -16,6 +16,7 @@ section! {
         transport: Transport,
         broker: Broker,
         channels: Vec<Rule>,
+        permissions: Vec<Permission>,
         limits: LimitKeys,
         auth: Auth,
         allow_anonymous: bool,
@@ -142,11 +143,19 @@ section! {
 }
 
 section! {
+    /// An element of `permissions`. `who` is a word, or a mapping with one key.
+    Permission { channels: Vec<String>, actions: Vec<String>, who: Value, effect: String, }
+}
+
+section! {
     /// `limits`
     LimitKeys {
         subscriptions_per_client: u64,
         write_queue_bytes: Size,
         publishes_per_second: u64,
+        publishes_per_second_per_user: u64,
+        calls_per_second: u64,
+        connections_per_user: u64,
         new_channels_per_minute: u64,
         frame_bytes: Size,
         errors_in_a_row: u64,

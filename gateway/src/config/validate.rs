@@ -9,6 +9,7 @@ use super::{
     checks::Checks,
     error::{ConfigError, Problem},
     listen::ListenAddr,
+    permissions::permissions,
     policies::{limits, policies},
     runtime::{Config, DrainConfig, LogConfig, LogFormat, WebSocketConfig},
     schema::{Drain, Log, Root, WebSocket},
@@ -34,6 +35,7 @@ pub(super) fn validate(root: Root) -> Result<(Config, Vec<Problem>), ConfigError
         jwt: auth(&mut checks, root.auth.unwrap_or_default()),
         allow_anonymous: root.allow_anonymous.unwrap_or(false),
         policies: policies(&mut checks, root.channels.unwrap_or_default(), fallback, limits.frame_bytes),
+        permissions: permissions(&mut checks, root.permissions.unwrap_or_default()),
         limits,
         rpc_timeout: checks.span(
             "server.rpc_timeout",

@@ -1,6 +1,6 @@
 //! Backends that decide who may do what on a channel.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use streamgate_proto::{
@@ -8,47 +8,35 @@ use streamgate_proto::{
     proxy::{PublishAclRequest, SubscribeAclRequest},
 };
 
-use super::{HookError, Hooks, PUBLISH, SUBSCRIBE};
-use crate::error::{ClientError, ErrorCode};
+use super::{HookError, Hooks, PUBLISH, SUBSCRIBE, routes::Routes};
+use crate::{
+    error::{ClientError, ErrorCode},
+    policy::rights::{Action, Arbiter, Asked},
+};
 
 /// The route's own timeout holds: nobody but the backend's settings limits these questions.
 const NO_LIMIT: Duration = Duration::MAX;
 
-/// What is to be decided.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Asked {
-    /// `subscribe`, `publish`, or another action of the table of permissions.
-    pub action: String,
-    /// Channel or pattern.
-    pub channel: String,
-    /// The subscription's token, if it has one.
-    pub token: String,
-    /// Who asks: the session,
-    pub session_id: String,
-    /// the authenticated user, empty if anonymous,
-    pub user_id: String,
-    /// and what the client says of itself.
-    pub client_id: String,
+impl Hooks {
+    /// What decides on the rights of clients; none if no route names a hook that does.
+    #[must_use]
+    pub fn arbiter(&self) -> Option<Arc<dyn Arbiter>> {
+        self.backend(Routes::decides_anything).map(|_| Arc::new(self.clone()) as Arc<dyn Arbiter>)
+    }
 }
 
-impl Hooks {
-    /// Whether there is a backend that decides on subscriptions to this channel or pattern.
-    #[must_use]
-    pub fn decides_subscribe(&self, channel: &str) -> bool {
-        self.backend(|routes| routes.decides(SUBSCRIBE, channel)).is_some()
+impl Arbiter for Hooks {
+    fn decides(&self, action: Action, name: &str) -> bool {
+        let method = match action {
+            Action::Subscribe => SUBSCRIBE,
+            Action::Publish => PUBLISH,
+            _ => return false,
+        };
+        self.backend(|routes| routes.decides(method, name)).is_some()
     }
 
-    /// Whether there is a backend that decides on publishes to this channel.
-    #[must_use]
-    pub fn decides_publish(&self, channel: &str) -> bool {
-        self.backend(|routes| routes.decides(PUBLISH, channel)).is_some()
-    }
-
-    /// Asks whether `asked` is allowed (`SubscribeAcl`).
-    ///
-    /// # Errors
-    /// `ACL_ERROR` if not, or if nobody can be asked; the backend's own error; `RPC_TIMEOUT` or `PROXY_ERROR`.
-    pub fn subscribe(&self, asked: Asked) -> BoxFuture<'static, Result<(), ClientError>> {
+    /// `SubscribeAcl`; `ACL_ERROR` also if nobody can be asked.
+    fn subscribe(&self, asked: Asked) -> BoxFuture<'static, Result<(), ClientError>> {
         let Some(backend) = self.backend(|routes| routes.decides(SUBSCRIBE, &asked.channel)) else {
             return nobody(&asked);
         };
@@ -60,19 +48,15 @@ impl Hooks {
                 session_id: asked.session_id,
                 user_id: asked.user_id,
                 client_id: asked.client_id,
-                action: asked.action,
+                action: asked.action.as_str().to_owned(),
             };
             let answer = backend.ask(&question, NO_LIMIT).await.map_err(|error| refusal(&error, &channel))?;
             answer.error.map_or(Ok(()), |error| Err(ClientError::from_wire(error)))
         })
     }
 
-    /// Asks whether `event` may be published (`PublishAcl`); answers the event to publish, which the backend may have
-    /// rewritten.
-    ///
-    /// # Errors
-    /// As [`Self::subscribe`].
-    pub fn publish(
+    /// `PublishAcl`.
+    fn publish(
         &self,
         asked: Asked,
         event: CloudEvent,
@@ -109,6 +93,6 @@ fn refusal(error: &HookError, channel: &str) -> ClientError {
 }
 
 fn nobody<T: Send + 'static>(asked: &Asked) -> BoxFuture<'static, Result<T, ClientError>> {
-    let text = format!("no backend decides on {} of {:?}", asked.action, asked.channel);
+    let text = format!("no backend decides on {} of {:?}", asked.action.as_str(), asked.channel);
     Box::pin(async move { Err(ClientError::new(ErrorCode::AclError, text)) })
 }

@@ -45,7 +45,7 @@ pub(super) struct Backend {
 
 #[derive(Debug)]
 enum Wire {
-    Http(HttpBackend),
+    Http(Box<HttpBackend>),
     Grpc(GrpcBackend),
 }
 
@@ -63,7 +63,7 @@ impl Backend {
                     Trust::System => client.clone(),
                     trust @ Trust::File(_) => HttpClient::new(trust).map_err(wrong)?,
                 };
-                Wire::Http(HttpBackend::new(client, http))
+                Wire::Http(Box::new(HttpBackend::new(client, http)))
             }
             Endpoint::Grpc(grpc) => Wire::Grpc(GrpcBackend::new(&grpc).map_err(wrong)?),
         };
@@ -150,7 +150,7 @@ impl Backend {
         let before = breaker.phase();
         let ticket = breaker.admit(self.now_ms());
         self.changed(before, breaker.phase());
-        ticket.map_err(|()| HookError::Open)
+        ticket.ok_or(HookError::Open)
     }
 
     fn record(&self, ticket: Ticket, verdict: Verdict) {

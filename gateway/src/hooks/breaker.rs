@@ -95,24 +95,21 @@ impl Breaker {
         Self { options, state: State::Closed(VecDeque::new()), era: 0 }
     }
 
-    /// Whether a call may be made now.
-    ///
-    /// # Errors
-    /// Not before the backend has had its pause, or while others are on trial.
-    pub fn admit(&mut self, now_ms: u64) -> Result<Ticket, ()> {
+    /// Whether a call may be made now: not before the backend has had its pause, nor while others are on trial.
+    pub fn admit(&mut self, now_ms: u64) -> Option<Ticket> {
         if let State::Open { until_ms } = self.state
             && now_ms >= until_ms
         {
             self.enter(State::Trial { under_way: 0, good: 0 });
         }
         match &mut self.state {
-            State::Closed(_) => Ok(Ticket(self.era)),
-            State::Open { .. } => Err(()),
+            State::Closed(_) => Some(Ticket(self.era)),
+            State::Open { .. } => None,
             State::Trial { under_way, good } if *under_way + *good < self.options.trial_calls => {
                 *under_way += 1;
-                Ok(Ticket(self.era))
+                Some(Ticket(self.era))
             }
-            State::Trial { .. } => Err(()),
+            State::Trial { .. } => None,
         }
     }
 
@@ -215,7 +212,7 @@ mod tests {
         assert_eq!(breaker.phase(), Phase::Closed, "19 calls");
         calls(&mut breaker, 0, 1, Verdict::Bad);
         assert_eq!(breaker.phase(), Phase::Open);
-        assert!(breaker.admit(4_999).is_err());
+        assert!(breaker.admit(4_999).is_none());
     }
 
     #[test]
@@ -244,7 +241,7 @@ mod tests {
         let mut breaker = breaker();
         calls(&mut breaker, 0, 20, Verdict::Bad);
         let trials: Vec<_> = (0..3).map(|_| breaker.admit(5_000).unwrap()).collect();
-        assert!(breaker.admit(5_000).is_err(), "a fourth");
+        assert!(breaker.admit(5_000).is_none(), "a fourth");
         for (at, ticket) in trials.into_iter().enumerate() {
             assert_eq!(breaker.phase(), Phase::Trial, "{at}");
             breaker.record(5_001, ticket, Verdict::Good);
@@ -262,8 +259,8 @@ mod tests {
         breaker.record(6_000, first, Verdict::Bad);
         breaker.record(6_000, second, Verdict::Good);
         assert_eq!(breaker.phase(), Phase::Open);
-        assert!(breaker.admit(10_999).is_err());
-        assert!(breaker.admit(11_000).is_ok());
+        assert!(breaker.admit(10_999).is_none());
+        assert!(breaker.admit(11_000).is_some());
     }
 
     #[test]

@@ -28,7 +28,6 @@ use std::{fmt, sync::Arc, time::Duration};
 use futures_util::future::BoxFuture;
 use tokio::{runtime::Handle, task::JoinHandle};
 
-pub use access::Asked;
 pub use breaker::{Breaker, BreakerOptions, Phase, Ticket, Verdict};
 pub use error::HookError;
 pub use http::{HOOK_HEADER, HOOK_IN_URL};

@@ -1,7 +1,7 @@
 //! Which backend gets what. The first route that matches wins, in the order of the file.
 
 use super::BackendRoute;
-use crate::channel::glob;
+use crate::channel::{glob, overlaps};
 
 /// Method of the route of the authentication hook; its channel is empty.
 pub const AUTHENTICATE: &str = "$authenticate";
@@ -37,9 +37,14 @@ impl Routes {
     }
 
     /// Who decides on `method`, [`SUBSCRIBE`] or [`PUBLISH`], for a channel or pattern. The route must name it: a
-    /// backend that answers all calls need not know of it.
+    /// backend that answers all calls need not know of it. A pattern is decided on by whom any of its channels is.
     pub fn decides(&self, method: &str, channel: &str) -> Option<usize> {
-        self.find(|route| route.method == method && glob(&route.channel, channel))
+        self.find(|route| route.method == method && overlaps(&route.channel, channel))
+    }
+
+    /// The first that decides on any right.
+    pub fn decides_anything(&self) -> Option<usize> {
+        self.find(|route| route.method == SUBSCRIBE || route.method == PUBLISH)
     }
 
     fn find(&self, wanted: impl Fn(&BackendRoute) -> bool) -> Option<usize> {
@@ -85,6 +90,7 @@ mod tests {
         assert_eq!(hooks.authenticate(), Some(0));
         assert_eq!((hooks.decides(SUBSCRIBE, "room.1"), hooks.decides(SUBSCRIBE, "room")), (Some(1), None));
         assert_eq!(hooks.decides(PUBLISH, "anything.else"), Some(2));
+        assert_eq!((hooks.decides(SUBSCRIBE, "**"), hooks.decides(SUBSCRIBE, "rooms.*")), (Some(1), None));
         for method in ["subscribe", "publish", "$authenticate"] {
             assert_eq!(hooks.rpc("room.1", method), None, "{method}");
         }

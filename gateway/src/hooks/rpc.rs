@@ -15,18 +15,27 @@ use crate::{
 };
 
 impl Hooks {
+    /// Whether there is a backend with a route for such calls.
+    #[must_use]
+    pub fn serves(&self, channel: &str, method: &str) -> bool {
+        self.backend(|routes| routes.rpc(channel, method)).is_some()
+    }
+
     /// Has the first backend with a route for it answer a call, within `limit`.
     ///
     /// # Errors
-    /// The request itself, if there is no such route.
+    /// `NO_PROXY` if there is none, the backend's own error, `RPC_TIMEOUT` or `PROXY_ERROR`.
     pub fn rpc(
         &self,
         request: RpcRequest,
         limit: Duration,
-    ) -> Result<BoxFuture<'static, Result<CloudEvent, ClientError>>, RpcRequest> {
+    ) -> BoxFuture<'static, Result<CloudEvent, ClientError>> {
         match self.backend(|routes| routes.rpc(&request.channel, &request.method)) {
-            Some(backend) => Ok(self.run(async move { call(&backend, request, limit).await })),
-            None => Err(request),
+            Some(backend) => self.run(async move { call(&backend, request, limit).await }),
+            None => {
+                let text = format!("nothing serves method {:?} on {:?}", request.method, request.channel);
+                Box::pin(async move { Err(ClientError::new(ErrorCode::NoProxy, text)) })
+            }
         }
     }
 }

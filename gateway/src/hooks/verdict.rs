@@ -6,7 +6,10 @@ use futures_util::future::BoxFuture;
 use streamgate_proto::proxy::{AuthenticateRequest, AuthenticateResponse, UserInfo};
 
 use super::{HookError, Hooks, backend::Backend, routes::Routes};
-use crate::auth::{Identity, Refusal, Token, is_user};
+use crate::{
+    auth::{Claims, Grants, Identity, Refusal, Token, is_user},
+    channel::Target,
+};
 
 /// Bytes of the longest token that a backend is asked about.
 const LONGEST: usize = 16 * 1024;
@@ -85,7 +88,15 @@ fn identity(answer: AuthenticateResponse) -> Result<Identity, Refusal> {
     if expires_unix_ms.is_some_and(|at| at <= now_ms()) {
         return Err(Refusal::Expired);
     }
-    Ok(Identity { user_id, expires_unix_ms, channels: info.channels })
+    // A right that cannot be read is no right, and must not look like one.
+    let sound = |patterns: &[String]| {
+        patterns.len() <= MOST_CHANNELS && patterns.iter().all(|pattern| Target::parse(pattern).is_ok())
+    };
+    if !sound(&info.subscribe) || !sound(&info.publish) {
+        return Err(Refusal::NoVerdict);
+    }
+    let grants = Grants { subscribe: info.subscribe, publish: info.publish, claims: Claims::default() };
+    Ok(Identity { user_id, expires_unix_ms, channels: info.channels, grants })
 }
 
 fn now_ms() -> u64 {
@@ -107,7 +118,7 @@ mod tests {
     fn a_user_needs_a_name_and_time() {
         let info = UserInfo { id: "ann".into(), channels: vec!["news".into()], ..UserInfo::default() };
         let expected =
-            Identity { user_id: "ann".into(), expires_unix_ms: None, channels: vec!["news".into()] };
+            Identity { user_id: "ann".into(), channels: vec!["news".into()], ..Identity::default() };
         assert_eq!(identity(answer(info.clone())), Ok(expected));
         let named = UserInfo { username: "bob".into(), ..UserInfo::default() };
         assert_eq!(identity(answer(named)).unwrap().user_id, "bob");

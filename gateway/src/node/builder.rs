@@ -23,6 +23,7 @@ use crate::{
     config::{Config, ListenAddr},
     hooks::{Hooks, Lifecycle},
     peers::NodeCard,
+    policy::rights::{Arbiter, Rights},
     rpc::{Handler, Handlers, Router},
     session::Settings,
     shard::{self, ShardConfig},
@@ -38,6 +39,7 @@ pub struct NodeBuilder {
     config: Config,
     broker: Option<Arc<dyn Broker>>,
     handlers: Handlers,
+    arbiter: Option<Arc<dyn Arbiter>>,
 }
 
 /// Why a node did not start.
@@ -66,7 +68,7 @@ pub enum StartError {
 
 impl NodeBuilder {
     pub(super) fn new(config: Config) -> Self {
-        Self { config, broker: None, handlers: Handlers::default() }
+        Self { config, broker: None, handlers: Handlers::default(), arbiter: None }
     }
 
     /// Uses this broker instead of the configured one.
@@ -84,6 +86,13 @@ impl NodeBuilder {
         self
     }
 
+    /// Decides what `permissions` leave to a hook.
+    #[must_use]
+    pub fn arbiter(mut self, arbiter: Arc<dyn Arbiter>) -> Self {
+        self.arbiter = Some(arbiter);
+        self
+    }
+
     /// Binds the listeners and starts everything.
     ///
     /// # Errors
@@ -95,7 +104,8 @@ impl NodeBuilder {
         Draining::announce();
         let hooks = Hooks::new(&config.backends, config.rpc_timeout).map_err(StartError::Hooks)?;
         let settings = Settings::new(config.policies.build(), config.limits.clone())
-            .authenticator(authenticator(&config, &hooks));
+            .authenticator(authenticator(&config, &hooks))
+            .rights(Rights::new(config.permissions.clone()), self.arbiter.or_else(|| hooks.arbiter()));
         let websocket = listen("transport.websocket.addr", &config.websocket.addr)?;
         let grpc_listener = listen("transport.grpc.addr", &config.grpc)?;
         let admin_listener = listen("server.http.addr", &config.admin)?;

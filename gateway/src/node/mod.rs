@@ -106,11 +106,12 @@ impl Node {
         self.failed.clone().cancelled_owned()
     }
 
-    /// Takes over what may change while running: policies and limits. The log level is the caller's.
+    /// Takes over what may change while running: policies, rights and limits. The log level is the caller's.
     pub fn reload(&mut self, new: &Config) -> Reload {
         let reload = Config::reload(&self.config, new);
         reload.config.policies.install(&self.settings.policies);
         self.settings.authenticator.store(Arc::new(builder::authenticator(&reload.config, &self.hooks)));
+        self.settings.rights.replace(reload.config.permissions.clone());
         self.settings.limits.store(Arc::new(reload.config.limits.clone()));
         self.config = reload.config.clone();
         reload

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// What one connection may use; reloadable. Zero never means "unlimited".
+/// What one connection, or one user, may use; reloadable. Zero never means "unlimited".
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Subscriptions of one client; one more closes it with 3505.
@@ -12,6 +12,13 @@ pub struct Limits {
     /// Publishes of one client per second (token bucket, the burst is one second's worth); above it:
     /// error `RATE_LIMITED`.
     pub publishes_per_second: u32,
+    /// The same for all connections of a user to this node together; none: no limit.
+    pub publishes_per_second_per_user: Option<u32>,
+    /// Calls of one client per second: RPCs, surveys, and requests that a backend is asked about (publishes apart); above it:
+    /// error `RATE_LIMITED`.
+    pub calls_per_second: u32,
+    /// Connections of one user to this node; one more is closed with 3504. None: no limit.
+    pub connections_per_user: Option<usize>,
     /// Channels that one connection may publish or subscribe to for the first time, per minute; above it:
     /// error `RATE_LIMITED`.
     pub new_channels_per_minute: u32,
@@ -37,6 +44,9 @@ impl Default for Limits {
             subscriptions_per_client: 1_000,
             write_queue_bytes: 1024 * 1024,
             publishes_per_second: 5_000,
+            publishes_per_second_per_user: None,
+            calls_per_second: 1_000,
+            connections_per_user: None,
             new_channels_per_minute: 1_000,
             frame_bytes: 64 * 1024,
             errors_in_a_row: 20,

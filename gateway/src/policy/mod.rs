@@ -1,9 +1,12 @@
-//! Policies: the settings that a channel name matches, and the limits that hold for every client.
+//! Policies: the settings that a channel name matches, the rights of clients, and the limits that hold for every client.
 //!
-//! Owns: [`ChannelPolicy`], the ordered table [`Policies`] (first match wins) and [`Limits`]. Never does: read
-//! files (that is `config`) or decide rights. Invariant: lookups see one whole table; a reload swaps it at once.
+//! Owns: [`ChannelPolicy`], the ordered table [`Policies`] (first match wins), [`rights`], [`Limits`] and what [`Users`] use.
+//! Never does: read files (that is `config`). Invariant: lookups see one whole table; a reload swaps it at once.
 
+mod bucket;
 mod limits;
+pub mod rights;
+mod users;
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,7 +14,9 @@ use arc_swap::ArcSwap;
 
 use crate::channel::glob;
 
+pub use bucket::Bucket;
 pub use limits::Limits;
+pub use users::{Stay, Users};
 
 /// What holds for the channels that a pattern matches.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -71,13 +71,9 @@ impl Router {
             return Box::pin(async move { handler.call(request).await });
         }
         let session = request.channel.strip_prefix(TO_SESSION).map(ToOwned::to_owned);
-        let request = match &session {
-            Some(_) => request,
-            None => match self.hooks.rpc(request, timeout) {
-                Ok(answered) => return answered,
-                Err(request) => request,
-            },
-        };
+        if session.is_none() && self.hooks.serves(&request.channel, &request.method) {
+            return self.hooks.rpc(request, timeout);
+        }
         let router = self.clone();
         Box::pin(async move {
             let call = CallAsk {

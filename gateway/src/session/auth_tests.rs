@@ -46,7 +46,7 @@ fn told(client: &mut Client, asking: Asking, outcome: Result<Identity, Refusal>)
 
 fn ann(client: &Client, seconds: u64) -> Identity {
     let expires_unix_ms = Some(client.now.unix_ms + seconds * 1_000);
-    Identity { user_id: "ann".into(), expires_unix_ms, channels: Vec::new() }
+    Identity { user_id: "ann".into(), expires_unix_ms, ..Identity::default() }
 }
 
 fn connected(client: &mut Client, seconds: u64) {

@@ -5,11 +5,14 @@ use std::collections::VecDeque;
 use streamgate_proto::v1::{Connect, Connected, Subscription, outbound_message as out};
 
 use super::{
-    Asking, EXTENDED, Effect, Effects, Held, Now, Phase, ReplyTo, ResumeToken, Session, SubscribeBatch,
-    millis, subscribe::Plan,
+    Asking, EXTENDED, Effect, Effects, Held, Judging, Now, Phase, Question, ReplyTo, ResumeToken, Session,
+    SubscribeBatch, millis,
+    rights::{Answer, Then},
+    screen::Wanted,
+    subscribe::Plan,
 };
 use crate::{
-    auth::{Identity, Refusal, Token},
+    auth::{Grants, Identity, Refusal, Token},
     broker::{BrokerError, SessionRecord},
     channel::Target,
     error::{ClientError, CloseCode, ErrorCode},
@@ -23,12 +26,19 @@ const SAVES_PER_SECOND: u32 = 10;
 #[derive(Debug)]
 pub struct Connecting {
     reply: ReplyTo,
-    subscriptions: Vec<Subscription>,
+    subscriptions: Vec<Wanted>,
     token: Option<ResumeToken>,
     resumed: bool,
 }
 
 impl Connecting {
+    /// Adds what the client did not list itself.
+    fn bring(&mut self, subscription: Subscription) {
+        if !self.subscriptions.iter().any(|given| given.subscription.channel == subscription.channel) {
+            self.subscriptions.push(Wanted::brought(subscription));
+        }
+    }
+
     pub(super) fn into_reply(self) -> ReplyTo {
         self.reply
     }
@@ -43,7 +53,8 @@ impl Session {
         self.client_type.clone_from(&client_type);
         self.connected_unix_ms = now.unix_ms;
         let token = if self.extended { ResumeToken::parse(&connect.resume_token) } else { None };
-        let connecting = Connecting { reply, subscriptions: connect.subscriptions, token, resumed: false };
+        let subscriptions = connect.subscriptions.into_iter().map(Wanted::asked).collect();
+        let connecting = Connecting { reply, subscriptions, token, resumed: false };
         self.phase = Phase::Connecting(VecDeque::new());
         let shown = Token::new(&connect.token).or_else(|| self.presented.clone());
         let authenticator = self.settings.authenticator.load();
@@ -88,7 +99,7 @@ impl Session {
         if !matches!(self.phase, Phase::Connecting(_)) {
             return;
         }
-        let Identity { user_id, expires_unix_ms, channels } = match outcome {
+        let identity = match outcome {
             Ok(identity) => identity,
             Err(refusal) => {
                 tracing::debug!(session = self.id, client = self.client_id, %refusal, "a client is not let in");
@@ -97,12 +108,13 @@ impl Session {
                 return self.close(CloseCode::InvalidToken, &refusal.to_string(), fx);
             }
         };
-        self.user_id = user_id;
-        self.expires_unix_ms = expires_unix_ms;
-        for channel in channels {
-            if !connecting.subscriptions.iter().any(|given| given.channel == channel) {
-                connecting.subscriptions.push(Subscription { channel, ..Subscription::default() });
-            }
+        self.user_id.clone_from(&identity.user_id);
+        for channel in &identity.channels {
+            connecting.bring(Subscription { channel: channel.clone(), ..Subscription::default() });
+        }
+        self.take_identity(identity);
+        if let Err(reason) = self.enter() {
+            return self.close(CloseCode::ConnectionLimit, &reason, fx);
         }
         match &connecting.token {
             Some(token) => {
@@ -112,6 +124,29 @@ impl Session {
                 });
             }
             None => self.connect_subscriptions(now, connecting, fx),
+        }
+    }
+
+    /// Takes what a token says besides the user: until when, and which rights.
+    pub(super) fn take_identity(&mut self, identity: Identity) {
+        let Identity { expires_unix_ms, channels, mut grants, .. } = identity;
+        self.expires_unix_ms = expires_unix_ms;
+        // Who is subscribed without asking may be.
+        grants.subscribe.extend(channels.into_iter().filter(|channel| Target::parse(channel).is_ok()));
+        self.grants = (grants != Grants::default()).then(|| Box::new(grants));
+    }
+
+    /// Counts this connection for its user; tells why not, if the user has too many.
+    fn enter(&mut self) -> Result<(), String> {
+        self.stay = None;
+        if self.user_id.is_empty() {
+            return Ok(());
+        }
+        let limit = self.settings.limits.load().connections_per_user;
+        self.stay = self.settings.users.enter(&self.user_id, limit);
+        match (&self.stay, limit) {
+            (None, Some(limit)) => Err(format!("more than {limit} connections of this user")),
+            _ => Ok(()),
         }
     }
 
@@ -134,18 +169,11 @@ impl Session {
             && record.user_id == self.user_id
         {
             for channel in record.subscriptions {
-                if !connecting.subscriptions.iter().any(|given| given.channel == channel) {
-                    let ephemeral = record.ephemeral.contains(&channel);
-                    // One that may be watched no longer must not make the whole connect fail.
-                    let presence = record.watching.contains(&channel)
-                        && Target::parse(&channel).is_ok_and(|target| self.unwatchable(&target).is_none());
-                    connecting.subscriptions.push(Subscription {
-                        channel,
-                        ephemeral,
-                        presence,
-                        ..Subscription::default()
-                    });
-                }
+                let ephemeral = record.ephemeral.contains(&channel);
+                // One that may be watched no longer must not make the whole connect fail.
+                let presence = record.watching.contains(&channel)
+                    && Target::parse(&channel).is_ok_and(|target| self.unwatchable(&target).is_none());
+                connecting.bring(Subscription { channel, ephemeral, presence, ..Subscription::default() });
             }
             connecting.resumed = true;
             self.id.clone_from(&token.session);
@@ -156,7 +184,45 @@ impl Session {
 
     fn connect_subscriptions(&mut self, now: Now, mut connecting: Connecting, fx: &mut Effects) {
         let wanted = std::mem::take(&mut connecting.subscriptions);
-        let Plan { items, changes, known } = match self.plan(now, wanted, fx) {
+        match self.screen(now, wanted, self.connects > 1) {
+            Ok((wanted, questions)) if questions.is_empty() => {
+                self.connect_allowed(now, connecting, wanted, fx);
+            }
+            Ok((wanted, questions)) => {
+                connecting.subscriptions = wanted;
+                let then = Then::Connect(Box::new(connecting));
+                fx.push(Effect::Judge(Box::new(Judging { questions, then })));
+            }
+            Err(error) => self.connect_refused(now, connecting.reply, &error, fx),
+        }
+    }
+
+    /// Takes the verdicts on the subscriptions of a connect.
+    pub(super) fn connect_judged(
+        &mut self,
+        now: Now,
+        mut connecting: Connecting,
+        questions: &[Question],
+        answers: Vec<Result<Answer, ClientError>>,
+        fx: &mut Effects,
+    ) {
+        if !matches!(self.phase, Phase::Connecting(_)) {
+            return;
+        }
+        let mut wanted = std::mem::take(&mut connecting.subscriptions);
+        match self.settle(now, &mut wanted, questions, answers) {
+            Ok(()) => self.connect_allowed(now, connecting, wanted, fx),
+            Err(error) => self.connect_refused(now, connecting.reply, &error, fx),
+        }
+    }
+
+    fn connect_refused(&mut self, now: Now, reply: ReplyTo, error: &ClientError, fx: &mut Effects) {
+        self.connect_failed(now, reply, error, fx);
+        self.close_refused_v1(error, fx);
+    }
+
+    fn connect_allowed(&mut self, now: Now, connecting: Connecting, wanted: Vec<Wanted>, fx: &mut Effects) {
+        let Plan { items, changes, known, .. } = match self.plan(now, wanted, fx) {
             Some(Ok(plan)) => plan,
             Some(Err(error)) => return self.connect_failed(now, connecting.reply, &error, fx),
             None => return,

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use streamgate_proto::{cloudevents::CloudEvent, v1::OutboundMessage};
 
+use super::{Judging, screen::Grant};
 use crate::{
     broker::{HistoryQuery, PatternCursors, Publish, SessionRecord, Start, SubscribeTo},
     channel::{Channel, Target},
     error::{ClientError, CloseCode},
     hooks::Credential,
+    policy::rights::Asked,
 };
 
 /// Effects in the order in which they are to be carried out.
@@ -78,6 +80,17 @@ pub enum Effect {
         /// Goes back with the result.
         asking: Asking,
     },
+    /// Ask whether the client may, then [`super::Session::judged`].
+    Judge(Box<Judging>),
+    /// Ask whether the client may publish this, then [`super::Session::publish_judged`].
+    AskPublish {
+        /// Goes back with the verdict.
+        number: u64,
+        /// Who, and where.
+        asked: Box<Asked>,
+        /// What.
+        event: Box<CloudEvent>,
+    },
     /// Load the session of a resume token, then [`super::Session::session_loaded`].
     LoadSession {
         /// Its id.
@@ -116,18 +129,7 @@ pub enum Effect {
         outcome: Result<CloudEvent, ClientError>,
     },
     /// Ask the subscribers of a channel, then [`super::Session::survey_done`].
-    Survey {
-        /// Goes back with the result.
-        reply: ReplyTo,
-        /// What the client calls the survey.
-        request_id: String,
-        /// Whose subscribers.
-        channel: Channel,
-        /// The question.
-        event: Box<CloudEvent>,
-        /// How long the client waits at most, in ms; 0: the server's own limit.
-        timeout_ms: u64,
-    },
+    Survey(Box<Survey>),
     /// The client answers a survey.
     SurveyAnswer {
         /// Which.
@@ -189,6 +191,21 @@ pub struct RpcRequest {
     pub user_id: String,
 }
 
+/// A survey that a client asks for.
+#[derive(Debug)]
+pub struct Survey {
+    /// Goes back with the result.
+    pub reply: ReplyTo,
+    /// What the client calls the survey.
+    pub request_id: String,
+    /// Whose subscribers.
+    pub channel: Channel,
+    /// The question.
+    pub event: CloudEvent,
+    /// How long the client waits at most, in ms; 0: the server's own limit.
+    pub timeout_ms: u64,
+}
+
 /// Subscriptions that succeed or fail together.
 #[derive(Debug)]
 pub struct SubscribeBatch {
@@ -225,6 +242,8 @@ pub struct Item {
     pub former: Option<u32>,
     /// That one was open.
     pub(super) replaces: bool,
+    /// By what it is allowed.
+    pub(super) grant: Grant,
 }
 
 /// A new part in presence for a subscription that is open and goes on.

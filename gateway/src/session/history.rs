@@ -6,11 +6,12 @@ use streamgate_proto::{
     v1::{HistoryRequest, HistoryResponse, Message, OutboundMessage, outbound_message as out},
 };
 
-use super::{Effect, Effects, Now, ReplyTo, Session, render, subscribe::wire_position};
+use super::{Effect, Effects, Now, ReplyTo, Session, render, rights::Then, subscribe::wire_position};
 use crate::{
     broker::{BrokerError, HistoryPage, HistoryQuery},
     channel::Channel,
     error::{ClientError, ErrorCode},
+    policy::rights::Action,
     position::Position,
 };
 
@@ -34,16 +35,25 @@ impl Session {
                 }
             },
         };
+        let since = request.since.map(|since| Position::from_wire(&since.epoch, since.offset));
+        let asked = channel.clone();
+        let query = HistoryQuery { channel, since, limit, reverse: request.reverse };
+        self.permit(now, (Action::History, asked.as_str()), Then::History(reply, query), fx);
+    }
+
+    pub(super) fn history_allowed(
+        &mut self,
+        now: Now,
+        reply: ReplyTo,
+        query: HistoryQuery,
+        fx: &mut Effects,
+    ) {
         if self.reading >= READS_AT_A_TIME {
             let text = format!("more than {READS_AT_A_TIME} history and presence requests at a time");
             return self.fail(now, reply, &ClientError::new(ErrorCode::RateLimited, text), fx);
         }
         self.reading += 1;
-        let since = request.since.map(|since| Position::from_wire(&since.epoch, since.offset));
-        fx.push(Effect::History {
-            reply,
-            query: HistoryQuery { channel, since, limit, reverse: request.reverse },
-        });
+        fx.push(Effect::History { reply, query });
     }
 
     /// Answers a history request. A page never fills more than half of the client's write queue: what does not fit

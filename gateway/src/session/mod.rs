@@ -19,9 +19,17 @@ mod presence;
 #[cfg(test)]
 mod presence_tests;
 mod publish;
+mod publish_queue;
+mod recheck;
+#[cfg(test)]
+mod recheck_tests;
 mod refresh;
 mod render;
+mod rights;
+#[cfg(test)]
+mod rights_tests;
 mod rpc;
+mod screen;
 mod server;
 mod subscribe;
 #[cfg(test)]
@@ -41,19 +49,27 @@ use streamgate_proto::{
 
 pub use connect::Connecting;
 pub use effect::{
-    Asking, Change, Effect, Effects, Item, ReplyTo, RpcRequest, SubscribeBatch, Ticket, Wish, subscribe_to,
+    Asking, Change, Effect, Effects, Item, ReplyTo, RpcRequest, SubscribeBatch, Survey, Ticket, Wish,
+    subscribe_to,
 };
 pub use presence::{MOST_MEMBERS, presence_frame};
 pub use render::{Recovered, gap_frame, publication_frame, recover_complete_frame};
+pub use rights::{Answer, Judging, Question, not_allowed};
+pub use screen::bad_token;
 pub use token::ResumeToken;
 
 use crate::{
-    auth::{Authenticator, Token},
+    auth::{Authenticator, Grants, Token},
     channel::Target,
     error::{ClientError, CloseCode, ErrorCode},
-    policy::{Limits, Policies},
+    policy::{
+        Bucket, Limits, Policies, Stay, Users,
+        rights::{Arbiter, Rights},
+    },
 };
-use budget::{Bucket, ChannelBudget};
+use budget::ChannelBudget;
+use publish_queue::PublishQueue;
+use screen::{Grant, Pending};
 
 /// The capability that selects the extended schema (PROTOCOL part B).
 pub const EXTENDED: &str = "streamgate.v1";
@@ -67,13 +83,32 @@ pub struct Settings {
     pub limits: Arc<ArcSwap<Limits>>,
     /// Who clients are.
     pub authenticator: Arc<ArcSwap<Authenticator>>,
+    /// What they may do.
+    pub rights: Rights,
+    /// Decides what rules leave to a backend; none: that is denied.
+    pub arbiter: Option<Arc<dyn Arbiter>>,
+    /// What users use of the node.
+    pub users: Users,
 }
 
 impl Settings {
     /// Settings with these values.
     #[must_use]
     pub fn new(policies: Policies, limits: Limits) -> Self {
-        Self { policies, limits: Arc::new(ArcSwap::from_pointee(limits)), authenticator: Arc::default() }
+        Self {
+            policies,
+            limits: Arc::new(ArcSwap::from_pointee(limits)),
+            authenticator: Arc::default(),
+            rights: Rights::default(),
+            arbiter: None,
+            users: Users::default(),
+        }
+    }
+
+    /// The same with these rights, and a backend for what they leave to one.
+    #[must_use]
+    pub fn rights(self, rights: Rights, arbiter: Option<Arc<dyn Arbiter>>) -> Self {
+        Self { rights, arbiter, ..self }
     }
 
     /// The same with clients that must be known.
@@ -120,6 +155,18 @@ pub struct Session {
     presented: Option<Token>,
     /// When its token ends.
     expires_unix_ms: Option<u64>,
+    /// What its token brings, if anything.
+    grants: Option<Box<Grants>>,
+    /// Counts it for its user.
+    stay: Option<Stay>,
+    /// The table that subscriptions were last checked against.
+    rights_seen: u64,
+    /// Batches of subscriptions that wait for a verdict, and the number of the last.
+    pending: Vec<Pending>,
+    next_batch: u64,
+    /// Publishes that do.
+    waiting: PublishQueue,
+    calls: Bucket,
     /// Set for extended clients; what brings the session back.
     resume: Option<ResumeToken>,
     /// By channel or pattern.
@@ -152,6 +199,8 @@ struct Held {
     watch: bool,
     /// Makes the session a member.
     member: bool,
+    /// By what it is allowed.
+    grant: Grant,
     /// The broker has answered.
     open: bool,
 }
@@ -162,6 +211,7 @@ impl Session {
     #[must_use]
     pub fn new(settings: Settings, now: Now, presented: Option<Token>) -> Self {
         Self {
+            rights_seen: settings.rights.revision(),
             settings,
             phase: Phase::New,
             id: uuid::Uuid::new_v4().to_string(),
@@ -171,6 +221,12 @@ impl Session {
             user_id: String::new(),
             presented,
             expires_unix_ms: None,
+            grants: None,
+            stay: None,
+            pending: Vec::new(),
+            next_batch: 0,
+            waiting: PublishQueue::default(),
+            calls: Bucket::default(),
             resume: None,
             subscriptions: HashMap::new(),
             next_slot: 0,
@@ -287,6 +343,11 @@ impl Session {
             self.close(CloseCode::InvalidToken, "the token has expired", fx);
             return u64::MAX;
         }
+        self.recheck_if_changed(now, fx);
+        let subscribed_for = self.subscription_tokens(now, fx);
+        if !self.is_open() {
+            return u64::MAX;
+        }
         // An extended client answers pings: three unanswered ones are enough to know that it is gone.
         let patience = millis(limits.idle_timeout).min(if self.extended { 3 * ping } else { u64::MAX });
         if silent >= patience {
@@ -303,7 +364,8 @@ impl Session {
         }
         let next = (self.heard_ms.max(self.pinged_ms).saturating_add(ping))
             .min(self.heard_ms.saturating_add(patience))
-            .min(good_for.map_or(u64::MAX, |ms| now.mono_ms.saturating_add(ms)));
+            .min(good_for.map_or(u64::MAX, |ms| now.mono_ms.saturating_add(ms)))
+            .min(subscribed_for.map_or(u64::MAX, |ms| now.mono_ms.saturating_add(ms)));
         let refresh = millis(limits.resume_window) / 2;
         if self.unsaved || now.mono_ms >= self.saved_ms.saturating_add(refresh) {
             self.keep(now, fx);
@@ -315,6 +377,7 @@ impl Session {
     pub fn close(&mut self, code: CloseCode, reason: &str, fx: &mut Effects) {
         if !matches!(self.phase, Phase::Closed) {
             self.phase = Phase::Closed;
+            self.stay = None;
             fx.push(Effect::Close { code, reason: reason.to_owned() });
         }
     }
@@ -322,6 +385,7 @@ impl Session {
     /// Ends the session because its connection is gone; nothing can be sent any more.
     pub fn disconnected(&mut self) {
         self.phase = Phase::Closed;
+        self.stay = None;
     }
 
     fn dispatch(&mut self, now: Now, frame: InboundMessage, fx: &mut Effects) {
@@ -344,12 +408,10 @@ impl Session {
                 );
             }
             In::RpcRequest(event) => {
-                self.rpc_request(reply, frame.channel, frame.method, event, frame.timeout_ms, fx);
+                self.rpc_request(now, reply, frame.channel, frame.method, event, frame.timeout_ms, fx);
             }
             In::Ping(_) => self.answer(now, reply, out::Envelope::Pong(Default::default()), fx),
-            In::SubRefresh(_) => {
-                self.answer(now, reply, out::Envelope::SubRefreshAck(Default::default()), fx)
-            }
+            In::SubRefresh(request) => self.sub_refresh(now, reply, &request, fx),
             In::History(request) if self.extended => self.history(now, reply, request, fx),
             In::History(_) => {
                 self.not_supported(now, reply, "history is offered to streamgate.v1 clients", fx)

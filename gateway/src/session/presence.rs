@@ -2,11 +2,12 @@
 
 use streamgate_proto::v1::{self, Presence, PresenceEvent, PresenceQuery, outbound_message as out};
 
-use super::{Effect, Effects, Now, ReplyTo, Session, history::READS_AT_A_TIME, render};
+use super::{Effect, Effects, Now, ReplyTo, Session, history::READS_AT_A_TIME, render, rights::Then};
 use crate::{
     broker::{self, BrokerError, Member, PresencePage},
     channel::{Channel, Target},
     error::{ClientError, ErrorCode},
+    policy::rights::Action,
 };
 
 /// Members that one answer names at most.
@@ -71,6 +72,12 @@ impl Session {
         if !self.settings.policies.of(channel.as_str()).presence {
             return self.fail(now, reply, &switched_off(&channel, "presence"), fx);
         }
+        let asked = channel.clone();
+        let then = Then::Presence(reply, channel);
+        self.permit(now, (Action::Presence, asked.as_str()), then, fx);
+    }
+
+    pub(super) fn presence_allowed(&mut self, now: Now, reply: ReplyTo, channel: Channel, fx: &mut Effects) {
         if self.reading >= READS_AT_A_TIME {
             let text = format!("more than {READS_AT_A_TIME} history and presence requests at a time");
             return self.fail(now, reply, &ClientError::new(ErrorCode::RateLimited, text), fx);

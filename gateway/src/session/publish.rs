@@ -7,11 +7,15 @@ use streamgate_proto::{
     v1::{PublishAck, PublishOptions, outbound_message as out},
 };
 
-use super::{Effect, Effects, Now, ReplyTo, Session, subscribe::wire_position};
+use super::{
+    Effect, Effects, Now, ReplyTo, Session, publish_queue::Draft, rights::not_allowed,
+    subscribe::wire_position,
+};
 use crate::{
     broker::{BrokerError, Publish, Published, PublisherInfo, Stored},
     channel::Channel,
     error::{ClientError, ErrorCode},
+    policy::rights::{Action, Verdict},
 };
 
 /// Longest idempotency key, in bytes.
@@ -29,34 +33,122 @@ impl Session {
     ) {
         // A v1 client cannot mean fields that its schema does not have.
         let options = if self.extended { options } else { PublishOptions::default() };
-        match self.checked(now, channel, &event, &options) {
-            Ok(publish) => fx.push(Effect::Publish { reply, publish: Box::new(publish) }),
-            Err(error) => {
-                fx.push(Effect::PublishRefused);
-                self.fail(now, reply, &error, fx);
+        let refused = match self.checked(now, channel, &event, &options) {
+            Ok(channel) => match self.may(Action::Publish, channel.as_str()) {
+                Verdict::Allowed if self.waiting.is_empty() => {
+                    let publish = Box::new(self.stored(channel, &event, &options));
+                    return fx.push(Effect::Publish { reply, publish });
+                }
+                verdict => {
+                    return self.publish_later(now, verdict, Draft { reply, channel, options }, event, fx);
+                }
+            },
+            Err(error) => error,
+        };
+        self.publish_refused(now, reply, &refused, fx);
+    }
+
+    /// Takes a publish that cannot go at once.
+    fn publish_later(
+        &mut self,
+        now: Now,
+        verdict: Verdict,
+        draft: Draft,
+        event: CloudEvent,
+        fx: &mut Effects,
+    ) {
+        if let Some(full) = self.waiting.full() {
+            let error = ClientError::new(ErrorCode::RateLimited, full);
+            return self.publish_refused(now, draft.reply, &error, fx);
+        }
+        match verdict {
+            Verdict::Allowed => {
+                let publish = self.stored(draft.channel, &event, &draft.options);
+                self.waiting.wait(draft.reply, Box::new(publish));
+            }
+            Verdict::Ask => {
+                let asked = Box::new(self.asked(Action::Publish, draft.channel.as_str(), ""));
+                let number = self.waiting.ask(draft);
+                fx.push(Effect::AskPublish { number, asked, event: Box::new(event) });
+            }
+            Verdict::Denied | Verdict::Unallowed => {
+                let error = not_allowed(Action::Publish, draft.channel.as_str());
+                self.publish_refused(now, draft.reply, &error, fx);
             }
         }
     }
 
+    /// Takes a backend's verdict on a publish: the event to publish, or why not.
+    pub fn publish_judged(
+        &mut self,
+        now: Now,
+        number: u64,
+        verdict: Result<CloudEvent, ClientError>,
+        fx: &mut Effects,
+    ) {
+        if !self.is_open() {
+            return;
+        }
+        let Some(Draft { reply, channel, options }) = self.waiting.draft(number) else { return };
+        match verdict.and_then(|event| self.rewritten(&channel, event)) {
+            Ok(event) => {
+                let publish = self.stored(channel, &event, &options);
+                self.waiting.allow(number, reply, Box::new(publish));
+            }
+            Err(error) => self.publish_refused(now, reply, &error, fx),
+        }
+        while let Some((reply, publish)) = self.waiting.next() {
+            fx.push(Effect::Publish { reply, publish });
+        }
+    }
+
+    /// Checks what a backend gave back; rights may have changed meanwhile, too.
+    fn rewritten(&self, channel: &Channel, event: CloudEvent) -> Result<CloudEvent, ClientError> {
+        if matches!(self.may(Action::Publish, channel.as_str()), Verdict::Denied | Verdict::Unallowed) {
+            return Err(not_allowed(Action::Publish, channel.as_str()));
+        }
+        self.sound(channel, &event).map_err(|error| {
+            let text = format!("the event that the backend allows: {}", error.message);
+            ClientError::new(ErrorCode::ProxyError, text)
+        })?;
+        Ok(event)
+    }
+
+    fn publish_refused(&self, now: Now, reply: ReplyTo, error: &ClientError, fx: &mut Effects) {
+        fx.push(Effect::PublishRefused);
+        self.fail(now, reply, error, fx);
+    }
+
+    /// The channel of a publish that is in order and within the limits.
     fn checked(
         &mut self,
         now: Now,
         channel: &str,
         event: &CloudEvent,
         options: &PublishOptions,
-    ) -> Result<Publish, ClientError> {
+    ) -> Result<Channel, ClientError> {
         let channel = Channel::parse(if channel.is_empty() { &event.source } else { channel })?;
+        check_options(options)?;
+        self.sound(&channel, event)?;
+        self.within_limits(now, &channel)?;
+        Ok(channel)
+    }
+
+    /// Whether the channel takes such an event.
+    fn sound(&self, channel: &Channel, event: &CloudEvent) -> Result<(), ClientError> {
         streamgate_proto::cloudevent::validate(event)
             .map_err(|error| ClientError::bad_request(error.to_string()))?;
-        check_options(options)?;
-        let policy = self.settings.policies.of(channel.as_str());
+        let most = self.settings.policies.of(channel.as_str()).max_message_size;
         let size = event.encoded_len();
-        if size > policy.max_message_size {
-            let text =
-                format!("the event has {size} bytes, {channel} takes at most {}", policy.max_message_size);
+        if size > most {
+            let text = format!("the event has {size} bytes, {channel} takes at most {most}");
             return Err(ClientError::new(ErrorCode::TooLarge, text));
         }
-        self.within_limits(now, &channel)?;
+        Ok(())
+    }
+
+    fn stored(&self, channel: Channel, event: &CloudEvent, options: &PublishOptions) -> Publish {
+        let policy = self.settings.policies.of(channel.as_str());
         let publisher = policy
             .publisher_identity
             .then(|| PublisherInfo { client_id: self.client_id.clone(), user_id: self.user_id.clone() });
@@ -66,19 +158,25 @@ impl Session {
             exclude_session: if options.exclude_self { self.id.clone() } else { String::new() },
             publisher,
         };
-        Ok(Publish {
+        Publish {
             channel,
             stored,
             user_id: self.user_id.clone(),
             idempotency_key: Some(options.idempotency_key.clone()).filter(|key| !key.is_empty()),
             transient: options.transient || policy.transient,
-        })
+        }
     }
 
     fn within_limits(&mut self, now: Now, channel: &Channel) -> Result<(), ClientError> {
         let limits = self.settings.limits.load();
         if !self.publishes.take(now.mono_ms, limits.publishes_per_second) {
             let text = format!("more than {} publishes a second", limits.publishes_per_second);
+            return Err(ClientError::new(ErrorCode::RateLimited, text));
+        }
+        if let (Some(limit), Some(stay)) = (limits.publishes_per_second_per_user, &self.stay)
+            && !stay.take_publish(now.unix_ms, limit)
+        {
+            let text = format!("more than {limit} publishes a second of this user");
             return Err(ClientError::new(ErrorCode::RateLimited, text));
         }
         if !self.channels.take(now.mono_ms, channel.as_str(), false, limits.new_channels_per_minute) {

@@ -40,10 +40,11 @@ impl Session {
         });
         match outcome {
             Ok(identity) => {
-                self.expires_unix_ms = identity.expires_unix_ms;
+                self.take_identity(identity);
                 self.answer(now, reply, out::Envelope::Ok(Default::default()), fx);
                 // The deadline changes, so check it anew.
                 fx.push(Effect::Opened);
+                self.recheck(now, fx);
             }
             Err(refusal) => {
                 let error = ClientError::new(ErrorCode::AuthError, refusal.to_string());

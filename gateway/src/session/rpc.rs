@@ -10,11 +10,12 @@ use streamgate_proto::{
 
 use prost::Message as _;
 
-use super::{Effect, Effects, Now, ReplyTo, RpcRequest, Session};
+use super::{Effect, Effects, Now, ReplyTo, RpcRequest, Session, Survey, rights::Then};
 use crate::{
     channel::{Channel, Target},
     error::{ClientError, ErrorCode},
     peers::{CallAsk, SurveyAnswers},
+    policy::rights::Action,
 };
 
 /// Patterns that one client may offer to answer.
@@ -23,6 +24,7 @@ const MOST_METHODS: usize = 100;
 impl Session {
     pub(super) fn rpc_request(
         &mut self,
+        now: Now,
         reply: ReplyTo,
         channel: String,
         method: String,
@@ -39,7 +41,11 @@ impl Session {
             client_id: self.client_id.clone(),
             user_id: self.user_id.clone(),
         };
-        fx.push(Effect::Rpc { reply, request: Box::new(request) });
+        if let Err(error) = self.take_call(now) {
+            return self.fail(now, reply, &error, fx);
+        }
+        let channel = request.channel.clone();
+        self.permit(now, (Action::Rpc, &channel), Then::Rpc(reply, Box::new(request)), fx);
     }
 
     /// Answers an RPC.
@@ -50,7 +56,7 @@ impl Session {
         result: Result<CloudEvent, ClientError>,
         fx: &mut Effects,
     ) {
-        match result.and_then(|event| self.fitting(event)) {
+        match result.and_then(|event| self.sized(event)) {
             Ok(event) => self.answer(now, reply, out::Envelope::RpcReply(event), fx),
             Err(error) => self.fail(now, reply, &error, fx),
         }
@@ -60,7 +66,8 @@ impl Session {
         if let Err(error) = self.servable(&methods) {
             return self.fail(now, reply, &error, fx);
         }
-        fx.push(Effect::Serve { reply, methods });
+        let names: Vec<_> = methods.iter().map(String::as_str).collect();
+        self.permit_all(now, (Action::Serve, &names), Then::Serve(reply, methods.clone()), fx);
     }
 
     fn servable(&self, methods: &[String]) -> Result<(), ClientError> {
@@ -106,7 +113,7 @@ impl Session {
             request_id: request_id.to_owned(),
             channel: call.channel,
             method: call.method,
-            payload: Some(self.fitting(call.event.unwrap_or_default())?),
+            payload: Some(self.sized(call.event.unwrap_or_default())?),
             deadline: now.unix_ms.saturating_add(timeout_ms),
         };
         self.answer(now, ReplyTo::fresh(), out::Envelope::RpcCall(call), fx);
@@ -138,9 +145,17 @@ impl Session {
             Ok(channel) => channel,
             Err(error) => return self.fail(now, reply, &error.into(), fx),
         };
-        let event = Box::new(request.payload.unwrap_or_default());
-        let (request_id, timeout_ms) = (request.request_id, u64::from(timeout_ms));
-        fx.push(Effect::Survey { reply, request_id, channel, event, timeout_ms });
+        if let Err(error) = self.take_call(now) {
+            return self.fail(now, reply, &error, fx);
+        }
+        let survey = Survey {
+            reply,
+            request_id: request.request_id,
+            channel: channel.clone(),
+            event: request.payload.unwrap_or_default(),
+            timeout_ms: u64::from(timeout_ms),
+        };
+        self.permit(now, (Action::Survey, channel.as_str()), Then::Survey(Box::new(survey)), fx);
     }
 
     /// Answers a survey. What the client's write queue has no room for is left out, and the answer says so.
@@ -184,7 +199,7 @@ impl Session {
     }
 
     /// The event, if it is not too large for the client.
-    pub(super) fn fitting(&self, event: CloudEvent) -> Result<CloudEvent, ClientError> {
+    pub(super) fn sized(&self, event: CloudEvent) -> Result<CloudEvent, ClientError> {
         let (got, most) = (event.encoded_len(), self.largest());
         if got <= most {
             return Ok(event);

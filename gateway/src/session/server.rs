@@ -5,10 +5,16 @@ use streamgate_proto::{
     v1::{self, Subscription, UnsubscribeAck, outbound_message as out},
 };
 
-use super::{Effect, Effects, Now, ReplyTo, Session, SubscribeBatch, Ticket, subscribe::Plan};
+use super::{
+    Effect, Effects, Now, ReplyTo, Session, SubscribeBatch, Ticket,
+    rights::not_allowed,
+    screen::{Grant, Wanted},
+    subscribe::Plan,
+};
 use crate::{
     channel::Target,
     error::{ClientError, ErrorCode},
+    policy::rights::{Action, Verdict},
 };
 
 impl Session {
@@ -33,8 +39,15 @@ impl Session {
     /// Subscribes the session without its asking; the client is told by an ack of a request that it did not make. What became
     /// of it comes as [`Effect::Told`].
     pub fn subscribe_by_server(&mut self, now: Now, ticket: Ticket, channel: &str, fx: &mut Effects) {
-        let wanted = Subscription { channel: channel.to_owned(), ..Subscription::default() };
-        let Plan { items, changes, known } = match self.plan(now, vec![wanted], fx) {
+        // What is denied is denied whoever asks; else the server's word is that of a backend.
+        if self.may(Action::Subscribe, channel) == Verdict::Denied {
+            let refused = not_allowed(Action::Subscribe, channel);
+            return fx.push(Effect::Told { ticket, outcome: Err(refused) });
+        }
+        let subscription = Subscription { channel: channel.to_owned(), ..Subscription::default() };
+        let grant = Grant { hook: true, ..Grant::default() };
+        let wanted = Wanted { grant, ..Wanted::asked(subscription) };
+        let Plan { items, changes, known, .. } = match self.plan(now, vec![wanted], fx) {
             Some(Ok(plan)) => plan,
             Some(Err(error)) => return fx.push(Effect::Told { ticket, outcome: Err(error) }),
             None => {
@@ -85,7 +98,7 @@ impl Session {
         let message = v1::Message {
             id: uuid::Uuid::new_v4().to_string(),
             channel: channel.to_owned(),
-            payload: Some(self.fitting(event)?),
+            payload: Some(self.sized(event)?),
             ..v1::Message::default()
         };
         let publication = out::Envelope::Publication(v1::Publication { messages: vec![message] });

@@ -7,7 +7,10 @@ use streamgate_proto::v1::{
     start_from::Point,
 };
 
-use super::{Change, Effect, Effects, Held, Item, Now, Phase, ReplyTo, Session, SubscribeBatch, Wish};
+use super::{
+    Change, Effect, Effects, Held, Item, Now, Phase, ReplyTo, Session, SubscribeBatch, Wish,
+    screen::{Grant, Wanted},
+};
 use crate::{
     broker::{BrokerError, From, PatternCursors, Start, Subscribed},
     channel::{Channel, Target},
@@ -25,21 +28,26 @@ pub(super) struct Plan {
     pub changes: Vec<Change>,
     /// Those that are held already.
     pub known: Vec<Target>,
+    /// By what those that are held are allowed from now on.
+    renewed: Vec<(Target, Grant)>,
 }
 
 impl Session {
-    pub(super) fn subscribe(
+    /// Carries out a batch that the client may have; what it took back meanwhile is only acknowledged.
+    pub(super) fn subscribe_allowed(
         &mut self,
         now: Now,
         reply: ReplyTo,
-        wanted: Vec<Subscription>,
+        wanted: Vec<Wanted>,
+        withdrawn: Vec<Target>,
         fx: &mut Effects,
     ) {
-        let Plan { items, changes, known } = match self.plan(now, wanted, fx) {
+        let Plan { items, changes, mut known, .. } = match self.plan(now, wanted, fx) {
             Some(Ok(plan)) => plan,
             Some(Err(error)) => return self.fail(now, reply, &error, fx),
             None => return,
         };
+        known.extend(withdrawn);
         let batch = SubscribeBatch { reply, connecting: None, ticket: None, items, changes, known };
         if batch.items.is_empty() && batch.changes.is_empty() {
             self.subscribe_done(now, batch, &[], fx);
@@ -52,7 +60,7 @@ impl Session {
     pub(super) fn plan(
         &mut self,
         now: Now,
-        wanted: Vec<Subscription>,
+        wanted: Vec<Wanted>,
         fx: &mut Effects,
     ) -> Option<Result<Plan, ClientError>> {
         let limits = self.settings.limits.load_full();
@@ -60,8 +68,8 @@ impl Session {
         let mut seen = HashSet::new();
         // What the first connect brings back is bounded by the number of subscriptions alone.
         let charged = !matches!(self.phase, Phase::Connecting(_)) || self.connects > 1;
-        for subscription in wanted {
-            let (target, wish) = match self.wish(&subscription) {
+        for Wanted { subscription, grant, .. } in wanted {
+            let (target, wish) = match self.wish(&subscription, grant) {
                 Ok(wish) => wish,
                 Err(error) => return Some(Err(error)),
             };
@@ -74,6 +82,7 @@ impl Session {
             if let Some(held) = self.subscriptions.get(&target).filter(|held| held.open)
                 && wish == Wish::Live
             {
+                plan.renewed.push((target.clone(), grant));
                 if (held.ephemeral, held.watch, held.member) == (ephemeral, watch, member) {
                     plan.known.push(target);
                     continue;
@@ -94,7 +103,17 @@ impl Session {
                 return Some(Err(too_many_channels(&limits)));
             }
             let (former, replaces) = (None, false);
-            plan.items.push(Item { slot: 0, target, wish, ephemeral, member, watch, former, replaces });
+            plan.items.push(Item {
+                slot: 0,
+                target,
+                wish,
+                ephemeral,
+                member,
+                watch,
+                former,
+                replaces,
+                grant,
+            });
         }
         let fresh = plan.items.iter().filter(|item| !self.subscriptions.contains_key(&item.target)).count();
         if self.subscriptions.len() + fresh > limits.subscriptions_per_client {
@@ -116,11 +135,17 @@ impl Session {
                 ephemeral: item.ephemeral,
                 watch: item.watch,
                 member: item.member,
+                grant: item.grant,
                 open: false,
             };
             // Asked for again with a cursor: the old subscription ends, the new one replays.
             if let Some(former) = self.subscriptions.insert(item.target.clone(), held) {
                 (item.former, item.replaces) = (Some(former.slot), true);
+            }
+        }
+        for (target, grant) in plan.renewed.drain(..) {
+            if let Some(held) = self.subscriptions.get_mut(&target) {
+                held.grant = grant;
             }
         }
         // At once, for the next request to compare with: if the batch fails, the connection ends.
@@ -132,7 +157,7 @@ impl Session {
     }
 
     /// Checks one subscription: what it names and where it is to start.
-    fn wish(&self, wanted: &Subscription) -> Result<(Target, Wish), ClientError> {
+    fn wish(&self, wanted: &Subscription, grant: Grant) -> Result<(Target, Wish), ClientError> {
         let target = Target::parse(&wanted.channel)?;
         if !self.extended {
             return Ok((target, Wish::Live));
@@ -159,6 +184,9 @@ impl Session {
             && !self.settings.policies.of(channel.as_str()).recovery
         {
             return Ok((target, Wish::Refused("the channel's policy allows no recovery")));
+        }
+        if grant.past_refused {
+            return Ok((target, Wish::Refused("the client may not read the channel's history")));
         }
         let cursors = if wanted.recover { cursors(&target, wanted)? } else { None };
         let start = match (cursors, from) {
@@ -198,6 +226,8 @@ impl Session {
                 ..Subscription::default()
             }
         }));
+        // The first of them to end may be one of these.
+        let ends = acked.iter().any(|acked| self.ends(&acked.channel));
         match batch.connecting {
             Some(connecting) => self.connected(now, *connecting, acked, fx),
             None => {
@@ -207,8 +237,17 @@ impl Session {
                 if !batch.items.is_empty() || !batch.changes.is_empty() {
                     self.save(now, fx);
                 }
+                if ends {
+                    fx.push(Effect::Opened);
+                }
             }
         }
+    }
+
+    /// Whether the subscription ends with a token of its own.
+    fn ends(&self, name: &str) -> bool {
+        let held = Target::parse(name).ok().and_then(|target| self.subscriptions.get(&target));
+        held.is_some_and(|held| held.grant.token_until.is_some())
     }
 
     /// Takes back a whole batch.
@@ -252,7 +291,10 @@ impl Session {
         };
         let slots: Vec<_> = targets
             .iter()
-            .filter_map(|target| self.subscriptions.remove(target))
+            .filter_map(|target| {
+                self.withdraw(target);
+                self.subscriptions.remove(target)
+            })
             .map(|held| held.slot)
             .collect();
         let changed = !slots.is_empty();

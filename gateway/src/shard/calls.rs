@@ -3,27 +3,16 @@
 use std::{future::Future, panic::AssertUnwindSafe, time::Duration};
 
 use futures_util::FutureExt as _;
-use streamgate_proto::cloudevents::CloudEvent;
 use tokio::time::Instant;
 
 use super::{ConnId, Shard, State};
 use crate::{
-    channel::Channel,
     error::{ClientError, ErrorCode},
     peers::Place,
     rpc,
-    session::{Effects, Now, ReplyTo, RpcRequest, Session},
+    session::{Effects, Now, ReplyTo, RpcRequest, Session, Survey},
     telemetry::metrics::{RPC_CALLS, RPC_SECONDS},
 };
-
-/// A survey of a client.
-pub(super) struct SurveyAsked {
-    pub reply: ReplyTo,
-    pub request_id: String,
-    pub channel: Channel,
-    pub event: CloudEvent,
-    pub timeout_ms: u64,
-}
 
 impl Shard {
     /// Has a call answered, unless its client goes before.
@@ -58,8 +47,8 @@ impl Shard {
     }
 
     /// Asks the subscribers of a channel, on all nodes, unless who asks goes before.
-    pub(super) fn survey(&self, state: &mut State, id: ConnId, survey: SurveyAsked) {
-        let SurveyAsked { reply, request_id, channel, event, timeout_ms } = survey;
+    pub(super) fn survey(&self, state: &mut State, id: ConnId, survey: Survey) {
+        let Survey { reply, request_id, channel, event, timeout_ms } = survey;
         let (peers, limit) = (self.0.rpc.peers.clone(), self.patience(timeout_ms));
         let answers = async move { rpc::survey(&peers, &channel, event, limit).await };
         self.wait_for(state, id, answers, move |session, now, outcome, fx| {

@@ -2,7 +2,7 @@
 
 use std::{future::Future, time::Duration};
 
-use super::{ConnId, Shard, State, calls::SurveyAsked, frames::encode};
+use super::{ConnId, Shard, State, frames::encode};
 use crate::{
     broker::BrokerError,
     error::CloseCode,
@@ -81,6 +81,10 @@ impl Shard {
                     });
                 });
             }
+            Effect::Judge(judging) => self.judge(state, id, *judging),
+            Effect::AskPublish { number, asked, event } => {
+                self.ask_publish(state, id, number, *asked, *event);
+            }
             Effect::LoadSession { session, connecting } => {
                 let loaded = self.0.broker.load_session(&session);
                 self.operate(state, id, loaded, move |shard, result| {
@@ -100,9 +104,7 @@ impl Shard {
             Effect::Rpc { reply, request } => self.rpc(state, id, reply, *request),
             Effect::Serve { reply, methods } => self.serve(state, id, reply, methods),
             Effect::RpcResult { request_id, outcome } => self.call_answered(state, id, &request_id, outcome),
-            Effect::Survey { reply, request_id, channel, event, timeout_ms } => {
-                self.survey(state, id, SurveyAsked { reply, request_id, channel, event: *event, timeout_ms });
-            }
+            Effect::Survey(survey) => self.survey(state, id, *survey),
             Effect::SurveyAnswer { request_id, outcome } => {
                 self.survey_answered(state, id, &request_id, outcome);
             }

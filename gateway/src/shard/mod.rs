@@ -25,6 +25,7 @@ mod lifecycle;
 mod mailbox;
 mod meters;
 mod presence;
+mod rights;
 mod run;
 mod stall;
 #[cfg(test)]

@@ -1,0 +1,141 @@
+//! The `permissions` section.
+
+use std::collections::BTreeMap;
+
+use serde_yaml_ng::{Mapping, Value};
+
+use super::{checks::Checks, schema::Permission};
+use crate::auth::RESERVED_CLAIMS;
+use crate::policy::rights::{Action, Actions, Effect, Rule, RulePattern, Who};
+
+/// The rules, checked; one that is wrong is left out and told.
+pub(super) fn permissions(checks: &mut Checks, rules: Vec<Permission>) -> Vec<Rule> {
+    let read = rules.into_iter().enumerate().filter_map(|(at, keys)| rule(checks, at, keys));
+    let rules: Vec<_> = read.collect();
+    for action in Action::ALL {
+        let mut named = rules.iter().filter(|rule| rule.actions.contain(action)).peekable();
+        if named.peek().is_some() && named.all(|rule| rule.effect == Effect::Deny) {
+            let message = format!(
+                "only denies `{}`: with a rule that names it nobody may do it unless another one allows it",
+                action.as_str()
+            );
+            checks.warn("permissions", message);
+        }
+    }
+    rules
+}
+
+fn rule(checks: &mut Checks, at: usize, keys: Permission) -> Option<Rule> {
+    let key = |name: &str| format!("permissions[{at}].{name}");
+    let channels = channels(checks, &key("channels"), keys.channels.unwrap_or_default());
+    let actions = actions(checks, &key("actions"), keys.actions.unwrap_or_default());
+    let effect = match keys.effect.as_deref() {
+        None | Some("allow") => Some(Effect::Allow),
+        Some("deny") => Some(Effect::Deny),
+        Some(other) => {
+            checks.wrong(&key("effect"), format!("`{other}` is unknown, allowed is allow or deny"));
+            None
+        }
+    };
+    let who = match keys.who.as_ref().map(who) {
+        Some(Ok(who)) => Some(who),
+        Some(Err(message)) => {
+            checks.wrong(&key("who"), message);
+            None
+        }
+        None => {
+            checks.wrong(&key("who"), "is missing: write `any` for everybody");
+            None
+        }
+    };
+    let rule = Rule { channels: channels?, actions: actions?, who: who?, effect: effect? };
+    if rule.who == Who::Hook && rule.effect == Effect::Deny {
+        checks.wrong(&key("effect"), "a hook can only be asked to allow");
+    }
+    Some(rule)
+}
+
+fn channels(checks: &mut Checks, key: &str, names: Vec<String>) -> Option<Vec<RulePattern>> {
+    if names.is_empty() {
+        checks.wrong(key, "is empty: write [\"**\"] for all channels");
+    }
+    let mut patterns = Vec::with_capacity(names.len());
+    for (at, name) in names.iter().enumerate() {
+        match RulePattern::parse(name) {
+            Ok(pattern) => patterns.push(pattern),
+            Err(error) => checks.wrong(&format!("{key}[{at}]"), error.to_string()),
+        }
+    }
+    (!names.is_empty() && patterns.len() == names.len()).then_some(patterns)
+}
+
+fn actions(checks: &mut Checks, key: &str, names: Vec<String>) -> Option<Actions> {
+    let all = || Action::ALL.map(Action::as_str).join(", ");
+    if names.is_empty() {
+        checks.wrong(key, format!("is empty: write some of {}", all()));
+        return None;
+    }
+    let mut actions = Vec::with_capacity(names.len());
+    for (at, name) in names.iter().enumerate() {
+        match Action::parse(name) {
+            Some(action) => actions.push(action),
+            None => {
+                let message = format!("`{name}` is unknown, allowed is {}", all());
+                checks.wrong(&format!("{key}[{at}]"), message);
+            }
+        }
+    }
+    (actions.len() == names.len()).then(|| actions.into_iter().collect())
+}
+
+fn who(value: &Value) -> Result<Who, String> {
+    const ALLOWED: &str =
+        "allowed is any, authenticated, hook, {users: [ID, ...]} or {claims: {NAME: VALUE or [VALUE, ...]}}";
+    match value {
+        Value::String(word) => match word.as_str() {
+            "any" => Ok(Who::Any),
+            "authenticated" => Ok(Who::Authenticated),
+            "hook" => Ok(Who::Hook),
+            other => Err(format!("`{other}` is unknown, {ALLOWED}")),
+        },
+        Value::Mapping(keys) if keys.len() == 1 => match (keys.get("users"), keys.get("claims")) {
+            (Some(users), _) => Ok(Who::Users(list(users, "users")?)),
+            (_, Some(Value::Mapping(claims))) => claims_of(claims),
+            _ => Err(format!("is not understood, {ALLOWED}")),
+        },
+        _ => Err(format!("is not understood, {ALLOWED}")),
+    }
+}
+
+fn claims_of(claims: &Mapping) -> Result<Who, String> {
+    let mut wanted = BTreeMap::new();
+    for (name, values) in claims {
+        let name = name.as_str().ok_or("the name of a claim is not a text")?;
+        if RESERVED_CLAIMS.contains(&name) {
+            return Err(format!("`{name}` has a meaning of its own, rules can look at other claims only"));
+        }
+        wanted.insert(name.to_owned(), list(values, name)?);
+    }
+    if wanted.is_empty() {
+        return Err("names no claim".to_owned());
+    }
+    Ok(Who::Claims(wanted))
+}
+
+/// One value or a list of them, in the words of a token: numbers and truth values are texts there, too.
+fn list(value: &Value, name: &str) -> Result<Vec<String>, String> {
+    let values = match value {
+        Value::Sequence(values) => values.as_slice(),
+        value => std::slice::from_ref(value),
+    };
+    let text = |value: &Value| match value {
+        Value::String(text) => Ok(text.clone()),
+        Value::Number(number) => Ok(number.to_string()),
+        Value::Bool(truth) => Ok(truth.to_string()),
+        _ => Err(format!("`{name}` is not a text, number, truth value, or a list of them")),
+    };
+    match values {
+        [] => Err(format!("`{name}` is empty")),
+        values => values.iter().map(text).collect(),
+    }
+}

@@ -1,0 +1,131 @@
+//! What users use of a node, over all their connections.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::Bucket;
+
+/// How far the clocks of two threads may look apart before it counts as a clock that was set back, in milliseconds.
+const SKEW_MS: u64 = 1_000;
+
+/// The users that are connected. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Users(Arc<Mutex<HashMap<Arc<str>, Arc<User>>>>);
+
+#[derive(Debug, Default)]
+struct User {
+    /// Changed only under the lock of [`Users`].
+    connections: Mutex<usize>,
+    publishes: Mutex<(Bucket, u64)>,
+}
+
+/// A connection of a user; dropping it ends it, and the user's account with the last one.
+#[derive(Debug)]
+pub struct Stay {
+    users: Users,
+    id: Arc<str>,
+    user: Arc<User>,
+}
+
+impl Users {
+    /// Counts a connection of `user_id`; `None` if it has `limit` of them already.
+    #[must_use]
+    pub fn enter(&self, user_id: &str, limit: Option<usize>) -> Option<Stay> {
+        let mut users = held(&self.0);
+        let (id, user) = match users.get_key_value(user_id) {
+            Some((id, user)) => (id.clone(), user.clone()),
+            None => (Arc::from(user_id), Arc::default()),
+        };
+        let mut connections = held(&user.connections);
+        if limit.is_some_and(|limit| *connections >= limit) {
+            return None;
+        }
+        *connections += 1;
+        drop(connections);
+        users.entry(id.clone()).or_insert_with(|| user.clone());
+        Some(Stay { users: self.clone(), id, user })
+    }
+
+    /// Users with a connection.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        held(&self.0).len()
+    }
+
+    /// Whether nobody with a user id is connected.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Stay {
+    /// Takes one of the publishes that the user may make in a second, over all connections; `false` if none is left.
+    #[must_use]
+    pub fn take_publish(&self, unix_ms: u64, per_second: u32) -> bool {
+        let (bucket, latest) = &mut *held(&self.user.publishes);
+        // Shards look at the clock in turn: it must not refill what it has refilled.
+        let set_back = unix_ms.saturating_add(SKEW_MS) < *latest;
+        *latest = if set_back { unix_ms } else { unix_ms.max(*latest) };
+        bucket.take(*latest, per_second)
+    }
+}
+
+impl Drop for Stay {
+    fn drop(&mut self) {
+        let mut users = held(&self.users.0);
+        let mut connections = held(&self.user.connections);
+        *connections -= 1;
+        if *connections == 0
+            && let Entry::Occupied(entry) = users.entry(self.id.clone())
+        {
+            entry.remove();
+        }
+    }
+}
+
+/// A panic elsewhere leaves counts that are whole.
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_count_by_user_and_are_forgotten_with_the_last() {
+        let users = Users::default();
+        let first = users.enter("ann", Some(2)).unwrap();
+        let second = users.enter("ann", Some(2)).unwrap();
+        assert!(users.enter("ann", Some(2)).is_none());
+        let other = users.enter("bob", Some(1)).unwrap();
+        assert!(users.enter("ann", None).is_some(), "no limit");
+        drop(first);
+        let third = users.enter("ann", Some(2)).unwrap();
+        drop((second, third));
+        assert_eq!(users.len(), 1);
+        drop(other);
+        assert!(users.is_empty());
+    }
+
+    #[test]
+    fn all_connections_of_a_user_share_its_publishes() {
+        let users = Users::default();
+        let (one, two) = (users.enter("ann", None).unwrap(), users.enter("ann", None).unwrap());
+        let taken = |at: u64| (0..20).filter(|n| [&one, &two][n % 2].take_publish(at, 10)).count();
+        assert_eq!(taken(100_000), 10);
+        // Clocks of two shards that look apart give nothing away.
+        let mut given = 0;
+        for _ in 0..100 {
+            given += usize::from(one.take_publish(100_000, 10)) + usize::from(two.take_publish(99_990, 10));
+        }
+        assert_eq!(given, 0);
+        assert_eq!(taken(100_500), 5);
+        assert_eq!(taken(1_000), 0, "a clock that is set back gives nothing");
+        assert_eq!(taken(2_000), 10, "and goes on from there");
+        assert!(users.enter("bob", None).unwrap().take_publish(2_000, 10));
+    }
+}
