@@ -59,7 +59,7 @@ async fn claims_of_the_connection_allow_more_and_another_token_takes_it_away() {
 #[tokio::test]
 async fn a_subscription_token_is_for_its_user_its_channel_and_its_time() {
     let node = TestNode::start(&permissions(
-        "{channels: [open], actions: [subscribe], who: any}, \
+        "{channels: [open, free], actions: [subscribe], who: any}, \
          {channels: [secret.**], actions: [subscribe], who: any, effect: deny}",
     ))
     .await;
@@ -88,7 +88,7 @@ async fn a_subscription_token_is_for_its_user_its_channel_and_its_time() {
         for (name, claims, why) in bad {
             let subscribe = |claims: &Value| {
                 frame(In::Subscribe(Subscribe {
-                    subscriptions: vec![live("open"), with_token(name, claims)],
+                    subscriptions: vec![live("free"), with_token(name, claims)],
                 }))
             };
             let error = ann.refused(subscribe(&claims)).await;

@@ -1,6 +1,6 @@
 //! Who a client turned out to be, and why not.
 
-use super::Grants;
+use super::{Grants, Stamp};
 
 /// Who a client is. The default is anonymous.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub struct Identity {
     pub channels: Vec<String>,
     /// What it may do by its token, and what rules look at.
     pub grants: Grants,
+    /// By what its token can be revoked.
+    pub stamp: Stamp,
 }
 
 /// Why a token is not good. The text is fit for the client and for logs: nothing of the token is in it.
@@ -48,6 +50,9 @@ pub enum Refusal {
     /// Needed and not there, or of another type or size.
     #[error("the token's claim `{0}` is missing or malformed")]
     Claim(&'static str),
+    /// It is on the list of revocations.
+    #[error("the token is revoked")]
+    Revoked,
     /// Of another user than the session.
     #[error("the token is of another user")]
     OtherUser,

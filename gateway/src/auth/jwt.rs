@@ -10,7 +10,7 @@ pub use jsonwebtoken::Algorithm;
 use jsonwebtoken::{AlgorithmFamily, DecodingKey, Validation, decode, decode_header, errors::ErrorKind};
 use serde::Deserialize;
 
-use super::{Claims as OtherClaims, Grants, Identity, Refusal, SubscriptionToken, Token};
+use super::{Claims as OtherClaims, Grants, Identity, Refusal, Stamp, SubscriptionToken, Token};
 use crate::channel::Target;
 
 /// Bytes of the longest token that is looked at.
@@ -99,6 +99,10 @@ struct Claims {
     publish: Option<serde_json::Value>,
     #[serde(default)]
     channel: Option<serde_json::Value>,
+    #[serde(default)]
+    jti: Option<serde_json::Value>,
+    #[serde(default)]
+    iat: Option<serde_json::Value>,
     #[serde(flatten)]
     others: serde_json::Map<String, serde_json::Value>,
 }
@@ -202,7 +206,15 @@ impl JwtVerifier {
             publish: patterns(claims.publish, "publish")?,
             claims: OtherClaims::of(&claims.others),
         };
-        Ok(Identity { user_id, expires_unix_ms, channels, grants })
+        // A name or time that cannot be read must not be one that cannot be revoked.
+        let token_id = match claims.jti {
+            None | Some(serde_json::Value::Null) => None,
+            Some(serde_json::Value::String(id)) => Some(id.into()),
+            Some(_) => return Err(Refusal::Claim("jti")),
+        };
+        let issued = claims.iat.as_ref().and_then(serde_json::Value::as_f64);
+        let stamp = Stamp { token_id, issued_unix_ms: issued.map(|at| (at * 1_000.0) as u64) };
+        Ok(Identity { user_id, expires_unix_ms, channels, grants, stamp })
     }
 
     /// Until when the token is good: `exp` was checked with the same leeway.

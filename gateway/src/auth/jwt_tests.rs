@@ -47,6 +47,7 @@ fn claims_say_who_and_until_when() {
         expires_unix_ms: Some((exp + 5) * 1_000),
         channels: vec!["news".into(), "a.*".into()],
         grants: Grants::default(),
+        stamp: Stamp::default(),
     };
     assert_eq!(identity, Ok(expected));
     let for_ever = verifier.verify(&token(&json!({"sub": "ann"}))).unwrap();
@@ -279,4 +280,14 @@ fn a_token_is_for_a_connection_or_for_a_subscription() {
     for channel in ["a.b", "a", "**"] {
         assert_eq!(expected.is_for("ann", channel), Err(Refusal::OtherChannel));
     }
+}
+
+#[test]
+fn a_token_says_by_what_it_can_be_revoked() {
+    let verifier = verifier(vec![hs256(None)]);
+    let stamp = |claims: serde_json::Value| verifier.verify(&token(&claims)).map(|identity| identity.stamp);
+    let full = stamp(json!({"sub": "ann", "jti": "t-7", "iat": 1_700_000_000.5}));
+    assert_eq!(full, Ok(Stamp { token_id: Some("t-7".into()), issued_unix_ms: Some(1_700_000_000_500) }));
+    assert_eq!(stamp(json!({"sub": "ann"})), Ok(Stamp::default()));
+    assert_eq!(stamp(json!({"sub": "ann", "jti": 7})), Err(Refusal::Claim("jti")));
 }

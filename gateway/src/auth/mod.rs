@@ -12,6 +12,7 @@
 mod grants;
 mod identity;
 mod jwt;
+mod revoked;
 mod subscription;
 mod token;
 
@@ -24,6 +25,7 @@ pub use grants::{Claims, Grants};
 pub use identity::{Identity, Refusal};
 pub(crate) use jwt::is_user;
 pub use jwt::{Algorithm, JwtConfig, JwtKey, JwtVerifier, KeyMaterial, RESERVED_CLAIMS};
+pub use revoked::{RevokedTokens, Stamp};
 pub use subscription::SubscriptionToken;
 pub use token::Token;
 

@@ -139,3 +139,76 @@ fn list(value: &Value, name: &str) -> Result<Vec<String>, String> {
         values => values.iter().map(text).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        auth::Grants,
+        config::{Config, assemble},
+        policy::rights::{Action, Rights, Subject, Verdict},
+    };
+
+    fn read(rules: &str) -> (Config, Vec<String>) {
+        let (config, warnings) = assemble("test", &format!("permissions: [{rules}]"), &[]).unwrap();
+        (config, warnings.into_iter().map(|warning| warning.to_string()).collect())
+    }
+
+    fn wrong(rules: &str) -> String {
+        assemble("test", &format!("permissions: [{rules}]"), &[]).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn rules_say_for_whom_they_are_in_five_ways() {
+        for (who, user, expected) in [
+            ("any", "", Verdict::Allowed),
+            ("authenticated", "", Verdict::Unallowed),
+            ("authenticated", "ann", Verdict::Allowed),
+            ("{users: [ann, 7]}", "7", Verdict::Allowed),
+            ("{users: ann}", "ann", Verdict::Allowed),
+            ("{users: ann}", "bob", Verdict::Unallowed),
+            ("{claims: {role: [a, 1, true]}}", "ann", Verdict::Unallowed),
+            ("hook", "ann", Verdict::Ask),
+        ] {
+            let (config, warnings) = read(&format!("{{channels: [a], actions: [publish], who: {who}}}"));
+            assert!(warnings.is_empty(), "{warnings:?}");
+            let rights = Rights::new(config.permissions);
+            let subject = Subject { user_id: user, grants: &Grants::default() };
+            assert_eq!(rights.verdict(Action::Publish, "a", subject), expected, "{who} {user}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_rule_is_named_and_what_is_odd_is_warned_of() {
+        let rule = |who: &str, more: &str| format!("{{channels: [a], actions: [publish], who: {who}{more}}}");
+        for (rules, expected) in [
+            (rule("some", ""), "permissions[0].who: `some` is unknown, allowed is any"),
+            (rule("{users: []}", ""), "permissions[0].who: `users` is empty"),
+            (rule("{users: [a], claims: {a: b}}", ""), "permissions[0].who: is not understood"),
+            (rule("{claims: {}}", ""), "permissions[0].who: names no claim"),
+            (rule("{claims: {sub: a}}", ""), "permissions[0].who: `sub` has a meaning of its own"),
+            (rule("{claims: {a: {b: c}}}", ""), "permissions[0].who: `a` is not a text"),
+            (rule("any", ", effect: maybe"), "permissions[0].effect: `maybe` is unknown"),
+            (rule("hook", ", effect: deny"), "permissions[0].effect: a hook can only be asked to allow"),
+            ("{channels: [a], actions: [publish]}".into(), "permissions[0].who: is missing"),
+            ("{channels: [a], actions: [], who: any}".into(), "permissions[0].actions: is empty"),
+            (
+                "{channels: [a], actions: [fly], who: any}".into(),
+                "permissions[0].actions[0]: `fly` is unknown",
+            ),
+            ("{actions: [publish], who: any}".into(), "permissions[0].channels: is empty"),
+            (
+                "{channels: [a, 'user.{id}'], actions: [publish], who: any}".into(),
+                "permissions[0].channels[1]: the pattern \"user.{id}\" has braces",
+            ),
+            (
+                "{channels: ['a**'], actions: [publish], who: any}".into(),
+                "permissions[0].channels[0]: the pattern",
+            ),
+        ] {
+            let text = wrong(&rules);
+            assert!(text.contains(expected), "{expected}\nnot in\n{text}");
+        }
+        let (_, warnings) = read(&rule("any", ", effect: deny"));
+        assert!(warnings.len() == 1 && warnings[0].contains("only denies `publish`"), "{warnings:?}");
+    }
+}

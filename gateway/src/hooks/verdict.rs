@@ -7,7 +7,7 @@ use streamgate_proto::proxy::{AuthenticateRequest, AuthenticateResponse, UserInf
 
 use super::{HookError, Hooks, backend::Backend, routes::Routes};
 use crate::{
-    auth::{Claims, Grants, Identity, Refusal, Token, is_user},
+    auth::{Claims, Grants, Identity, Refusal, Stamp, Token, is_user},
     channel::Target,
 };
 
@@ -96,7 +96,9 @@ fn identity(answer: AuthenticateResponse) -> Result<Identity, Refusal> {
         return Err(Refusal::NoVerdict);
     }
     let grants = Grants { subscribe: info.subscribe, publish: info.publish, claims: Claims::default() };
-    Ok(Identity { user_id, expires_unix_ms, channels: info.channels, grants })
+    // The backend says it now, whatever it has said of the token before.
+    let stamp = Stamp { token_id: None, issued_unix_ms: Some(now_ms()) };
+    Ok(Identity { user_id, expires_unix_ms, channels: info.channels, grants, stamp })
 }
 
 fn now_ms() -> u64 {
@@ -119,7 +121,9 @@ mod tests {
         let info = UserInfo { id: "ann".into(), channels: vec!["news".into()], ..UserInfo::default() };
         let expected =
             Identity { user_id: "ann".into(), channels: vec!["news".into()], ..Identity::default() };
-        assert_eq!(identity(answer(info.clone())), Ok(expected));
+        let got =
+            identity(answer(info.clone())).map(|identity| Identity { stamp: Stamp::default(), ..identity });
+        assert_eq!(got, Ok(expected));
         let named = UserInfo { username: "bob".into(), ..UserInfo::default() };
         assert_eq!(identity(answer(named)).unwrap().user_id, "bob");
         let past = UserInfo { expires_at: 1, ..info.clone() };

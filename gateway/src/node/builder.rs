@@ -26,7 +26,7 @@ use crate::{
     policy::rights::{Arbiter, Rights},
     rpc::{Handler, Handlers, Router},
     session::Settings,
-    shard::{self, ShardConfig},
+    shard::{self, Mail, ShardConfig},
     telemetry::metrics,
     transport::{
         grpc::{self, GrpcConfig},
@@ -153,6 +153,7 @@ impl NodeBuilder {
             node.shards.push(shard::spawn(number, shard_config.clone())?);
         }
         node.answer_peers();
+        node.follow_revocations();
         node.serve_clients(websocket, grpc_listener);
         node.serve_admin(admin_listener, metrics_handle);
         Ok(node)
@@ -181,6 +182,20 @@ impl Node {
         let source =
             move || NodeCard { sessions: places.count() as u64, offers: responders.offers(), ..card.clone() };
         self.listeners.push(tokio::spawn(cards.show(Arc::new(source), self.running.clone())));
+    }
+
+    /// Closes the sessions of tokens that are revoked, and lets in no others with them.
+    fn follow_revocations(&mut self) {
+        let shards: Vec<_> = self.shards.iter().map(|shard| shard.mailbox().clone()).collect();
+        let changed = move || {
+            for shard in &shards {
+                // One that is gone has no sessions.
+                shard.send(Mail::Revoked);
+            }
+        };
+        let list = self.settings.revoked.clone();
+        let broker = Arc::downgrade(&self.broker);
+        self.listeners.push(tokio::spawn(list.follow(broker, changed, self.running.clone())));
     }
 
     fn serve_clients(&mut self, websocket: tokio::net::TcpListener, grpc_listener: tokio::net::TcpListener) {

@@ -2,7 +2,10 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use super::Bucket;
@@ -17,7 +20,7 @@ pub struct Users(Arc<Mutex<HashMap<Arc<str>, Arc<User>>>>);
 #[derive(Debug, Default)]
 struct User {
     /// Changed only under the lock of [`Users`].
-    connections: Mutex<usize>,
+    connections: AtomicUsize,
     publishes: Mutex<(Bucket, u64)>,
 }
 
@@ -38,12 +41,10 @@ impl Users {
             Some((id, user)) => (id.clone(), user.clone()),
             None => (Arc::from(user_id), Arc::default()),
         };
-        let mut connections = held(&user.connections);
-        if limit.is_some_and(|limit| *connections >= limit) {
+        if limit.is_some_and(|limit| user.connections.load(Ordering::Relaxed) >= limit) {
             return None;
         }
-        *connections += 1;
-        drop(connections);
+        user.connections.fetch_add(1, Ordering::Relaxed);
         users.entry(id.clone()).or_insert_with(|| user.clone());
         Some(Stay { users: self.clone(), id, user })
     }
@@ -76,9 +77,7 @@ impl Stay {
 impl Drop for Stay {
     fn drop(&mut self) {
         let mut users = held(&self.users.0);
-        let mut connections = held(&self.user.connections);
-        *connections -= 1;
-        if *connections == 0
+        if self.user.connections.fetch_sub(1, Ordering::Relaxed) == 1
             && let Entry::Occupied(entry) = users.entry(self.id.clone())
         {
             entry.remove();

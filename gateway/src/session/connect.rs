@@ -99,7 +99,7 @@ impl Session {
         if !matches!(self.phase, Phase::Connecting(_)) {
             return;
         }
-        let identity = match outcome {
+        let identity = match outcome.and_then(|identity| self.unrevoked(now, identity)) {
             Ok(identity) => identity,
             Err(refusal) => {
                 tracing::debug!(session = self.id, client = self.client_id, %refusal, "a client is not let in");
@@ -129,8 +129,9 @@ impl Session {
 
     /// Takes what a token says besides the user: until when, and which rights.
     pub(super) fn take_identity(&mut self, identity: Identity) {
-        let Identity { expires_unix_ms, channels, mut grants, .. } = identity;
+        let Identity { user_id, expires_unix_ms, channels, mut grants, stamp } = identity;
         self.expires_unix_ms = expires_unix_ms;
+        self.stamp = (!user_id.is_empty()).then(|| Box::new(stamp));
         // Who is subscribed without asking may be.
         grants.subscribe.extend(channels.into_iter().filter(|channel| Target::parse(channel).is_ok()));
         self.grants = (grants != Grants::default()).then(|| Box::new(grants));

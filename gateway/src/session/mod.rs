@@ -7,6 +7,7 @@
 //! - Nothing is answered before `connect` succeeded, except errors about it.
 //! - The answer to a request carries the request's `id` and `metadata`.
 //! - A client that did not list `streamgate.v1` never gets a field outside MessageLoop v1.
+//! - Nothing is done for a client that the rights of that moment do not allow; publishes leave in the order in which they came.
 //! - After [`Effect::Close`] no effect follows.
 
 #[cfg(test)]
@@ -59,7 +60,7 @@ pub use screen::bad_token;
 pub use token::ResumeToken;
 
 use crate::{
-    auth::{Authenticator, Grants, Token},
+    auth::{Authenticator, Grants, RevokedTokens, Stamp, Token},
     channel::Target,
     error::{ClientError, CloseCode, ErrorCode},
     policy::{
@@ -89,6 +90,8 @@ pub struct Settings {
     pub arbiter: Option<Arc<dyn Arbiter>>,
     /// What users use of the node.
     pub users: Users,
+    /// Tokens that are good no longer.
+    pub revoked: RevokedTokens,
 }
 
 impl Settings {
@@ -102,6 +105,7 @@ impl Settings {
             rights: Rights::default(),
             arbiter: None,
             users: Users::default(),
+            revoked: RevokedTokens::default(),
         }
     }
 
@@ -155,6 +159,8 @@ pub struct Session {
     presented: Option<Token>,
     /// When its token ends.
     expires_unix_ms: Option<u64>,
+    /// By what its token can be revoked; none: it showed none.
+    stamp: Option<Box<Stamp>>,
     /// What its token brings, if anything.
     grants: Option<Box<Grants>>,
     /// Counts it for its user.
@@ -221,6 +227,7 @@ impl Session {
             user_id: String::new(),
             presented,
             expires_unix_ms: None,
+            stamp: None,
             grants: None,
             stay: None,
             pending: Vec::new(),

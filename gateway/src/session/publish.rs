@@ -1,5 +1,7 @@
 //! Publishing: the event is checked here, at the edge, and from here on stays the bytes that it was.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use prost::Message as _;
 use streamgate_proto::{
@@ -15,7 +17,10 @@ use crate::{
     broker::{BrokerError, Publish, Published, PublisherInfo, Stored},
     channel::Channel,
     error::{ClientError, ErrorCode},
-    policy::rights::{Action, Verdict},
+    policy::{
+        ChannelPolicy,
+        rights::{Action, Verdict},
+    },
 };
 
 /// Longest idempotency key, in bytes.
@@ -34,9 +39,9 @@ impl Session {
         // A v1 client cannot mean fields that its schema does not have.
         let options = if self.extended { options } else { PublishOptions::default() };
         let refused = match self.checked(now, channel, &event, &options) {
-            Ok(channel) => match self.may(Action::Publish, channel.as_str()) {
+            Ok((channel, policy)) => match self.may(Action::Publish, channel.as_str()) {
                 Verdict::Allowed if self.waiting.is_empty() => {
-                    let publish = Box::new(self.stored(channel, &event, &options));
+                    let publish = Box::new(self.stored(channel, &policy, &event, &options));
                     return fx.push(Effect::Publish { reply, publish });
                 }
                 verdict => {
@@ -63,7 +68,8 @@ impl Session {
         }
         match verdict {
             Verdict::Allowed => {
-                let publish = self.stored(draft.channel, &event, &draft.options);
+                let policy = self.settings.policies.of(draft.channel.as_str());
+                let publish = self.stored(draft.channel, &policy, &event, &draft.options);
                 self.waiting.wait(draft.reply, Box::new(publish));
             }
             Verdict::Ask => {
@@ -92,7 +98,8 @@ impl Session {
         let Some(Draft { reply, channel, options }) = self.waiting.draft(number) else { return };
         match verdict.and_then(|event| self.rewritten(&channel, event)) {
             Ok(event) => {
-                let publish = self.stored(channel, &event, &options);
+                let policy = self.settings.policies.of(channel.as_str());
+                let publish = self.stored(channel, &policy, &event, &options);
                 self.waiting.allow(number, reply, Box::new(publish));
             }
             Err(error) => self.publish_refused(now, reply, &error, fx),
@@ -107,7 +114,7 @@ impl Session {
         if matches!(self.may(Action::Publish, channel.as_str()), Verdict::Denied | Verdict::Unallowed) {
             return Err(not_allowed(Action::Publish, channel.as_str()));
         }
-        self.sound(channel, &event).map_err(|error| {
+        sound(channel, &self.settings.policies.of(channel.as_str()), &event).map_err(|error| {
             let text = format!("the event that the backend allows: {}", error.message);
             ClientError::new(ErrorCode::ProxyError, text)
         })?;
@@ -119,36 +126,29 @@ impl Session {
         self.fail(now, reply, error, fx);
     }
 
-    /// The channel of a publish that is in order and within the limits.
+    /// The channel of a publish that is in order and within the limits, and its policy.
     fn checked(
         &mut self,
         now: Now,
         channel: &str,
         event: &CloudEvent,
         options: &PublishOptions,
-    ) -> Result<Channel, ClientError> {
+    ) -> Result<(Channel, Arc<ChannelPolicy>), ClientError> {
         let channel = Channel::parse(if channel.is_empty() { &event.source } else { channel })?;
         check_options(options)?;
-        self.sound(&channel, event)?;
-        self.within_limits(now, &channel)?;
-        Ok(channel)
-    }
-
-    /// Whether the channel takes such an event.
-    fn sound(&self, channel: &Channel, event: &CloudEvent) -> Result<(), ClientError> {
-        streamgate_proto::cloudevent::validate(event)
-            .map_err(|error| ClientError::bad_request(error.to_string()))?;
-        let most = self.settings.policies.of(channel.as_str()).max_message_size;
-        let size = event.encoded_len();
-        if size > most {
-            let text = format!("the event has {size} bytes, {channel} takes at most {most}");
-            return Err(ClientError::new(ErrorCode::TooLarge, text));
-        }
-        Ok(())
-    }
-
-    fn stored(&self, channel: Channel, event: &CloudEvent, options: &PublishOptions) -> Publish {
         let policy = self.settings.policies.of(channel.as_str());
+        sound(&channel, &policy, event)?;
+        self.within_limits(now, &channel)?;
+        Ok((channel, policy))
+    }
+
+    fn stored(
+        &self,
+        channel: Channel,
+        policy: &ChannelPolicy,
+        event: &CloudEvent,
+        options: &PublishOptions,
+    ) -> Publish {
         let publisher = policy
             .publisher_identity
             .then(|| PublisherInfo { client_id: self.client_id.clone(), user_id: self.user_id.clone() });
@@ -205,6 +205,18 @@ impl Session {
         };
         self.answer(now, reply, out::Envelope::PublishAck(ack), fx);
     }
+}
+
+/// Whether the channel takes such an event.
+fn sound(channel: &Channel, policy: &ChannelPolicy, event: &CloudEvent) -> Result<(), ClientError> {
+    streamgate_proto::cloudevent::validate(event)
+        .map_err(|error| ClientError::bad_request(error.to_string()))?;
+    let (size, most) = (event.encoded_len(), policy.max_message_size);
+    if size > most {
+        let text = format!("the event has {size} bytes, {channel} takes at most {most}");
+        return Err(ClientError::new(ErrorCode::TooLarge, text));
+    }
+    Ok(())
 }
 
 fn check_options(options: &PublishOptions) -> Result<(), ClientError> {

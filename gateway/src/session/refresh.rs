@@ -5,13 +5,29 @@ use streamgate_proto::v1::outbound_message as out;
 use super::{Asking, Effect, Effects, Now, ReplyTo, Session};
 use crate::{
     auth::{Identity, Refusal, Token},
-    error::{ClientError, ErrorCode},
+    error::{ClientError, CloseCode, ErrorCode},
 };
 
 impl Session {
     /// How long the token is good from `now` on, in ms; `None`: for ever.
     pub(super) fn good_for(&self, now: Now) -> Option<u64> {
         self.expires_unix_ms.map(|at| at.saturating_sub(now.unix_ms))
+    }
+
+    /// The identity, unless its token is revoked.
+    pub(super) fn unrevoked(&self, now: Now, identity: Identity) -> Result<Identity, Refusal> {
+        let revoked = &self.settings.revoked;
+        let is_revoked =
+            !identity.user_id.is_empty() && revoked.has(&identity.user_id, &identity.stamp, now.unix_ms);
+        if is_revoked { Err(Refusal::Revoked) } else { Ok(identity) }
+    }
+
+    /// Closes the session if its token has been revoked.
+    pub fn check_revoked(&mut self, now: Now, fx: &mut Effects) {
+        let revoked = &self.settings.revoked;
+        if self.stamp.as_ref().is_some_and(|stamp| revoked.has(&self.user_id, stamp, now.unix_ms)) {
+            self.close(CloseCode::InvalidToken, &Refusal::Revoked.to_string(), fx);
+        }
     }
 
     pub(super) fn refresh(&mut self, now: Now, reply: ReplyTo, token: &str, fx: &mut Effects) {
@@ -38,6 +54,7 @@ impl Session {
         let outcome = outcome.and_then(|identity| {
             if identity.user_id == self.user_id { Ok(identity) } else { Err(Refusal::OtherUser) }
         });
+        let outcome = outcome.and_then(|identity| self.unrevoked(now, identity));
         match outcome {
             Ok(identity) => {
                 self.take_identity(identity);

@@ -265,6 +265,19 @@ impl Shard {
         self.flush(state);
     }
 
+    /// Closes whoever came in with a token that is revoked now.
+    pub(super) fn check_revoked(&self) {
+        let now = self.now();
+        let state = &mut *self.0.state.borrow_mut();
+        let keys: Vec<_> = state.connections.iter().map(|(key, _)| key as u32).collect();
+        for key in keys {
+            let mut fx = Effects::new();
+            state.connections[key as usize].session.check_revoked(now, &mut fx);
+            self.carry_out(state, key, fx);
+        }
+        self.flush(state);
+    }
+
     /// Closes by the session, so that it knows.
     pub(super) fn close_connection(&self, state: &mut State, key: u32, code: CloseCode, reason: &str) {
         let mut fx = Effects::new();

@@ -53,6 +53,8 @@ pub enum Mail {
     PresenceLost(Channel),
     /// Something to do with sessions, for others.
     Errand(Box<Errand>),
+    /// Tokens were revoked: look whose.
+    Revoked,
     /// Send every client away, evenly over that time, and tell how far that is.
     Drain(Duration, watch::Sender<Option<DrainProgress>>),
     /// End, with whatever is still connected.

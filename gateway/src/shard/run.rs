@@ -197,6 +197,7 @@ impl Shard {
                 }
                 Mail::Frame(id, payload, _permit) => self.receive(id, &payload),
                 Mail::Failed(id, code, reason) => self.fail(id, code, &reason),
+                Mail::Revoked => self.check_revoked(),
                 Mail::Errand(errand) => self.run_errand(*errand),
                 Mail::Drained(id) => self.drained(id),
                 Mail::Gone(id) => self.gone(id),
