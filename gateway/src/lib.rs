@@ -21,4 +21,5 @@ pub mod rpc;
 pub mod session;
 pub mod shard;
 pub mod telemetry;
+pub mod tls;
 pub mod transport;

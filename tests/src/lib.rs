@@ -42,6 +42,7 @@ pub mod failover;
 pub mod faults;
 pub mod gateway;
 pub mod history;
+pub mod key_server;
 pub mod listening;
 pub mod place;
 pub mod process;
@@ -53,6 +54,7 @@ pub mod rights;
 pub mod scrape;
 pub mod sentinel;
 pub mod swallowing_proxy;
+pub mod tls_client;
 pub mod watchers;
 
 /// How long anything may take that is expected to happen. Long: the machine may be busy.

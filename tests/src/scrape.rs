@@ -18,6 +18,17 @@ pub struct Answer {
     pub body: String,
 }
 
+impl Answer {
+    /// What a whole answer says.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(bytes);
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+        Self { status, body: body.to_owned() }
+    }
+}
+
 /// GET of `path`.
 pub async fn get(addr: SocketAddr, path: &str) -> Answer {
     request(addr, &format!("GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n")).await
@@ -31,10 +42,7 @@ pub async fn request(addr: SocketAddr, head: &str) -> Answer {
         let mut bytes = Vec::new();
         // A reset after the answer is no failure of the answer.
         let _ = socket.read_to_end(&mut bytes).await;
-        let text = String::from_utf8_lossy(&bytes);
-        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-        Answer { status, body: body.to_owned() }
+        Answer::of(&bytes)
     })
     .await
 }

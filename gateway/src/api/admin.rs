@@ -1,6 +1,6 @@
 //! The admin listener: `/metrics`, `/health/live`, `/health/ready`.
 
-use std::{convert::Infallible, fmt, io, sync::Arc, time::Duration};
+use std::{convert::Infallible, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -14,10 +14,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
+
+use crate::tls::{Acceptor, MaybeTls};
 
 /// Connections served at once; more wait to be accepted.
 const MAX_CONNECTIONS: usize = 64;
@@ -114,21 +116,23 @@ fn response(status: StatusCode, kind: HeaderValue, body: impl Into<Bytes>) -> Re
 /// Serves `listener` until `shutdown`, then lets requests under way finish (5 s at most).
 ///
 /// Cancel: dropping the future ends every connection at once.
-pub async fn serve(listener: TcpListener, state: AdminState, shutdown: CancellationToken) {
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Acceptor>,
+    state: AdminState,
+    shutdown: CancellationToken,
+) {
     let mut connections = JoinSet::new();
     let free = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
-            accepted = accept(&listener, &free) => accepted,
+            accepted = accept(&listener, tls.as_ref(), &free) => accepted,
         };
         match accepted {
-            Ok((socket, permit)) => {
-                let (state, shutdown) = (state.clone(), shutdown.clone());
-                connections.spawn(async move {
-                    connection(socket, state, shutdown).await;
-                    drop(permit);
-                });
+            Ok(accepted) => {
+                let (tls, free) = (tls.clone(), free.clone());
+                connections.spawn(serve_one(accepted, tls, free, state.clone(), shutdown.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "the admin listener could not accept a connection");
@@ -144,17 +148,57 @@ pub async fn serve(listener: TcpListener, state: AdminState, shutdown: Cancellat
     }
 }
 
-/// The next connection, once there is room for it. Cancel: safe, a connection is accepted last.
-async fn accept(
-    listener: &TcpListener,
-    free: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    let permit = free.clone().acquire_owned().await.map_err(io::Error::other)?;
-    let (socket, _) = listener.accept().await?;
-    Ok((socket, permit))
+/// A connection, and its place among those of its kind.
+type Accepted = (TcpStream, SocketAddr, OwnedSemaphorePermit);
+
+async fn serve_one(
+    (socket, peer, permit): Accepted,
+    tls: Option<Acceptor>,
+    free: Arc<Semaphore>,
+    state: AdminState,
+    shutdown: CancellationToken,
+) {
+    let ready = match tls {
+        None => Some((MaybeTls::Plain(socket), permit)),
+        Some(tls) => {
+            let greeted = shutdown.run_until_cancelled(greet(socket, peer, tls, permit, free));
+            greeted.await.flatten()
+        }
+    };
+    if let Some((socket, _permit)) = ready {
+        connection(socket, state, shutdown).await;
+    }
 }
 
-async fn connection(socket: TcpStream, state: AdminState, shutdown: CancellationToken) {
+/// The next connection, once there is room for it, or with TLS for its handshake. Cancel: safe, a connection is accepted
+/// last.
+async fn accept(
+    listener: &TcpListener,
+    tls: Option<&Acceptor>,
+    free: &Arc<Semaphore>,
+) -> io::Result<Accepted> {
+    let permit = match tls {
+        Some(tls) => tls.room().await?,
+        None => free.clone().acquire_owned().await.map_err(io::Error::other)?,
+    };
+    let (socket, peer) = listener.accept().await?;
+    Ok((socket, peer, permit))
+}
+
+/// Shakes hands, then waits for room: a slow handshake takes none of the few connections. Cancel: ends the connection.
+async fn greet(
+    socket: TcpStream,
+    peer: SocketAddr,
+    tls: Acceptor,
+    _room: OwnedSemaphorePermit,
+    free: Arc<Semaphore>,
+) -> Option<(MaybeTls, OwnedSemaphorePermit)> {
+    let stream = tls.handshake(socket, peer).await?;
+    let permit = free.acquire_owned().await.ok()?;
+    Some((MaybeTls::Tls(Box::new(stream)), permit))
+}
+
+async fn connection(socket: MaybeTls, state: AdminState, shutdown: CancellationToken) {
     let service = service_fn(move |request: Request<hyper::body::Incoming>| {
         let answer = state.answer(request.method(), request.uri().path(), request.uri().query());
         async move { Ok::<_, Infallible>(answer) }
@@ -245,7 +289,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let server = tokio::spawn(serve(listener, state(ready()), shutdown.clone()));
+        let server = tokio::spawn(serve(listener, None, state(ready()), shutdown.clone()));
 
         let mut garbage = TcpStream::connect(addr).await.unwrap();
         garbage.write_all(b"\x16\x03\x01 no http\r\n\r\n").await.unwrap();

@@ -32,6 +32,9 @@ pub enum Refusal {
     /// No key that is named, or not named, as the token says has its algorithm.
     #[error("no key is configured for the token's key id and algorithm")]
     NoKey,
+    /// The same, and the set that could have it is not here.
+    #[error("no key for the token is known, and the key set cannot be fetched at present")]
+    KeysAway,
     /// Not made with any of the keys that it could be.
     #[error("the token's signature is wrong")]
     Signature,

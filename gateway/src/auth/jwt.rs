@@ -1,16 +1,19 @@
-//! JSON Web Tokens (RFC 7519), signed (RFC 7515) with keys that are configured.
+//! JSON Web Tokens (RFC 7519), signed (RFC 7515) with keys that are configured or fetched.
 //!
 //! Claims: `sub` is the user; `exp` and `nbf` are checked if they are there, `iss` and `aud` if they are configured, and are
 //! needed then; `channels` are subscribed to at connect; `subscribe` and `publish` are rights; others are kept for rules to look at.
 //! A token with the claim `channel` is for a subscription to it, and for nothing else.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 pub use jsonwebtoken::Algorithm;
 use jsonwebtoken::{AlgorithmFamily, DecodingKey, Validation, decode, decode_header, errors::ErrorKind};
 use serde::Deserialize;
 
-use super::{Claims as OtherClaims, Grants, Identity, Refusal, Stamp, SubscriptionToken, Token};
+use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
+
+use super::{Claims as OtherClaims, Grants, Identity, Jwks, Refusal, Stamp, SubscriptionToken, Token};
 use crate::channel::Target;
 
 /// Bytes of the longest token that is looked at.
@@ -65,10 +68,30 @@ impl fmt::Debug for KeyMaterial {
     }
 }
 
+/// A key that can be used at once.
+#[derive(Clone)]
+pub(super) struct Key {
+    pub id: Option<String>,
+    pub algorithm: Algorithm,
+    pub decoding: DecodingKey,
+}
+
+/// It shows nothing of the key.
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Key")
+            .field("id", &self.id)
+            .field("algorithm", &self.algorithm)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Checks tokens. Equal to another one if both are made from the same.
 pub struct JwtVerifier {
     config: JwtConfig,
-    keys: Vec<(Option<String>, Algorithm, DecodingKey)>,
+    keys: Vec<Key>,
+    /// Further keys, which are fetched.
+    jwks: Option<ArcSwap<Jwks>>,
     /// Of everything but the algorithm, which is the key's.
     validation: Validation,
 }
@@ -81,7 +104,7 @@ impl fmt::Debug for JwtVerifier {
 
 impl PartialEq for JwtVerifier {
     fn eq(&self, other: &Self) -> bool {
-        self.config == other.config
+        self.config == other.config && self.jwks() == other.jwks()
     }
 }
 
@@ -115,7 +138,7 @@ impl JwtVerifier {
     pub fn new(config: JwtConfig) -> Result<Self, (usize, String)> {
         let keys = config.keys.iter().enumerate().map(|(at, key)| {
             let decoding = decoding_key(key).map_err(|why| (at, why))?;
-            Ok((key.id.clone(), key.algorithm, decoding))
+            Ok(Key { id: key.id.clone(), algorithm: key.algorithm, decoding })
         });
         let mut validation = Validation::default();
         validation.required_spec_claims.clear();
@@ -130,7 +153,43 @@ impl JwtVerifier {
             validation.set_audience(&[audience]);
             validation.required_spec_claims.insert("aud".to_owned());
         }
-        Ok(Self { keys: keys.collect::<Result<_, _>>()?, validation, config })
+        Ok(Self { keys: keys.collect::<Result<_, _>>()?, jwks: None, validation, config })
+    }
+
+    /// The same with further keys from a set.
+    #[must_use]
+    pub fn with_jwks(self, jwks: Jwks) -> Self {
+        Self { jwks: Some(ArcSwap::from_pointee(jwks)), ..self }
+    }
+
+    fn jwks(&self) -> Option<Jwks> {
+        self.jwks.as_ref().map(|jwks| (**jwks.load()).clone())
+    }
+
+    /// Begins to fetch keys, if there are any to fetch; those of `former` are taken over if they are of the same set.
+    pub fn start(&self, former: Option<&Self>, runtime: &Handle) {
+        let Some(place) = &self.jwks else { return };
+        if let Some(known) = former.and_then(Self::jwks)
+            && known == **place.load()
+        {
+            place.store(Arc::new(known));
+        }
+        place.load().start(runtime);
+    }
+
+    /// Looks for the key of a token that was refused for want of one, if it may be that a set has it now. Afterwards the
+    /// token may be good. Never takes longer than a fetch may.
+    ///
+    /// Cancel: safe.
+    pub async fn look_for_key(&self, token: &Token) {
+        let Some(jwks) = self.jwks() else { return };
+        let Ok(header) = decode_header(token.reveal()) else { return };
+        // A set has no symmetric keys, so nobody makes it be fetched by a token that says it is signed with one.
+        let symmetric = header.alg.family() == AlgorithmFamily::Hmac;
+        let known = |keys: &[Key]| header.kid.is_some() && keys.iter().any(|key| key.id == header.kid);
+        if !symmetric && !known(&self.keys) && !known(&jwks.keys()) {
+            jwks.look_again().await;
+        }
     }
 
     /// Who the bearer is.
@@ -171,15 +230,18 @@ impl JwtVerifier {
         if header.crit.is_some() {
             return Err(Refusal::Malformed);
         }
-        let mut refusal = Refusal::NoKey;
-        for (id, algorithm, key) in &self.keys {
+        let jwks = self.jwks();
+        let fetched = jwks.as_ref().map(Jwks::keys).unwrap_or_default();
+        let away = jwks.is_some_and(|jwks| !jwks.is_there());
+        let mut refusal = if away { Refusal::KeysAway } else { Refusal::NoKey };
+        for Key { id, algorithm, decoding } in self.keys.iter().chain(fetched.iter()) {
             let named = id.is_none() || header.kid.is_none() || *id == header.kid;
             if !named || *algorithm != header.alg {
                 continue;
             }
             let mut validation = self.validation.clone();
             validation.algorithms = vec![*algorithm];
-            match decode::<Claims>(token, key, &validation) {
+            match decode::<Claims>(token, decoding, &validation) {
                 Ok(data) => return Ok(data.claims),
                 Err(error) => match refusal_of(error.kind()) {
                     Refusal::Signature => refusal = Refusal::Signature,

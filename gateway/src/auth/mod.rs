@@ -5,12 +5,14 @@
 //!
 //! Invariants:
 //! - A token is never shown, in no log and to no client: a [`Refusal`] says in words of our own what is wrong with it.
-//! - A key serves one algorithm, the one that it is configured with; what a token says of itself only chooses among keys.
+//! - A key serves one algorithm, the one that it is configured with, or those of its type and set if it is fetched; what a
+//!   token says of itself only chooses among keys.
 //! - A token is for a connection or for a subscription, never for both: the claim `channel` tells.
 //! - Whoever shows a token is who the token says, or nobody: a bad token never makes its bearer anonymous.
 
 mod grants;
 mod identity;
+mod jwks;
 mod jwt;
 mod revoked;
 mod subscription;
@@ -23,6 +25,7 @@ use tokio::runtime::Handle;
 
 pub use grants::{Claims, Grants};
 pub use identity::{Identity, Refusal};
+pub use jwks::{Jwks, JwksConfig};
 pub(crate) use jwt::is_user;
 pub use jwt::{Algorithm, JwtConfig, JwtKey, JwtVerifier, KeyMaterial, RESERVED_CLAIMS};
 pub use revoked::{RevokedTokens, Stamp};
@@ -46,6 +49,12 @@ impl Authenticator {
     #[must_use]
     pub fn open() -> Self {
         Self::default()
+    }
+
+    /// What checks tokens.
+    #[must_use]
+    pub fn verifier(&self) -> Option<&JwtVerifier> {
+        self.jwt.as_ref().map(|(jwt, _)| &**jwt)
     }
 
     /// Bearers of a token that `jwt` accepts; who shows none is anonymous, or refused. Tokens are checked on `runtime`:
@@ -81,7 +90,7 @@ impl Authenticator {
                 None => Box::pin(async { Ok(Identity::default()) }),
             };
         };
-        let checked = runtime.spawn(async move { jwt.verify(&credential.token) });
+        let checked = runtime.spawn(async move { check(&jwt, &credential.token, JwtVerifier::verify).await });
         Box::pin(async move { checked.await.unwrap_or(Err(Refusal::Stopped)) })
     }
 
@@ -97,7 +106,23 @@ impl Authenticator {
         let Some((jwt, runtime)) = self.jwt.clone() else {
             return Box::pin(async { Err(Refusal::NoKey) });
         };
-        let checked = runtime.spawn(async move { jwt.verify_subscription(&token) });
+        let checked =
+            runtime.spawn(async move { check(&jwt, &token, JwtVerifier::verify_subscription).await });
         Box::pin(async move { checked.await.unwrap_or(Err(Refusal::Stopped)) })
+    }
+}
+
+/// Checks a token; if its key is not known, once more when it has been looked for.
+async fn check<T>(
+    jwt: &JwtVerifier,
+    token: &Token,
+    verify: impl Fn(&JwtVerifier, &Token) -> Result<T, Refusal>,
+) -> Result<T, Refusal> {
+    match verify(jwt, token) {
+        Err(Refusal::NoKey | Refusal::KeysAway | Refusal::Signature) => {
+            jwt.look_for_key(token).await;
+            verify(jwt, token)
+        }
+        outcome => outcome,
     }
 }

@@ -1,5 +1,7 @@
 //! How the client commands reach a gateway.
 
+use std::path::PathBuf;
+
 use clap::{Args, ValueEnum};
 use streamgate_client::{Client, Encoding, Error};
 
@@ -8,7 +10,7 @@ use super::Failure;
 /// Where the gateway is, and who asks.
 #[derive(Debug, Args)]
 pub struct ConnectArgs {
-    /// Gateway: ws://host:port/ws, grpc://host:port or host:port; several nodes may be given
+    /// Gateway: ws[s]://host:port/ws, grpc[s]://host:port or host:port; several nodes may be given
     #[arg(
         long = "server",
         value_name = "URL",
@@ -23,6 +25,15 @@ pub struct ConnectArgs {
     /// Credential for the gateway's authentication
     #[arg(long, env = "STREAMGATE_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
+    /// Authorities that may have signed the gateway's certificate, PEM [default: those of the system]
+    #[arg(long, value_name = "FILE", env = "STREAMGATE_CA_FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// Own certificate, PEM, for gateways that ask for one
+    #[arg(long, value_name = "FILE", env = "STREAMGATE_CERT_FILE", requires = "key_file")]
+    pub cert_file: Option<PathBuf>,
+    /// Key of the own certificate, PEM
+    #[arg(long, value_name = "FILE", env = "STREAMGATE_KEY_FILE", requires = "cert_file")]
+    pub key_file: Option<PathBuf>,
     /// What to call itself [default: streamgate-cli]
     #[arg(long, value_name = "ID", env = "STREAMGATE_CLIENT_ID")]
     pub client_id: Option<String>,
@@ -50,6 +61,12 @@ impl ConnectArgs {
         builder = builder.client_id(self.client_id.as_deref().unwrap_or("streamgate-cli"));
         if let Some(token) = &self.token {
             builder = builder.token(token);
+        }
+        if let Some(file) = &self.ca_file {
+            builder = builder.ca_file(file);
+        }
+        if let (Some(certificate), Some(key)) = (&self.cert_file, &self.key_file) {
+            builder = builder.identity(certificate, key);
         }
         builder.connect().await.map_err(|error| explain(error, self.servers.len()))
     }

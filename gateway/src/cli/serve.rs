@@ -112,19 +112,22 @@ fn greet(node: &Node) {
         BrokerConfig::Redis(redis) => format!("redis at {}", redis.addrs.join(",")),
     };
     let path = &node.config().websocket.path;
-    let url = format!("ws://{}{path}", node.websocket_addr());
+    let of = |tls: bool, plain: &'static str, secure: &'static str| if tls { secure } else { plain };
+    let scheme = of(node.config().websocket.tls.is_some(), "ws", "wss");
+    let url = format!("{scheme}://{}{path}", node.websocket_addr());
     let text = format!(
         "Streamgate {version}\n\
          \n  broker     {broker}\
          \n  WebSocket  {url}\
          \n  gRPC       {grpc}\
-         \n  admin      http://{admin}/metrics  http://{admin}/health/ready\n\
+         \n  admin      {http}://{admin}/metrics  {http}://{admin}/health/ready\n\
          \nTry, each in a terminal of its own{token}:\n\
          \n  {program} sub 'room.**'{server}\
          \n  {program} pub room.blue '{{\"hello\":\"world\"}}'{server}\
          \n  {program} history room.blue{server}\n",
         version = env!("CARGO_PKG_VERSION"),
-        grpc = node.grpc_addr(),
+        grpc = format!("{}{}", of(node.config().grpc_tls.is_some(), "", "grpcs://"), node.grpc_addr()),
+        http = of(node.config().admin_tls.is_some(), "http", "https"),
         admin = node.admin_addr(),
         program = program(),
         token = if node.config().jwt.is_some() && !node.config().allow_anonymous {
@@ -132,8 +135,11 @@ fn greet(node: &Node) {
         } else {
             ""
         },
-        server =
-            if node.websocket_addr().port() == 9080 { String::new() } else { format!(" --server {url}") },
+        server = if scheme == "ws" && node.websocket_addr().port() == 9080 {
+            String::new()
+        } else {
+            format!(" --server {url}")
+        },
     );
     // A closed standard output is no reason not to serve.
     let _ = io::Write::write_all(&mut io::stdout().lock(), text.as_bytes());

@@ -4,10 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     checks::Checks,
+    jwks::jwks,
     schema::{Auth, JwtKeyEntry},
 };
 use crate::auth::{Algorithm, JwtConfig, JwtKey, JwtVerifier, KeyMaterial};
 
+/// What a key may be used with.
 const ALGORITHMS: &str =
     "HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 or EdDSA";
 
@@ -16,11 +18,14 @@ pub(super) fn auth(checks: &mut Checks, keys: Auth) -> Option<Arc<JwtVerifier>> 
     let keys = keys.jwt?;
     let leeway = checks.span("auth.jwt.leeway", keys.leeway, Duration::from_secs(5), 0..=300_000);
     let (issuer, audience) = (given(keys.issuer), given(keys.audience));
+    let had_set = keys.jwks.as_ref().is_some_and(|jwks| jwks.url.as_ref().is_some_and(|url| !url.is_empty()));
+    let jwks = jwks(checks, keys.jwks.unwrap_or_default());
     let entries = match keys.keys {
         Some(entries) if !entries.is_empty() => entries,
+        _ if had_set => Vec::new(),
         None if issuer.is_none() && audience.is_none() && keys.leeway.is_none() => return None,
         _ => {
-            checks.wrong("auth.jwt.keys", "is empty: no token could be checked");
+            checks.wrong("auth.jwt.keys", "is empty, and there is no jwks.url: no token could be checked");
             return None;
         }
     };
@@ -28,7 +33,10 @@ pub(super) fn auth(checks: &mut Checks, keys: Auth) -> Option<Arc<JwtVerifier>> 
     let read = read.into_iter().collect::<Option<Vec<_>>>()?;
     let config = JwtConfig { keys: read, issuer, audience, leeway };
     match JwtVerifier::new(config) {
-        Ok(verifier) => Some(Arc::new(verifier)),
+        Ok(verifier) => Some(Arc::new(match jwks {
+            Some(jwks) => verifier.with_jwks(jwks),
+            None => verifier,
+        })),
         Err((at, why)) => {
             checks.wrong(&format!("auth.jwt.keys[{at}]"), why);
             None

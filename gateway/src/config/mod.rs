@@ -15,6 +15,7 @@ mod backends;
 mod broker;
 mod checks;
 mod error;
+mod jwks;
 mod layer;
 mod listen;
 mod overrides;
@@ -24,6 +25,8 @@ mod redis;
 mod reload;
 mod runtime;
 mod schema;
+mod tls;
+mod trusted_proxies;
 mod units;
 mod validate;
 

@@ -11,12 +11,15 @@ use super::{
 pub const ENV_PREFIX: &str = "STREAMGATE_";
 
 /// Variables with the prefix that are not settings of a node: they belong to the command line.
-pub const ENV_RESERVED: [&str; 5] = [
+pub const ENV_RESERVED: [&str; 8] = [
     "STREAMGATE_CONFIG",
     "STREAMGATE_CONFIG_DIR",
     "STREAMGATE_URL",
     "STREAMGATE_TOKEN",
     "STREAMGATE_CLIENT_ID",
+    "STREAMGATE_CA_FILE",
+    "STREAMGATE_CERT_FILE",
+    "STREAMGATE_KEY_FILE",
 ];
 
 /// One value from outside the file.

@@ -29,7 +29,10 @@ impl Config {
         // A listener that this process opened to other machines must not lose its lock by an edit.
         let unlocks = old.jwt.is_some() && new.jwt.is_none();
         if !unlocks {
-            config.jwt.clone_from(&new.jwt);
+            // One that is equal has keys that were fetched.
+            if old.jwt != new.jwt {
+                config.jwt.clone_from(&new.jwt);
+            }
             config.allow_anonymous = new.allow_anonymous;
         }
         config.log.level.clone_from(&new.log.level);
@@ -45,9 +48,11 @@ impl Config {
             ]),
             needs_restart: differing(&[
                 ("server.http.addr", old.admin != new.admin),
+                ("server.http.tls", old.admin_tls != new.admin_tls),
                 ("server.rpc_timeout", old.rpc_timeout != new.rpc_timeout),
                 ("transport.websocket", old.websocket != new.websocket),
-                ("transport.grpc", old.grpc != new.grpc),
+                ("transport.grpc", old.grpc != new.grpc || old.grpc_tls != new.grpc_tls),
+                ("transport.trusted_proxies", old.trusted_proxies != new.trusted_proxies),
                 ("broker", old.broker != new.broker),
                 ("auth", unlocks),
                 ("allow_anonymous", old.allow_anonymous != new.allow_anonymous && unlocks),

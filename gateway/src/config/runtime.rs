@@ -7,6 +7,8 @@ use crate::auth::JwtVerifier;
 use crate::broker::redis::TlsOptions;
 use crate::hooks::BackendOptions;
 use crate::policy::{ChannelPolicy, Limits, Policies, PolicyRule, rights::Rule};
+use crate::tls::TlsFiles;
+use crate::transport::TrustedProxies;
 
 /// Everything a node needs to know, checked. Made by [`load`](super::load); [`Config::default`] is what an empty
 /// file gives.
@@ -14,10 +16,16 @@ use crate::policy::{ChannelPolicy, Limits, Policies, PolicyRule, rights::Rule};
 pub struct Config {
     /// Where metrics and health are served (`server.http.addr`).
     pub admin: ListenAddr,
+    /// Its TLS (`server.http.tls`); none: plain.
+    pub admin_tls: Option<TlsFiles>,
     /// The WebSocket and client HTTP listener.
     pub websocket: WebSocketConfig,
     /// The gRPC listener (`transport.grpc.addr`).
     pub grpc: ListenAddr,
+    /// Its TLS (`transport.grpc.tls`); none: plain.
+    pub grpc_tls: Option<TlsFiles>,
+    /// Proxies before the node whose word on the address of a client counts (`transport.trusted_proxies`).
+    pub trusted_proxies: TrustedProxies,
     /// Where everything lives that must outlive a connection.
     pub broker: BrokerConfig,
     /// Connection shards, 1 to 64: one per core where the file says 0.
@@ -54,6 +62,8 @@ pub struct WebSocketConfig {
     pub path: String,
     /// Origins that may connect besides the listener's own; `*` is any.
     pub allowed_origins: Vec<String>,
+    /// Its TLS; none: plain.
+    pub tls: Option<TlsFiles>,
 }
 
 /// Which broker, and its settings (`broker`).

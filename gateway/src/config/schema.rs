@@ -35,7 +35,7 @@ section! {
 
 section! {
     /// `server.http`: the admin listener.
-    Http { addr: String, }
+    Http { addr: String, tls: ListenerTls, }
 }
 
 section! {
@@ -45,7 +45,7 @@ section! {
 
 section! {
     /// `transport`
-    Transport { websocket: WebSocket, grpc: Grpc, }
+    Transport { websocket: WebSocket, grpc: Grpc, trusted_proxies: Vec<String>, forwarded_header: String, }
 }
 
 section! {
@@ -54,6 +54,7 @@ section! {
         addr: String,
         path: String,
         allowed_origins: Vec<String>,
+        tls: ListenerTls,
         read_timeout: Span,
         write_timeout: Span,
         compression: bool,
@@ -66,8 +67,14 @@ section! {
         // MessageLoop's README says `address`, its code `addr`.
         #[serde(alias = "address")]
         addr: String,
+        tls: ListenerTls,
         write_timeout: Span,
     }
+}
+
+section! {
+    /// `tls` of a listener.
+    ListenerTls { cert_file: String, key_file: String, client_ca_file: String, client_auth: String, }
 }
 
 section! {
@@ -188,7 +195,20 @@ section! {
 
 section! {
     /// `auth.jwt`
-    Jwt { keys: Vec<JwtKeyEntry>, issuer: String, audience: String, leeway: Span, }
+    Jwt { keys: Vec<JwtKeyEntry>, jwks: JwksKeys, issuer: String, audience: String, leeway: Span, }
+}
+
+section! {
+    /// `auth.jwt.jwks`
+    JwksKeys {
+        url: String,
+        ca_file: String,
+        algorithms: Vec<String>,
+        refresh: Span,
+        refetch_after: Span,
+        timeout: Span,
+        max_age: Span,
+    }
 }
 
 section! {

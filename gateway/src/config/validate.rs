@@ -13,6 +13,8 @@ use super::{
     policies::{limits, policies},
     runtime::{Config, DrainConfig, LogConfig, LogFormat, WebSocketConfig},
     schema::{Drain, Log, Root, WebSocket},
+    tls::listener_tls,
+    trusted_proxies::trusted_proxies,
 };
 
 /// Sinks that a broker can have ([`SinkId`](crate::broker::SinkId)).
@@ -25,11 +27,15 @@ pub(super) fn validate(root: Root) -> Result<(Config, Vec<Problem>), ConfigError
     let transport = root.transport.unwrap_or_default();
     let (fallback, broker) = broker(&mut checks, root.broker.unwrap_or_default());
     let idle_timeout = server.heartbeat.unwrap_or_default().idle_timeout;
+    let (admin, mut grpc_keys) = (server.http.unwrap_or_default(), transport.grpc.unwrap_or_default());
     let limits = limits(&mut checks, root.limits.unwrap_or_default(), idle_timeout);
     let config = Config {
-        admin: checks.listen("server.http.addr", server.http.unwrap_or_default().addr, local(8080)),
+        admin_tls: listener_tls(&mut checks, "server.http.tls", admin.tls),
+        admin: checks.listen("server.http.addr", admin.addr, local(8080)),
         websocket: websocket(&mut checks, transport.websocket.unwrap_or_default()),
-        grpc: grpc(&mut checks, transport.grpc.unwrap_or_default()),
+        grpc_tls: listener_tls(&mut checks, "transport.grpc.tls", grpc_keys.tls.take()),
+        grpc: grpc(&mut checks, grpc_keys),
+        trusted_proxies: trusted_proxies(&mut checks, transport.trusted_proxies, transport.forwarded_header),
         broker,
         shards: shards(&mut checks, root.shards),
         jwt: auth(&mut checks, root.auth.unwrap_or_default()),
@@ -103,6 +109,7 @@ fn websocket(checks: &mut Checks, keys: WebSocket) -> WebSocketConfig {
         addr: checks.listen(&format!("{key}.addr"), keys.addr, local(9080)),
         path,
         allowed_origins,
+        tls: listener_tls(checks, &format!("{key}.tls"), keys.tls),
     }
 }
 

@@ -15,6 +15,7 @@ use super::{
     drain::Draining,
     listen::{accept, bind},
     respond::Respondent,
+    tls::ListenersTls,
 };
 use crate::{
     api::admin::{self, AdminState, Readiness},
@@ -61,6 +62,14 @@ pub enum StartError {
     /// A backend's files cannot be used.
     #[error("cannot call backends (proxy): {0}")]
     Hooks(String),
+    /// The files of a listener's TLS cannot be used.
+    #[error("TLS cannot be spoken ({key}): {reason}")]
+    Tls {
+        /// Key of the configuration.
+        key: &'static str,
+        /// Which file, and why.
+        reason: String,
+    },
     /// A shard's thread or runtime cannot be made, or metrics cannot be installed.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
@@ -104,11 +113,12 @@ impl NodeBuilder {
         Draining::announce();
         let hooks = Hooks::new(&config.backends, config.rpc_timeout).map_err(StartError::Hooks)?;
         let settings = Settings::new(config.policies.build(), config.limits.clone())
-            .authenticator(authenticator(&config, &hooks))
+            .authenticator(authenticator(&config, &hooks, &Authenticator::open()))
             .rights(Rights::new(config.permissions.clone()), self.arbiter.or_else(|| hooks.arbiter()));
         let websocket = listen("transport.websocket.addr", &config.websocket.addr)?;
         let grpc_listener = listen("transport.grpc.addr", &config.grpc)?;
         let admin_listener = listen("server.http.addr", &config.admin)?;
+        let tls = ListenersTls::read(&config).await?;
         let broker = match self.broker {
             Some(broker) => broker,
             None => broker::make(&config.broker, config.lease, &settings.policies)?,
@@ -129,7 +139,11 @@ impl NodeBuilder {
             lifecycle: lifecycle.clone(),
             rpc_timeout: config.rpc_timeout,
             failed: CancellationToken::new(),
-            serve: http::serve(http::HttpConfig { path: config.websocket.path.clone(), origins }),
+            serve: http::serve(http::HttpConfig {
+                path: config.websocket.path.clone(),
+                origins,
+                proxies: config.trusted_proxies.clone(),
+            }),
         };
         let mut node = Node {
             websocket: websocket.local_addr()?,
@@ -141,6 +155,7 @@ impl NodeBuilder {
             accepting: CancellationToken::new(),
             running,
             listeners: Vec::new(),
+            tls,
             config,
             broker,
             settings,
@@ -156,6 +171,7 @@ impl NodeBuilder {
         node.follow_revocations();
         node.serve_clients(websocket, grpc_listener);
         node.serve_admin(admin_listener, metrics_handle);
+        node.listeners.extend(node.tls.watch(&node.running));
         Ok(node)
     }
 }
@@ -200,9 +216,15 @@ impl Node {
 
     fn serve_clients(&mut self, websocket: tokio::net::TcpListener, grpc_listener: tokio::net::TcpListener) {
         let shards: Vec<_> = self.shards.iter().map(|shard| shard.mailbox().clone()).collect();
-        self.listeners.push(tokio::spawn(accept(websocket, shards.clone(), self.accepting.clone())));
-        let grpc_config = GrpcConfig { shards, settings: self.settings.clone() };
-        let stop = self.accepting.clone().cancelled_owned();
+        let stop = self.accepting.clone();
+        let tls = self.tls.websocket.clone();
+        self.listeners.push(tokio::spawn(accept(websocket, tls, shards.clone(), stop.clone())));
+        let grpc_config = GrpcConfig {
+            shards,
+            settings: self.settings.clone(),
+            proxies: self.config.trusted_proxies.clone(),
+            tls: self.tls.grpc.clone(),
+        };
         self.listeners.push(tokio::spawn(async move {
             if let Err(error) = grpc::serve(grpc_listener, grpc_config, stop).await {
                 tracing::error!(%error, "the gRPC listener failed");
@@ -215,9 +237,9 @@ impl Node {
         let state =
             AdminState::new(metrics_handle.clone(), move || readiness(&status.borrow(), *draining.borrow()));
         self.listeners.push(tokio::spawn(metrics::upkeep(metrics_handle, self.running.clone())));
-        let running = self.running.clone();
+        let (tls, running) = (self.tls.admin.clone(), self.running.clone());
         self.listeners.push(tokio::spawn(async move {
-            admin::serve(listener, state, running).await;
+            admin::serve(listener, tls, state, running).await;
         }));
     }
 }
@@ -240,12 +262,15 @@ fn readiness(broker: &BrokerStatus, draining: bool) -> Readiness {
     Readiness { ready: usable && !draining, reason, broker, draining }
 }
 
-/// How clients of a node with this configuration prove who they are.
-pub(super) fn authenticator(config: &Config, hooks: &Hooks) -> Authenticator {
+/// How clients of a node with this configuration prove who they are; keys that `former` has fetched are taken over.
+pub(super) fn authenticator(config: &Config, hooks: &Hooks, former: &Authenticator) -> Authenticator {
     match &config.jwt {
         None if hooks.authenticates() => Authenticator::hook(hooks.clone(), config.allow_anonymous),
         None => Authenticator::open(),
-        Some(jwt) => Authenticator::jwt(jwt.clone(), config.allow_anonymous, Handle::current()),
+        Some(jwt) => {
+            jwt.start(former.verifier(), &Handle::current());
+            Authenticator::jwt(jwt.clone(), config.allow_anonymous, Handle::current())
+        }
     }
 }
 

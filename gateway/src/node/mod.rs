@@ -21,6 +21,7 @@ mod builder;
 mod drain;
 mod listen;
 mod respond;
+mod tls;
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -62,6 +63,7 @@ pub struct Node {
     /// Ends everything else.
     running: CancellationToken,
     listeners: Vec<JoinHandle<()>>,
+    tls: tls::ListenersTls,
 }
 
 impl Node {
@@ -106,11 +108,15 @@ impl Node {
         self.failed.clone().cancelled_owned()
     }
 
-    /// Takes over what may change while running: policies, rights and limits. The log level is the caller's.
+    /// Takes over what may change while running: policies, rights, limits, how clients prove who they are, and the content
+    /// of TLS files. The log level is the caller's. Blocks: reads those files.
     pub fn reload(&mut self, new: &Config) -> Reload {
+        self.tls.reload();
         let reload = Config::reload(&self.config, new);
         reload.config.policies.install(&self.settings.policies);
-        self.settings.authenticator.store(Arc::new(builder::authenticator(&reload.config, &self.hooks)));
+        let former = self.settings.authenticator.load_full();
+        let authenticator = builder::authenticator(&reload.config, &self.hooks, &former);
+        self.settings.authenticator.store(Arc::new(authenticator));
         self.settings.rights.replace(reload.config.permissions.clone());
         self.settings.limits.store(Arc::new(reload.config.limits.clone()));
         self.config = reload.config.clone();

@@ -102,7 +102,7 @@ impl Session {
         let identity = match outcome.and_then(|identity| self.unrevoked(now, identity)) {
             Ok(identity) => identity,
             Err(refusal) => {
-                tracing::debug!(session = self.id, client = self.client_id, %refusal, "a client is not let in");
+                tracing::debug!(session = self.id, client = self.client_id, address = ?self.address, %refusal, "a client is not let in");
                 let error = ClientError::new(ErrorCode::AuthError, refusal.to_string());
                 self.fail(now, connecting.reply, &error, fx);
                 return self.close(CloseCode::InvalidToken, &refusal.to_string(), fx);

@@ -10,6 +10,7 @@
 //! - Nothing is done for a client that the rights of that moment do not allow; publishes leave in the order in which they came.
 //! - After [`Effect::Close`] no effect follows.
 
+mod arrival;
 #[cfg(test)]
 mod auth_tests;
 mod budget;
@@ -39,6 +40,7 @@ mod token;
 
 use std::{
     collections::{HashMap, VecDeque},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -48,6 +50,7 @@ use streamgate_proto::{
     v1::{InboundMessage, OutboundMessage, inbound_message::Envelope as In, outbound_message as out},
 };
 
+pub use arrival::Arrival;
 pub use connect::Connecting;
 pub use effect::{
     Asking, Change, Effect, Effects, Item, ReplyTo, RpcRequest, SubscribeBatch, Survey, Ticket, Wish,
@@ -157,6 +160,8 @@ pub struct Session {
     user_id: String,
     /// What the client showed before its connect: with the upgrade request or the call.
     presented: Option<Token>,
+    /// Where it is, beyond proxies that are trusted.
+    address: Option<IpAddr>,
     /// When its token ends.
     expires_unix_ms: Option<u64>,
     /// By what its token can be revoked; none: it showed none.
@@ -212,10 +217,9 @@ struct Held {
 }
 
 impl Session {
-    /// A session whose transport is connected since `now`, with the token that came with the connection. One in the connect
-    /// frame goes before it.
+    /// A session whose transport is connected since `now`. A token in the connect frame goes before that of `arrival`.
     #[must_use]
-    pub fn new(settings: Settings, now: Now, presented: Option<Token>) -> Self {
+    pub fn new(settings: Settings, now: Now, arrival: Arrival) -> Self {
         Self {
             rights_seen: settings.rights.revision(),
             settings,
@@ -225,7 +229,8 @@ impl Session {
             client_id: String::new(),
             client_type: String::new(),
             user_id: String::new(),
-            presented,
+            presented: arrival.token,
+            address: arrival.address,
             expires_unix_ms: None,
             stamp: None,
             grants: None,
@@ -268,6 +273,12 @@ impl Session {
     #[must_use]
     pub fn client_id(&self) -> &str {
         &self.client_id
+    }
+
+    /// Where the client is, beyond proxies that are trusted: for hooks, limits and logs. `None`: not known.
+    #[must_use]
+    pub fn address(&self) -> Option<IpAddr> {
+        self.address
     }
 
     /// Whether the client gets the extended schema.

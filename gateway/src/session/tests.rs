@@ -27,7 +27,7 @@ impl Client {
 
     pub fn with(settings: Settings) -> Self {
         let now = Now { mono_ms: 1_000, unix_ms: 1_767_225_600_000 };
-        Self { session: Session::new(settings, now, None), now }
+        Self { session: Session::new(settings, now, Arrival::default()), now }
     }
 
     pub fn say(&mut self, id: &str, envelope: In) -> Effects {

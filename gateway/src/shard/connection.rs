@@ -12,11 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ConnId, FLUSH_BYTES, Shard, State, errand::Owed, stall::Stall};
 use crate::{
-    auth::Token,
     broker::Owner,
     error::CloseCode,
     peers::Place,
-    session::{Effects, Now, Session},
+    session::{Arrival, Effects, Now, Session},
     transport::Outlet,
 };
 
@@ -75,9 +74,9 @@ impl Connection {
 }
 
 impl Shard {
-    /// Takes a new connection, with the token that came with it.
+    /// Takes a new connection.
     #[must_use]
-    pub fn open(&self, outlet: Box<dyn Outlet>, presented: Option<Token>) -> ConnId {
+    pub fn open(&self, outlet: Box<dyn Outlet>, arrival: Arrival) -> ConnId {
         let now = self.now();
         let state = &mut *self.0.state.borrow_mut();
         state.next_serial = state.next_serial.wrapping_add(1);
@@ -86,7 +85,7 @@ impl Shard {
         let key = state.connections.insert(Connection {
             serial,
             owner: Owner(OWNERS.fetch_add(1, Ordering::Relaxed)),
-            session: Session::new(self.0.settings.clone(), now, presented),
+            session: Session::new(self.0.settings.clone(), now, arrival),
             outlet,
             slots: AHashMap::new(),
             waiting: Vec::new(),

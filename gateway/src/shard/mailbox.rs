@@ -7,7 +7,6 @@
 
 use std::{
     collections::HashSet,
-    net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -20,12 +19,12 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
 use super::{ConnId, DrainProgress, Errand};
 use crate::{
-    auth::Token,
     broker::{Delivery, PresenceEvent, Publication, Sink},
     channel::Channel,
     error::CloseCode,
     position::Position,
-    transport::Outlet,
+    session::Arrival,
+    transport::{Accepted, Outlet},
 };
 
 /// Bytes of deliveries that may wait for one shard.
@@ -34,9 +33,9 @@ const MAILBOX_BYTES: usize = 64 * 1024 * 1024;
 /// One thing for the shard to take.
 pub enum Mail {
     /// A connection to serve HTTP and WebSocket on.
-    Accepted(std::net::TcpStream, SocketAddr),
-    /// A session on a transport whose socket lives elsewhere, with the token that came with it; answered with its id.
-    Open(Box<dyn Outlet + Send>, Option<Token>, oneshot::Sender<ConnId>),
+    Accepted(Accepted),
+    /// A session on a transport whose socket lives elsewhere; answered with its id.
+    Open(Box<dyn Outlet + Send>, Arrival, oneshot::Sender<ConnId>),
     /// A frame for such a session; the permit bounds how many of a client may wait.
     Frame(ConnId, Bytes, OwnedSemaphorePermit),
     /// Such a transport saw something that ends the session.

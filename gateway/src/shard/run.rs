@@ -1,8 +1,6 @@
 //! A shard's thread: its runtime, its loop, and the handle by which a node holds it.
 
-use std::{
-    cell::RefCell, collections::VecDeque, io, net::SocketAddr, rc::Rc, sync::Arc, thread, time::Duration,
-};
+use std::{cell::RefCell, collections::VecDeque, io, rc::Rc, sync::Arc, thread, time::Duration};
 
 use slab::Slab;
 use tokio::{
@@ -26,6 +24,7 @@ use crate::{
     hooks::Lifecycle,
     rpc::Router,
     session::Settings,
+    transport::Accepted,
 };
 
 /// Bytes of the buffer that all connections of a shard read into.
@@ -34,7 +33,7 @@ const SCRATCH_BYTES: usize = 64 * 1024;
 const BATCH: usize = 256;
 
 /// Serves an accepted socket; runs on the shard's thread.
-pub type Serve = Arc<dyn Fn(&Shard, std::net::TcpStream, SocketAddr) + Send + Sync>;
+pub type Serve = Arc<dyn Fn(&Shard, Accepted) + Send + Sync>;
 
 /// What a shard works with.
 #[derive(Clone)]
@@ -188,9 +187,9 @@ impl Shard {
                     self.fell_behind(&mut self.0.state.borrow_mut(), &channel, before);
                 }
                 Mail::PresenceLost(channel) => self.presence_lost(&mut self.0.state.borrow_mut(), &channel),
-                Mail::Accepted(stream, peer) => serve(self, stream, peer),
-                Mail::Open(outlet, presented, reply) => {
-                    let id = self.open(outlet, presented);
+                Mail::Accepted(accepted) => serve(self, accepted),
+                Mail::Open(outlet, arrival, reply) => {
+                    let id = self.open(outlet, arrival);
                     if reply.send(id).is_err() {
                         self.gone(id);
                     }

@@ -19,7 +19,7 @@ use crate::{
     error::CloseCode,
     policy::{ChannelPolicy, Limits, Policies},
     rpc::Router,
-    session::Settings,
+    session::{Arrival, Settings},
     transport::{Outlet, Overflow, Wire},
 };
 
@@ -114,11 +114,11 @@ async fn replaying(count: usize) -> (Shard, ConnId, Client) {
         rpc: Router::new(broker, Default::default()),
         lifecycle: None,
         rpc_timeout: Duration::from_secs(1),
-        serve: Arc::new(|_, _, _| {}),
+        serve: Arc::new(|_, _| {}),
         failed: Default::default(),
     };
     let (shard, client) = (Shard::new(0, config, sink), Client::default());
-    let id = shard.open(Box::new(client.clone()), None);
+    let id = shard.open(Box::new(client.clone()), Arrival::default());
     let from = Some(StartFrom { point: Some(Point::Start(true)) });
     let subscriptions = vec![v1::Subscription { channel: "busy".into(), from, ..Default::default() }];
     let caps = vec!["streamgate.v1".to_owned()];

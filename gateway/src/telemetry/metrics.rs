@@ -107,6 +107,16 @@ metrics_table! {
         "Circuit breaker of a backend: 0 closed, 1 open, 0.5 on trial.";
     HOOK_EVENTS_DROPPED = "streamgate_hook_events_dropped_total", Kind::Counter, ["reason"],
         "Events of sessions that a backend will not be told of, by cause.";
+    JWKS_FETCHES = "streamgate_jwks_fetches_total", Kind::Counter, ["outcome"],
+        "Fetches of the key set for tokens, by what became of them.";
+    JWKS_KEYS = "streamgate_jwks_keys", Kind::Gauge, [],
+        "Keys of the last key set that could be read, once for each algorithm.";
+    TLS_HANDSHAKES = "streamgate_tls_handshakes_total", Kind::Counter, ["listener", "outcome"],
+        "TLS handshakes of clients, by what became of them.";
+    TLS_RELOADS = "streamgate_tls_reloads_total", Kind::Counter, ["listener", "outcome"],
+        "TLS files of a listener that had changed, by whether they could be used.";
+    TLS_EXPIRES = "streamgate_tls_certificate_expires_seconds", Kind::Gauge, ["listener"],
+        "Seconds until the listener's certificate is over; negative once it is.";
     CLOSES = "streamgate_closes_total", Kind::Counter, ["code"], "Connections that the server closed, by close code.";
 }
 

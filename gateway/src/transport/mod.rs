@@ -3,8 +3,12 @@
 //! Owns how a client is spoken to on the wire. Must never know what a frame's payload means: that is the
 //! session's business, and every transport drives the same session.
 
+mod accepted;
+mod client_addr;
 pub mod grpc;
 mod outlet;
 pub mod ws;
 
+pub use accepted::Accepted;
+pub use client_addr::{ForwardedHeader, Network, TrustedProxies};
 pub use outlet::{Outlet, Overflow, Wire};

@@ -1,6 +1,6 @@
 //! Settings of a client.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use tokio::sync::{mpsc, watch};
 
@@ -11,7 +11,7 @@ use crate::{
     engine::{Engine, Settings},
     error::Error,
     status::Status,
-    transport::{Encoding, Endpoint},
+    transport::{Encoding, Endpoint, Tls, TlsOptions},
 };
 
 /// Builds a [`Client`].
@@ -21,6 +21,7 @@ pub struct Builder {
     encoding: Encoding,
     client_id: Option<String>,
     token: String,
+    tls: TlsOptions,
     extended: bool,
     backoff_base: Duration,
     backoff_cap: Duration,
@@ -37,6 +38,7 @@ impl Builder {
             encoding: Encoding::Json,
             client_id: None,
             token: String::new(),
+            tls: TlsOptions::default(),
             extended: true,
             backoff_base: Duration::from_millis(100),
             backoff_cap: Duration::from_secs(20),
@@ -72,6 +74,21 @@ impl Builder {
     #[must_use]
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.token = token.into();
+        self
+    }
+
+    /// Authorities that may have signed the certificate of a `wss://` or `grpcs://` gateway, in PEM (default: those of the
+    /// system).
+    #[must_use]
+    pub fn ca_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.tls.ca_file = Some(file.into());
+        self
+    }
+
+    /// The client's own certificate with its chain, and its key, both PEM, for gateways that ask for one.
+    #[must_use]
+    pub fn identity(mut self, cert_file: impl Into<PathBuf>, key_file: impl Into<PathBuf>) -> Self {
+        self.tls.identity = Some((cert_file.into(), key_file.into()));
         self
     }
 
@@ -122,9 +139,13 @@ impl Builder {
     /// Starts the client; it connects in the background, and goes on trying. Must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// [`Error::InvalidUrl`].
+    /// [`Error::InvalidUrl`]; [`Error::Invalid`] if a TLS file cannot be used. Those files are read here.
     pub fn build(self) -> Result<Client, Error> {
         let endpoints: Vec<_> = self.urls.iter().map(|url| Endpoint::parse(url)).collect::<Result<_, _>>()?;
+        let secure = endpoints.iter().any(|endpoint| endpoint.secure);
+        let tls = secure.then(|| Tls::new(&self.tls)).transpose()?;
+        let endpoints: Vec<_> =
+            endpoints.into_iter().map(|endpoint| endpoint.with_tls(tls.as_ref())).collect();
         let address = endpoints.first().map(|endpoint| endpoint.address.clone()).unwrap_or_default();
         let all_protobuf = endpoints.iter().all(|endpoint| endpoint.kind == crate::transport::Kind::Grpc);
         let settings = Settings {
@@ -159,7 +180,7 @@ impl Builder {
     /// Starts the client and waits until it is connected.
     ///
     /// # Errors
-    /// [`Error::InvalidUrl`]; or why no node could be reached, when every node was tried once; the client is closed
+    /// As [`Self::build`]; or why no node could be reached, when every node was tried once; the client is closed
     /// then.
     pub async fn connect(self) -> Result<Client, Error> {
         let nodes = self.urls.len();

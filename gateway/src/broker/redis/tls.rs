@@ -4,17 +4,13 @@
 //! to skip verification: a private CA is what `ca_file` is for.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use rustls::{
-    ClientConfig, RootCertStore,
-    client::WantsClientCert,
-    crypto::ring,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
-};
+use rustls::{ClientConfig, RootCertStore, client::WantsClientCert, crypto::ring, pki_types::ServerName};
+
+use crate::tls::pem;
 
 /// How the server is recognized and how this node shows itself. All files are PEM.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -63,7 +59,7 @@ impl TlsOptions {
     /// A text that names the file; it never repeats what is in it.
     pub(crate) fn client_config(&self) -> Result<ClientConfig, String> {
         let roots = match &self.ca_file {
-            Some(file) => roots_of(file)?,
+            Some(file) => pem::authorities(file, &pem::read(file)?)?,
             None => system_roots()?,
         };
         let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -83,21 +79,11 @@ fn identified(
     certificate: &Path,
     key: &Path,
 ) -> Result<ClientConfig, String> {
-    let chain = certificates(certificate)?;
-    let text = read(key)?;
-    let secret = PrivateKeyDer::from_pem_slice(&text)
-        .map_err(|_| format!("{}: there is no usable private key in it", key.display()))?;
+    let chain = pem::certificates(certificate, &pem::read(certificate)?)?;
+    let secret = pem::private_key(key, &pem::read(key)?)?;
     builder
         .with_client_auth_cert(chain, secret)
         .map_err(|error| format!("{} and {}: {error}", certificate.display(), key.display()))
-}
-
-fn roots_of(file: &Path) -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(file)? {
-        roots.add(certificate).map_err(|error| format!("{}: {error}", file.display()))?;
-    }
-    Ok(roots)
 }
 
 fn system_roots() -> Result<RootCertStore, String> {
@@ -110,21 +96,10 @@ fn system_roots() -> Result<RootCertStore, String> {
     Ok(roots)
 }
 
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let text = read(file)?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-    match found {
-        Ok(found) if !found.is_empty() => Ok(found),
-        _ => Err(format!("{}: there is no usable certificate in it", file.display())),
-    }
-}
-
-fn read(file: &Path) -> Result<Vec<u8>, String> {
-    fs::read(file).map_err(|error| format!("{} cannot be read: {error}", file.display()))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -7,6 +7,7 @@
 //! is bounded by the same limit as on WebSocket; a client that is not read from stops sending (HTTP/2 flow control).
 
 mod codec;
+mod incoming;
 mod outlet;
 mod service;
 

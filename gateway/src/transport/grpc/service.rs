@@ -2,8 +2,6 @@
 
 use std::{
     convert::Infallible,
-    future::Future,
-    io,
     pin::Pin,
     sync::{
         Arc,
@@ -14,11 +12,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt as _, future::BoxFuture, stream};
+use futures_util::{Stream, StreamExt as _, future::BoxFuture};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     sync::{Semaphore, oneshot, watch},
 };
+use tokio_util::sync::CancellationToken;
 use tonic::{
     Request, Response, Status, Streaming,
     body::Body,
@@ -29,19 +28,20 @@ use tonic::{
 
 use super::{
     codec::BytesCodec,
+    incoming::incoming,
     outlet::{self, Parts, ReadState, Rest},
 };
 use crate::{
     auth::Token,
     error::CloseCode,
-    session::Settings,
+    session::{Arrival, Settings},
     shard::{ConnId, Mail, Mailbox},
+    tls::Acceptor,
+    transport::TrustedProxies,
 };
 
 /// Frames of one client that may wait for its shard.
 const FRAMES_WAITING: usize = 64;
-/// Pause after a failed accept.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long a client may take to read what is left when its session has ended.
 const LINGER: Duration = Duration::from_secs(30);
 const METHOD: &str = "/messageloop.v1.MessagingService/MessageLoop";
@@ -53,49 +53,30 @@ pub struct GrpcConfig {
     pub shards: Vec<Mailbox>,
     /// For the limits.
     pub settings: Settings,
+    /// Who is believed about the address of a client.
+    pub proxies: TrustedProxies,
+    /// With it the listener speaks TLS only.
+    pub tls: Option<Acceptor>,
 }
 
-/// Serves `listener` until `shutdown` resolves, which closes it, and all streams have ended.
+/// Serves `listener` until `shutdown`, which closes it, and all streams have ended.
 ///
 /// # Errors
 /// The listener failed.
 pub async fn serve(
     listener: TcpListener,
     config: GrpcConfig,
-    shutdown: impl Future<Output = ()>,
+    shutdown: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
+    let tls = config.tls.clone();
     let service = Messaging { config: Arc::new(config), next: Arc::new(AtomicUsize::new(0)) };
     Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .add_service(service)
         // tonic would keep the listener open until the last stream ends, and clients would hang on it. When the
         // listener itself ends, tonic sends GOAWAY: no new streams, the open ones live on.
-        .serve_with_incoming_shutdown(accept(listener, shutdown), std::future::pending())
+        .serve_with_incoming_shutdown(incoming(listener, tls, shutdown), std::future::pending())
         .await
-}
-
-/// The connections of `listener`, which is closed when `shutdown` resolves.
-fn accept(
-    listener: TcpListener,
-    shutdown: impl Future<Output = ()>,
-) -> impl Stream<Item = io::Result<TcpStream>> {
-    stream::unfold((listener, Box::pin(shutdown)), |(listener, mut shutdown)| async move {
-        let accepted = tokio::select! {
-            biased;
-            () = &mut shutdown => return None,
-            accepted = listener.accept() => accepted.map(|(socket, _)| socket),
-        };
-        match &accepted {
-            Ok(socket) => {
-                if let Err(error) = socket.set_nodelay(true) {
-                    tracing::debug!(%error, "TCP_NODELAY is refused");
-                }
-            }
-            // Usually no file descriptors are left: tonic would try again at once.
-            Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
-        }
-        Some((accepted, (listener, shutdown)))
-    })
 }
 
 /// `messageloop.v1.MessagingService`, written by hand because generated code would decode and encode every
@@ -142,13 +123,17 @@ impl StreamingService<Bytes> for Messaging {
         let mailbox = self.config.shards[turn % self.config.shards.len()].clone();
         let limit = self.config.settings.limits.load().write_queue_bytes;
         let header = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
-        let presented = header.and_then(Token::of_header);
+        let token = header.and_then(Token::of_header);
+        let address = request
+            .remote_addr()
+            .map(|peer| self.config.proxies.client(peer.ip(), request.metadata().as_ref()));
+        let arrival = Arrival { token, address };
         Box::pin(async move {
             let (known, id) = watch::channel(None);
             let Parts { outlet, frames, state, rest } = outlet::channel(limit, mailbox.clone(), id);
             let opener = mailbox.clone();
             let (reply, opened) = oneshot::channel();
-            mailbox.send(Mail::Open(Box::new(outlet), presented, reply));
+            mailbox.send(Mail::Open(Box::new(outlet), arrival, reply));
             // Apart from this future, which the client may cancel at any time: then the shard must hear of it.
             let (told, id) = oneshot::channel();
             tokio::spawn(async move {

@@ -6,7 +6,7 @@
 use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
-    io::{self, IoSlice, Read as _},
+    io::{self, IoSlice},
     rc::Rc,
     task::{Context, Poll, Waker},
     time::Duration,
@@ -14,15 +14,14 @@ use std::{
 
 use bytes::Bytes;
 use metrics::{Histogram, histogram};
-use socket2::SockRef;
-use tokio::{io::Interest, net::TcpStream};
 
 use super::{
-    DataKinds, Event, FrameReader, OpCode, Subprotocol, WriteQueue, encode_frame, writer::MAX_SLICES,
+    DataKinds, Event, FrameReader, OpCode, Subprotocol, WriteQueue, encode_frame, socket::Socket,
+    writer::MAX_SLICES,
 };
 use crate::{
-    auth::Token,
     error::CloseCode,
+    session::Arrival,
     shard::{ConnId, Shard},
     telemetry::metrics::WRITE_BATCH_FRAMES,
     transport::{Outlet, Overflow, Wire},
@@ -34,8 +33,8 @@ const LINGER: Duration = Duration::from_secs(30);
 const READS: usize = 8;
 
 /// Shared by the shard (which writes) and the connection's task (which reads, and writes the rest).
-struct Socket {
-    stream: TcpStream,
+struct Connection {
+    socket: Socket,
     queue: RefCell<WriteQueue>,
     /// Frames of one write.
     batches: Histogram,
@@ -63,10 +62,10 @@ enum Written {
 /// Serves an upgraded socket until it ends. `first` are the bytes that came behind the upgrade request.
 pub(super) async fn serve(
     shard: Shard,
-    stream: TcpStream,
+    socket: Socket,
     mut first: Vec<u8>,
     chosen: Option<Subprotocol>,
-    presented: Option<Token>,
+    arrival: Arrival,
 ) {
     let (wire, accepts) = if chosen.is_some_and(Subprotocol::is_binary) {
         (Wire::WsProto, DataKinds::Binary)
@@ -77,24 +76,24 @@ pub(super) async fn serve(
         let limits = shard.settings().limits.load();
         (clamp(limits.write_queue_bytes), clamp(limits.frame_bytes))
     };
-    let socket = Rc::new(Socket {
-        stream,
+    let connection = Rc::new(Connection {
+        socket,
         queue: RefCell::new(WriteQueue::new(limit)),
         batches: histogram!(WRITE_BATCH_FRAMES),
         task: RefCell::new(None),
         backlogged: Cell::new(false),
         paused: Cell::new(false),
     });
-    let id = shard.open(Box::new(WsOutlet { socket: socket.clone(), wire }), presented);
+    let id = shard.open(Box::new(WsOutlet { connection: connection.clone(), wire }), arrival);
     // Also if this task panics: the session must not outlive its socket.
     let _gone = GoneOnDrop { shard: &shard, id };
     let mut reader = FrameReader::new(frame_bytes, accepts);
-    socket.feed(&shard, id, &mut reader, &mut first);
+    connection.feed(&shard, id, &mut reader, &mut first);
     drop(first);
-    let end = poll_fn(|cx| socket.poll(cx, &shard, id, &mut reader)).await;
+    let end = poll_fn(|cx| connection.poll(cx, &shard, id, &mut reader)).await;
     if matches!(end, End::Closing) {
         // Boxed: it is rare, and its state would make every idle connection larger.
-        let lingered = Box::pin(tokio::time::timeout(LINGER, socket.linger())).await;
+        let lingered = Box::pin(tokio::time::timeout(LINGER, connection.linger())).await;
         if let Ok(Err(error)) = lingered {
             tracing::trace!(%error, "the client did not wait for the close");
         }
@@ -117,7 +116,7 @@ fn clamp(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
-impl Socket {
+impl Connection {
     /// Writes what was left over, then reads and hands on. Pending: waits for the socket or the shard.
     fn poll(&self, cx: &mut Context<'_>, shard: &Shard, id: ConnId, reader: &mut FrameReader) -> Poll<End> {
         self.remember(cx);
@@ -131,13 +130,13 @@ impl Socket {
             if self.paused.get() {
                 return Poll::Pending;
             }
-            match self.stream.poll_read_ready(cx) {
+            match self.socket.poll_read_ready(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(_)) => return Poll::Ready(End::Gone),
                 Poll::Ready(Ok(())) => {}
             }
             let read = shard.with_scratch(|scratch| {
-                let size = self.read(scratch)?;
+                let size = self.socket.read(scratch)?;
                 self.feed(shard, id, reader, &mut scratch[..size]);
                 Ok::<_, io::Error>(size)
             });
@@ -145,8 +144,11 @@ impl Socket {
                 Ok(0) => {
                     // It may have closed its side only, and wait for the answers to what it said before.
                     let _ = self.write();
+                    self.socket.say_end();
+                    let _ = self.socket.flush();
                     return Poll::Ready(End::Gone);
                 }
+                Ok(_) if self.socket.wants_write() => self.flush(),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => return Poll::Ready(End::Gone),
@@ -154,21 +156,6 @@ impl Socket {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
-    }
-
-    /// Reads what is there. A part of `buffer` is all there is: the socket is then not asked again before it tells of
-    /// more, which saves a call that would only say so.
-    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut partly = None;
-        let read = self.stream.try_io(Interest::READABLE, || {
-            let size = (&*SockRef::from(&self.stream)).read(buffer)?;
-            if size == 0 || size == buffer.len() {
-                return Ok(size);
-            }
-            partly = Some(size);
-            Err(io::ErrorKind::WouldBlock.into())
-        });
-        partly.map_or(read, Ok)
     }
 
     fn poll_write(&self, cx: &mut Context<'_>, shard: &Shard, id: ConnId) -> io::Result<()> {
@@ -182,7 +169,7 @@ impl Socket {
                         return Ok(());
                     }
                 }
-                Written::Part => match self.stream.poll_write_ready(cx) {
+                Written::Part => match self.socket.poll_write_ready(cx) {
                     Poll::Ready(ready) => ready?,
                     Poll::Pending => {
                         shard.drained(id);
@@ -198,11 +185,11 @@ impl Socket {
         let queue = &mut *self.queue.borrow_mut();
         while !queue.is_empty() {
             let (count, written) = match queue.only() {
-                Some(frame) => (1, self.stream.try_write(frame)),
+                Some(frame) => (1, self.socket.write(&[IoSlice::new(frame)])),
                 None => {
                     let mut slices = [IoSlice::new(&[]); MAX_SLICES];
                     let count = queue.fill_slices(&mut slices);
-                    (count, self.stream.try_write_vectored(&slices[..count]))
+                    (count, self.socket.write(&slices[..count]))
                 }
             };
             match written {
@@ -214,7 +201,11 @@ impl Socket {
                 Err(error) => return Err(error),
             }
         }
-        Ok(Written::All)
+        match self.socket.flush() {
+            Ok(()) => Ok(Written::All),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Written::Part),
+            Err(error) => Err(error),
+        }
     }
 
     /// Takes bytes of the client; a violation of the protocol closes with its code.
@@ -276,20 +267,19 @@ impl Socket {
     /// Writes the rest with the close frame, ends our side, and waits for the client to end its own: a socket that is
     /// dropped with unread bytes is reset, and the client might never read the close code.
     async fn linger(&self) -> io::Result<()> {
-        while let Written::Part = self.write()? {
-            self.stream.writable().await?;
-        }
-        SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write)?;
-        let mut ignored = [0; 1024];
+        let mut ended = false;
         loop {
-            self.stream.readable().await?;
-            match self.stream.try_read(&mut ignored) {
-                Ok(0) => return Ok(()),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
+            match self.write()? {
+                Written::Part => self.socket.writable().await?,
+                Written::All if ended => break,
+                Written::All => {
+                    self.socket.say_end();
+                    ended = true;
+                }
             }
         }
+        self.socket.shut_down()?;
+        self.socket.ignore_rest().await
     }
 
     fn remember(&self, cx: &Context<'_>) {
@@ -308,7 +298,7 @@ impl Socket {
 
 /// The shard's side of a connection.
 struct WsOutlet {
-    socket: Rc<Socket>,
+    connection: Rc<Connection>,
     wire: Wire,
 }
 
@@ -320,48 +310,48 @@ impl Outlet for WsOutlet {
     /// A full queue is first written: what the shard queued in one batch does not make a client slow, only what its
     /// socket does not take.
     fn push(&mut self, frame: Bytes) -> Result<(), Overflow> {
-        if !self.socket.queue.borrow().takes(frame.len()) {
-            self.socket.make_room();
+        if !self.connection.queue.borrow().takes(frame.len()) {
+            self.connection.make_room();
         }
-        self.socket.queue.borrow_mut().push(frame).map_err(|_| Overflow)
+        self.connection.queue.borrow_mut().push(frame).map_err(|_| Overflow)
     }
 
     fn queued_bytes(&self) -> usize {
-        self.socket.queue.borrow().queued_bytes()
+        self.connection.queue.borrow().queued_bytes()
     }
 
     fn taken_bytes(&self) -> u64 {
-        self.socket.queue.borrow().written_bytes()
+        self.connection.queue.borrow().written_bytes()
     }
 
     fn limit(&self) -> usize {
-        self.socket.queue.borrow().limit()
+        self.connection.queue.borrow().limit()
     }
 
     fn flush(&mut self) {
-        self.socket.flush();
+        self.connection.flush();
     }
 
     fn ping(&mut self) {
         // A full queue is noticed by the next publication; a ping is no reason to cut anybody off.
-        let _ = self.socket.queue.borrow_mut().push(encode_frame(OpCode::Ping, b""));
+        let _ = self.connection.queue.borrow_mut().push(encode_frame(OpCode::Ping, b""));
     }
 
     fn close(&mut self, code: CloseCode, reason: &str) {
         // What was answered before is not taken back, as far as the socket takes it.
-        self.socket.make_room();
-        let queue = &mut *self.socket.queue.borrow_mut();
+        self.connection.make_room();
+        let queue = &mut *self.connection.queue.borrow_mut();
         if code == CloseCode::SlowConsumer {
             queue.discard_unsent();
         }
         queue.close(Some((code.code(), reason)));
-        self.socket.wake();
+        self.connection.wake();
     }
 
     fn pause_reading(&mut self, paused: bool) {
-        self.socket.paused.set(paused);
+        self.connection.paused.set(paused);
         if !paused {
-            self.socket.wake();
+            self.connection.wake();
         }
     }
 }

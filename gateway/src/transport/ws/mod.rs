@@ -4,7 +4,7 @@
 //! and the batching write queue ([`writer`]). Reader and writer are sans-IO: bytes in, events out; frames
 //! in, slices out. Only this folder names the WebSocket crate.
 //!
-//! `connection` joins them to a socket and a shard, [`http`] serves the listener; [`echo`] is what conformance
+//! `connection` joins them to a `socket`, plain or with TLS, and a shard, [`http`] serves the listener; [`echo`] is what conformance
 //! suites are pointed at. Must never look into a message's payload (beyond UTF-8).
 //!
 //! Invariants:
@@ -24,6 +24,7 @@ pub mod handshake;
 pub mod http;
 pub mod origin;
 pub mod reader;
+mod socket;
 pub mod subprotocol;
 pub mod writer;
 

@@ -1,5 +1,6 @@
 //! URLs of gateways.
 
+use super::Tls;
 use crate::error::Error;
 
 /// How to talk to an endpoint.
@@ -10,13 +11,17 @@ pub(crate) enum Kind {
 }
 
 /// Where a gateway listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Endpoint {
     pub(crate) kind: Kind,
     /// `host:port`, for people and for TCP.
     pub(crate) address: String,
-    /// Whole URL: `ws://host:port/path` or `http://host:port`.
+    /// Whole URL: `ws[s]://host:port/path` or `http[s]://host:port`.
     pub(crate) url: String,
+    /// Whether the URL asks for TLS.
+    pub(crate) secure: bool,
+    /// How to speak TLS; given once the options are known.
+    pub(crate) tls: Option<Tls>,
 }
 
 /// Port of the WebSocket listener, if none is named.
@@ -25,8 +30,8 @@ const WEBSOCKET_PORT: u16 = 9080;
 const GRPC_PORT: u16 = 9090;
 
 impl Endpoint {
-    /// Reads `ws://host[:port][/path]`, `grpc://host[:port]` or `host[:port]`, which means WebSocket. The path is `/ws`,
-    /// if none is given.
+    /// Reads `ws://host[:port][/path]`, `grpc://host[:port]` or `host[:port]`, which means WebSocket; with TLS `wss://`,
+    /// `grpcs://` or `https://`. The path is `/ws`, if none is given.
     pub(crate) fn parse(url: &str) -> Result<Self, Error> {
         let invalid = |reason: &str| Error::InvalidUrl { url: url.to_owned(), reason: reason.to_owned() };
         let (scheme, rest) = url.split_once("://").unwrap_or(("ws", url));
@@ -34,26 +39,33 @@ impl Endpoint {
             Some(at) => rest.split_at(at),
             None => (rest, ""),
         };
-        let kind = match scheme {
-            "ws" => Kind::WebSocket,
-            "grpc" => Kind::Grpc,
-            "wss" | "grpcs" | "https" => {
-                return Err(invalid("this client has no TLS; connect through a proxy that adds it"));
-            }
-            _ => return Err(invalid("use ws://host:port, grpc://host:port or host:port")),
+        let (kind, secure) = match scheme {
+            "ws" => (Kind::WebSocket, false),
+            "wss" => (Kind::WebSocket, true),
+            "grpc" => (Kind::Grpc, false),
+            "grpcs" | "https" => (Kind::Grpc, true),
+            _ => return Err(invalid("use ws[s]://host:port, grpc[s]://host:port or host:port")),
         };
         if authority.contains('@') {
             return Err(invalid("credentials do not belong in the URL, give a token instead"));
         }
         let port = if kind == Kind::WebSocket { WEBSOCKET_PORT } else { GRPC_PORT };
         let address = with_port(authority, port).ok_or_else(|| invalid("a host and a port are expected"))?;
+        let s = if secure { "s" } else { "" };
         let url = match kind {
-            Kind::WebSocket if matches!(path, "" | "/") => format!("ws://{address}/ws"),
-            Kind::WebSocket => format!("ws://{address}{path}"),
-            Kind::Grpc if matches!(path, "" | "/") => format!("http://{address}"),
+            Kind::WebSocket if matches!(path, "" | "/") => format!("ws{s}://{address}/ws"),
+            Kind::WebSocket => format!("ws{s}://{address}{path}"),
+            Kind::Grpc if matches!(path, "" | "/") => format!("http{s}://{address}"),
             Kind::Grpc => return Err(invalid("gRPC takes no path")),
         };
-        Ok(Self { kind, address, url })
+        Ok(Self { kind, address, url, secure, tls: None })
+    }
+
+    /// Uses `tls`, if the URL asks for it.
+    pub(crate) fn with_tls(self, tls: Option<&Tls>) -> Self {
+        let protocol: &[u8] = if self.kind == Kind::Grpc { b"h2" } else { b"http/1.1" };
+        let tls = tls.filter(|_| self.secure).map(|tls| tls.speaking(protocol));
+        Self { tls, ..self }
     }
 }
 
@@ -95,9 +107,18 @@ mod tests {
     }
 
     #[test]
+    fn schemes_ask_for_tls() {
+        assert_eq!(url("wss://node-2"), "wss://node-2:9080/ws");
+        assert_eq!(url("wss://node-2:443/realtime"), "wss://node-2:443/realtime");
+        assert_eq!(url("grpcs://node-2"), "https://node-2:9090");
+        assert_eq!(url("https://[::1]:443/"), "https://[::1]:443");
+        assert!(Endpoint::parse("wss://a").unwrap().secure && !Endpoint::parse("a").unwrap().secure);
+    }
+
+    #[test]
     fn what_cannot_be_used_is_refused_with_a_reason() {
         for bad in
-            ["", "http://a:1", "wss://a:1", "ws://a:b", "ws://", "::1", "u@a:1", "grpc://a:1/x", "a b:1"]
+            ["", "http://a:1", "wss://u@a:1", "ws://a:b", "ws://", "::1", "u@a:1", "grpcs://a:1/x", "a b:1"]
         {
             assert!(matches!(Endpoint::parse(bad), Err(Error::InvalidUrl { .. })), "{bad:?}");
         }

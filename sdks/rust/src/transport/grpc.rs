@@ -1,16 +1,32 @@
 //! The gRPC transport: one bidirectional stream of the same envelopes. Its end carries no code; the server says it in
 //! an error before (PROTOCOL part A, "Behaviour").
 
-use std::error::Error as _;
+use std::{
+    error::Error as _,
+    future::{Ready, ready},
+    io,
+    task::{Context, Poll},
+};
 
+use hyper_util::rt::TokioIo;
 use streamgate_proto::v1::{
     InboundMessage, OutboundMessage, messaging_service_client::MessagingServiceClient,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::{Code, Status, Streaming, transport::Channel};
+use tonic::{
+    Code, Status, Streaming,
+    codegen::{
+        Service,
+        http::{Uri, uri::InvalidUri},
+    },
+    transport::Channel,
+};
 
-use super::{Endpoint, Received};
+use super::{
+    Endpoint, Received,
+    stream::{Stream, open, reason},
+};
 use crate::error::Error;
 
 /// Largest frame taken from a server, in bytes. A page of history is one frame.
@@ -29,17 +45,16 @@ enum State {
 
 impl Grpc {
     pub(super) async fn connect(endpoint: &Endpoint) -> Result<Self, Error> {
-        let invalid = |error: tonic::transport::Error| Error::InvalidUrl {
-            url: endpoint.url.clone(),
-            reason: error.to_string(),
-        };
-        let channel = Channel::from_shared(endpoint.url.clone())
-            .map_err(|error| Error::InvalidUrl { url: endpoint.url.clone(), reason: error.to_string() })?
-            .tcp_nodelay(true);
-        let channel = channel.connect().await.map_err(|error| match root(&error) {
-            Some(reason) => Error::Unreachable { address: endpoint.address.clone(), reason },
-            None => invalid(error),
-        })?;
+        let invalid = |reason: String| Error::InvalidUrl { url: endpoint.url.clone(), reason };
+        let uri: Uri = endpoint.url.parse().map_err(|error: InvalidUri| invalid(error.to_string()))?;
+        // The connection is made here, TLS included; requests say what it is.
+        let channel = Channel::builder(uri);
+        let connector = Once(Some(open(endpoint).await?));
+        let channel =
+            channel.connect_with_connector(connector).await.map_err(|error| match root(&error) {
+                Some(reason) => Error::Unreachable { address: endpoint.address.clone(), reason },
+                None => invalid(error.to_string()),
+            })?;
         let (outgoing, queue) = mpsc::unbounded_channel();
         let mut client = MessagingServiceClient::new(channel).max_decoding_message_size(MAX_FRAME);
         let call = async move {
@@ -84,6 +99,23 @@ impl Grpc {
     }
 }
 
+/// Hands one connection to tonic. A connection that is lost is not replaced behind the engine's back.
+struct Once(Option<Stream>);
+
+impl Service<Uri> for Once {
+    type Response = TokioIo<Stream>;
+    type Error = io::Error;
+    type Future = Ready<io::Result<TokioIo<Stream>>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        ready(self.0.take().map(TokioIo::new).ok_or_else(|| io::ErrorKind::NotConnected.into()))
+    }
+}
+
 fn ended(status: &Status) -> Error {
     match status.code() {
         Code::Unimplemented => Error::NotAGateway {
@@ -99,10 +131,7 @@ fn root(error: &tonic::transport::Error) -> Option<String> {
     let mut cause = error.source();
     while let Some(error) = cause {
         if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            return Some(match io.kind() {
-                std::io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
-                _ => io.to_string(),
-            });
+            return Some(reason(io));
         }
         cause = error.source();
     }

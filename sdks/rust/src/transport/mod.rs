@@ -2,6 +2,8 @@
 
 mod endpoint;
 mod grpc;
+mod stream;
+mod tls;
 mod ws;
 
 use streamgate_proto::{
@@ -11,6 +13,7 @@ use streamgate_proto::{
 
 pub(crate) use endpoint::{Endpoint, Kind};
 pub use streamgate_proto::Encoding;
+pub(crate) use tls::{Tls, TlsOptions};
 
 use crate::error::Error;
 

@@ -8,9 +8,9 @@ use futures_util::{
     stream::{SplitSink, SplitStream},
 };
 use streamgate_proto::{EncodeError, Encoding, decode_outbound, encode_inbound, v1::InboundMessage};
-use tokio::{net::TcpStream, sync::mpsc, task::JoinHandle, time::timeout};
+use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 use tokio_tungstenite::{
-    MaybeTlsStream, WebSocketStream, connect_async_with_config,
+    WebSocketStream, client_async,
     tungstenite::{
         self, Message,
         client::IntoClientRequest,
@@ -19,10 +19,13 @@ use tokio_tungstenite::{
     },
 };
 
-use super::{Endpoint, Received};
+use super::{
+    Endpoint, Received,
+    stream::{Stream, open, reason},
+};
 use crate::error::Error;
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+type Socket = WebSocketStream<Stream>;
 
 /// Code of a connection that ended without a close frame (RFC 6455, section 7.4.1).
 const NO_STATUS: u16 = 1005;
@@ -49,7 +52,7 @@ impl WebSocket {
             Encoding::Protobuf => "messageloop+proto",
         };
         request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static(subprotocol));
-        let connected = connect_async_with_config(request, None, true).await;
+        let connected = client_async(request, open(endpoint).await?).await;
         let (socket, _) = connected.map_err(|error| refused(endpoint, error))?;
         let (sink, incoming) = socket.split();
         let (outgoing, queue) = mpsc::unbounded_channel();
@@ -138,13 +141,5 @@ fn refused(endpoint: &Endpoint, error: tungstenite::Error) -> Error {
             reason: format!("it answers {} at {}", response.status(), endpoint.url),
         },
         other => Error::NotAGateway { address, reason: other.to_string() },
-    }
-}
-
-/// Without the operating system's error number.
-fn reason(error: &std::io::Error) -> String {
-    match error.kind() {
-        std::io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
-        _ => error.to_string(),
     }
 }
