@@ -4,7 +4,8 @@
 //! - proto3-JSON serde implementations (pbjson), except for the types that
 //!   `src/*_json.rs` do by hand,
 //! - tonic stubs, only with the `grpc-server` and `grpc-client` features,
-//! - two descriptor sets: the whole schema, and MessageLoop v1 without the extension.
+//! - three descriptor sets: the whole schema, the same with the comments of our own files, and MessageLoop v1 without
+//!   the extension.
 
 use std::{env, error::Error, fs, path::PathBuf};
 
@@ -20,6 +21,9 @@ const ROOTS: [&str; 4] = [
 
 /// Files that hold nothing but the extension's own message types.
 const EXTENSION_FILES: [&str; 2] = ["messageloop/v1/position.proto", "messageloop/v1/streamgate.proto"];
+
+/// Packages that clients never see.
+const BACKEND_PACKAGES: [&str; 2] = ["messageloop.server.v1", "messageloop.proxy.v1"];
 
 /// Package whose messages the extension adds fields to, and the first number of those.
 const EXTENDED_PACKAGE: &str = "messageloop.v1";
@@ -42,6 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let set = protox::compile(ROOTS, ["proto"])?;
     let descriptors = without_source_info(set.clone()).encode_to_vec();
     fs::write(out.join("descriptors.bin"), &descriptors)?;
+    fs::write(out.join("descriptors_documented.bin"), with_own_comments(set.clone()).encode_to_vec())?;
     fs::write(out.join("descriptors_v1.bin"), v1_only(without_source_info(set.clone())).encode_to_vec())?;
 
     let mut config = prost_build::Config::new();
@@ -76,10 +81,25 @@ fn without_source_info(mut set: FileDescriptorSet) -> FileDescriptorSet {
     set
 }
 
-/// MessageLoop v1 alone: without the extension's fields, map entries and files.
+/// Only leading comments are kept, and not those of Google's files.
+fn with_own_comments(mut set: FileDescriptorSet) -> FileDescriptorSet {
+    for file in &mut set.file {
+        if file.package().starts_with("google.") {
+            file.source_code_info = None;
+        }
+        if let Some(info) = &mut file.source_code_info {
+            info.location.retain(|location| location.leading_comments.is_some());
+            info.location.iter_mut().for_each(|location| location.span.clear());
+        }
+    }
+    set
+}
+
+/// What MessageLoop v1 clients see: without the extension's fields, map entries and files, and without what backends see,
+/// whose additions speak of the extension.
 fn v1_only(mut set: FileDescriptorSet) -> FileDescriptorSet {
     let is_extension = |name: &str| EXTENSION_FILES.contains(&name);
-    set.file.retain(|file| !is_extension(file.name()));
+    set.file.retain(|file| !is_extension(file.name()) && !BACKEND_PACKAGES.contains(&file.package()));
     for file in &mut set.file {
         file.dependency.retain(|name| !is_extension(name));
         if file.package() == EXTENDED_PACKAGE {

@@ -14,7 +14,7 @@ pub enum ErrorCode {
     AuthError,
     /// The client may not do this on that channel.
     AclError,
-    /// No such session, user or node.
+    /// Nobody and nothing of that name is there: a session, a user, an operation of the API.
     NotFound,
     /// No route for the RPC.
     NoProxy,

@@ -52,6 +52,7 @@ fn the_reference_file_with_every_key_brought_in_says_exactly_the_defaults() {
     let (mut config, warnings) = config::assemble("reference", &uncommented(), &[]).unwrap();
     assert_eq!(warnings, []);
     assert!(config.jwt.take().is_some());
+    assert_eq!(std::mem::take(&mut config.api.tokens).len(), 1);
     let rules = std::mem::take(&mut config.policies.rules);
     let backends = std::mem::take(&mut config.backends);
     assert_eq!(backends.len(), 2);

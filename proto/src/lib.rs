@@ -68,6 +68,10 @@ pub mod wkt {
 /// The whole schema: an encoded `google.protobuf.FileDescriptorSet` with imports.
 pub const DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
+/// [`DESCRIPTOR_SET`] with the comments of our own messages and fields, for documents made from it.
+pub const DOCUMENTED_DESCRIPTOR_SET: &[u8] =
+    include_bytes!(concat!(env!("OUT_DIR"), "/descriptors_documented.bin"));
+
 /// The schema without the extension, as a client of MessageLoop v1 knows it: an encoded
 /// `google.protobuf.FileDescriptorSet` with imports. Frames for v1 clients parse strictly with it.
 pub const V1_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors_v1.bin"));

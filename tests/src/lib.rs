@@ -3,7 +3,7 @@
 //! - [`gateway::TestNode`]: a node in this process; [`process::GatewayProcess`]: the real binary, for signals, crashes,
 //!   logs and metrics. Both answer [`gateway::Addrs`].
 //! - [`raw::RawClient`]: a client that shows every frame, over any transport ([`raw::Via`]).
-//! - [`events`]: events and requests in few words. [`scrape`]: HTTP and `/metrics`.
+//! - [`api`]: requests to the server API. [`events`]: events and requests in few words. [`scrape`]: HTTP and `/metrics`.
 //! - [`redis_server::RedisServer`]: a real Redis; [`redis_cluster::RedisCluster`]: a Cluster of them.
 //!   [`cluster::Cluster`]: nodes on one, [`clustered::Clustered`]: nodes on a Cluster; and clients of the library for them.
 //! - [`place::Place`]: one server or a Cluster, for what must end alike on both.
@@ -30,6 +30,7 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "in a test harness the panic is the report")]
 
+pub mod api;
 pub mod audience;
 pub mod backend;
 pub mod certificates;

@@ -2,13 +2,17 @@
 
 use streamgate::telemetry::metrics::{Kind, METRICS};
 use streamgate_e2e::{
-    events::{extended, from, live, publish, recover, text, v1},
+    backend::{HttpBackend, Reply},
+    events::{extended, frame, from, live, publish, recover, text, v1},
     gateway::TestNode,
     process::GatewayProcess,
     raw::{RawClient, Via},
     scrape::{self, Scrape, metrics_until},
 };
-use streamgate_proto::v1::{Position, start_from::Point};
+use streamgate_proto::v1::{
+    InboundMessage, Position, inbound_message::Envelope as In, outbound_message::Envelope as Out,
+    start_from::Point,
+};
 
 /// Metrics that only a node on Redis has something to say about.
 fn needs_redis(name: &str) -> bool {
@@ -31,12 +35,28 @@ fn needs_overload(name: &str) -> bool {
     name.starts_with("streamgate_slow_consumers_") || name.starts_with("streamgate_shard_dropped_")
 }
 
+/// Metrics of what is not configured here: the suites of TLS and of key sets see to them.
+fn needs_configuration(name: &str) -> bool {
+    name.starts_with("streamgate_tls_") || name.starts_with("streamgate_jwks_")
+}
+
 #[tokio::test]
 async fn after_traffic_every_metric_has_a_value_and_none_is_a_summary() {
-    let gateway = GatewayProcess::start("").await;
+    let backend = HttpBackend::start(|_| Reply::Json(200, serde_json::json!({"payload": {"id": "1"}}))).await;
+    let gateway = GatewayProcess::start(&format!(
+        "proxy: [{{name: b, endpoint: '{}', lifecycle: true, routes: [{{channel: calls, method: '*'}}]}}]",
+        backend.url()
+    ))
+    .await;
     let addrs = gateway.addrs();
     for via in Via::ALL {
         let mut client = RawClient::connect(addrs, via).await;
+        let call = InboundMessage {
+            channel: "calls".into(),
+            method: "m".into(),
+            ..frame(In::RpcRequest(text("1", "x")))
+        };
+        assert!(matches!(client.request(call).await.envelope, Some(Out::RpcReply(_))), "{via:?}");
         client.subscribe_to("traffic").await;
         client.publish("traffic", text("1", "x")).await;
         client.message().await;
@@ -48,17 +68,13 @@ async fn after_traffic_every_metric_has_a_value_and_none_is_a_summary() {
         let cursor = Position { epoch: "1".into(), offset: 7 };
         client.subscribe([recover("traffic", cursor)]).await;
         assert!(client.recovered().await.1.gap);
-        client
-            .send(streamgate_e2e::events::frame(streamgate_proto::v1::inbound_message::Envelope::Connect(
-                Default::default(),
-            )))
-            .await;
+        client.send(frame(In::Connect(Default::default()))).await;
         assert_eq!(client.close_code().await, 3501);
     }
     let scrape = Scrape::of(addrs.admin).await;
     assert!(!scrape.text().contains("quantile="), "{}", scrape.text());
     for metric in METRICS {
-        if needs_redis(metric.name) {
+        if needs_redis(metric.name) || needs_configuration(metric.name) {
             continue;
         }
         if !needs_overload(metric.name) {
@@ -75,7 +91,7 @@ async fn after_traffic_every_metric_has_a_value_and_none_is_a_summary() {
     assert_eq!(scrape.labelled("streamgate_recoveries_total", "outcome=\"EPOCH_RESET\""), 3.0);
     for transport in ["ws_json", "ws_proto", "grpc"] {
         let label = format!("transport=\"{transport}\"");
-        assert_eq!(scrape.labelled("streamgate_messages_in_total", &label), 8.0, "{}", scrape.text());
+        assert_eq!(scrape.labelled("streamgate_messages_in_total", &label), 9.0, "{}", scrape.text());
     }
     for forbidden in ["traffic", "raw", "no*pattern"] {
         assert!(!scrape.text().contains(forbidden), "a name is in the metrics: {forbidden}");

@@ -1,28 +1,30 @@
-//! The admin listener: `/metrics`, `/health/live`, `/health/ready`.
+//! The admin listener: its connections, HTTP/1 and HTTP/2, with TLS or without.
 
-use std::{convert::Infallible, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::{
-    Method, Request, Response, StatusCode,
-    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue},
-    server::conn::http1,
-    service::service_fn,
+use hyper::{Request, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
-use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 
+use super::router::Router;
 use crate::tls::{Acceptor, MaybeTls};
 
 /// Connections served at once; more wait to be accepted.
-const MAX_CONNECTIONS: usize = 64;
+const MAX_CONNECTIONS: usize = 1_024;
+/// Requests at once on one connection of HTTP/2.
+const MAX_STREAMS: u32 = 1_024;
+/// Greatest head of a request.
+const HEAD_BYTES: usize = 16 * 1024;
+/// Time for the answer to a ping on a connection of HTTP/2.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Time for a request's head, also between the requests of a connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time that requests under way get at shutdown.
@@ -30,96 +32,13 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Pause after a failed accept: out of file descriptors, it would fail again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
-/// Prometheus text exposition format.
-const EXPOSITION: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-
-/// Whether the node should be sent clients.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Readiness {
-    /// What `/health/ready` answers: 200 or 503.
-    pub ready: bool,
-    /// Why not; empty while ready.
-    pub reason: String,
-    /// The broker's status in a few words.
-    pub broker: String,
-    /// Whether the node is sending its clients away.
-    pub draining: bool,
-}
-
-/// What the listener shows. Cheap to clone.
-#[derive(Clone)]
-pub struct AdminState {
-    metrics: PrometheusHandle,
-    readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
-}
-
-impl fmt::Debug for AdminState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AdminState").finish_non_exhaustive()
-    }
-}
-
-impl AdminState {
-    /// `readiness` is asked at each request and must answer at once.
-    pub fn new(metrics: PrometheusHandle, readiness: impl Fn() -> Readiness + Send + Sync + 'static) -> Self {
-        Self { metrics, readiness: Arc::new(readiness) }
-    }
-
-    /// The answer to one request.
-    fn answer(&self, method: &Method, path: &str, query: Option<&str>) -> Response<Full<Bytes>> {
-        let known = matches!(path, "/metrics" | "/health/live" | "/health/ready");
-        if known && !matches!(*method, Method::GET | Method::HEAD) {
-            let mut response = response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n");
-            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return response;
-        }
-        match path {
-            "/metrics" => response(StatusCode::OK, EXPOSITION, self.metrics.render()),
-            // That it answers is the whole answer: a node must not be restarted because Redis is away.
-            "/health/live" => response(StatusCode::OK, TEXT, "live\n"),
-            "/health/ready" => self.ready(query.is_some_and(is_verbose)),
-            _ => response(StatusCode::NOT_FOUND, TEXT, "try /metrics, /health/live, /health/ready\n"),
-        }
-    }
-
-    fn ready(&self, verbose: bool) -> Response<Full<Bytes>> {
-        let state = (self.readiness)();
-        let status = if state.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        if verbose {
-            let detail = serde_json::json!({
-                "ready": state.ready,
-                "reason": state.reason,
-                "broker": state.broker,
-                "draining": state.draining,
-            });
-            return response(status, JSON, format!("{detail}\n"));
-        }
-        let text = if state.ready { "ready\n".to_owned() } else { format!("not ready: {}\n", state.reason) };
-        response(status, TEXT, text)
-    }
-}
-
-fn is_verbose(query: &str) -> bool {
-    query.split('&').any(|pair| matches!(pair, "verbose" | "verbose=" | "verbose=1" | "verbose=true"))
-}
-
-fn response(status: StatusCode, kind: HeaderValue, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body.into()));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, kind);
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
-}
-
 /// Serves `listener` until `shutdown`, then lets requests under way finish (5 s at most).
 ///
 /// Cancel: dropping the future ends every connection at once.
 pub async fn serve(
     listener: TcpListener,
     tls: Option<Acceptor>,
-    state: AdminState,
+    router: Router,
     shutdown: CancellationToken,
 ) {
     let mut connections = JoinSet::new();
@@ -132,7 +51,7 @@ pub async fn serve(
         match accepted {
             Ok(accepted) => {
                 let (tls, free) = (tls.clone(), free.clone());
-                connections.spawn(serve_one(accepted, tls, free, state.clone(), shutdown.clone()));
+                connections.spawn(serve_one(accepted, tls, free, router.clone(), shutdown.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "the admin listener could not accept a connection");
@@ -155,7 +74,7 @@ async fn serve_one(
     (socket, peer, permit): Accepted,
     tls: Option<Acceptor>,
     free: Arc<Semaphore>,
-    state: AdminState,
+    router: Router,
     shutdown: CancellationToken,
 ) {
     let ready = match tls {
@@ -166,7 +85,7 @@ async fn serve_one(
         }
     };
     if let Some((socket, _permit)) = ready {
-        connection(socket, state, shutdown).await;
+        connection(socket, router, shutdown).await;
     }
 }
 
@@ -198,22 +117,41 @@ async fn greet(
     Some((MaybeTls::Tls(Box::new(stream)), permit))
 }
 
-async fn connection(socket: MaybeTls, state: AdminState, shutdown: CancellationToken) {
+/// Serves one connection to its end. Cancel: ends it at once.
+async fn connection(socket: MaybeTls, router: Router, shutdown: CancellationToken) {
+    let begun = Arc::new(Notify::new());
+    let first = begun.clone();
     let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-        let answer = state.answer(request.method(), request.uri().path(), request.uri().query());
-        async move { Ok::<_, Infallible>(answer) }
+        first.notify_one();
+        let router = router.clone();
+        async move { Ok::<_, Infallible>(router.answer(request).await) }
     });
-    let connection = http1::Builder::new()
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_BYTES);
+    builder
+        .http2()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(16 * 1024)
-        .serve_connection(TokioIo::new(socket), service);
+        .max_header_list_size(HEAD_BYTES as u32)
+        .max_concurrent_streams(MAX_STREAMS)
+        .keep_alive_interval(HEAD_TIMEOUT)
+        .keep_alive_timeout(KEEP_ALIVE);
+    let connection = builder.serve_connection(TokioIo::new(socket), service);
     tokio::pin!(connection);
-    let outcome = tokio::select! {
-        outcome = &mut connection => outcome,
-        () = shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    // Nothing else bounds the time of a client that does not say which HTTP it speaks.
+    let opening = tokio::time::timeout(HEAD_TIMEOUT, begun.notified());
+    tokio::pin!(opening);
+    let (mut opened, mut stopping) = (false, false);
+    let outcome = loop {
+        tokio::select! {
+            outcome = &mut connection => break outcome,
+            begun = &mut opening, if !opened => match begun {
+                Ok(()) => opened = true,
+                Err(_) => return tracing::debug!("a connection to the admin listener asked for nothing"),
+            },
+            () = shutdown.cancelled(), if !stopping => {
+                stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
         }
     };
     if let Err(error) = outcome {
@@ -223,65 +161,19 @@ async fn connection(socket: MaybeTls, state: AdminState, shutdown: CancellationT
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
-    use http_body_util::BodyExt as _;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
+    use crate::{
+        api::{Observability, Readiness, tests::door},
+        config::ApiConfig,
+    };
 
-    fn state(readiness: Arc<Mutex<Readiness>>) -> AdminState {
-        AdminState::new(crate::telemetry::metrics::install().unwrap(), move || {
-            readiness.lock().unwrap().clone()
-        })
-    }
-
-    fn ready() -> Arc<Mutex<Readiness>> {
-        Arc::new(Mutex::new(Readiness {
-            ready: true,
-            reason: String::new(),
-            broker: "ready".into(),
-            draining: false,
-        }))
-    }
-
-    async fn get(state: &AdminState, path: &str, query: Option<&str>) -> (StatusCode, String) {
-        let response = state.answer(&Method::GET, path, query);
-        let status = response.status();
-        let body = response.into_body().collect().await.unwrap().to_bytes();
-        (status, String::from_utf8(body.to_vec()).unwrap())
-    }
-
-    #[tokio::test]
-    async fn readiness_follows_the_node_and_liveness_does_not() {
-        let readiness = ready();
-        let state = state(readiness.clone());
-        assert_eq!(get(&state, "/health/ready", None).await, (StatusCode::OK, "ready\n".into()));
-        *readiness.lock().unwrap() = Readiness {
-            ready: false,
-            reason: "waiting for Redis".into(),
-            broker: "starting: connection refused".into(),
-            draining: false,
-        };
-        let (status, text) = get(&state, "/health/ready", None).await;
-        assert_eq!((status, &*text), (StatusCode::SERVICE_UNAVAILABLE, "not ready: waiting for Redis\n"));
-        let (status, text) = get(&state, "/health/ready", Some("verbose")).await;
-        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
-        let detail: serde_json::Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(detail["broker"], "starting: connection refused");
-        assert_eq!(get(&state, "/health/live", None).await, (StatusCode::OK, "live\n".into()));
-    }
-
-    #[tokio::test]
-    async fn metrics_are_served_and_everything_else_is_refused() {
-        let state = state(ready());
-        let (status, text) = get(&state, "/metrics", None).await;
-        assert_eq!(status, StatusCode::OK);
-        assert!(text.contains("streamgate_build_info{version="), "{text}");
-        assert_eq!(get(&state, "/", None).await.0, StatusCode::NOT_FOUND);
-        let refused = state.answer(&Method::POST, "/metrics", None);
-        assert_eq!(refused.status(), StatusCode::METHOD_NOT_ALLOWED);
-        assert_eq!(refused.headers()[ALLOW], "GET, HEAD");
+    fn router() -> Router {
+        let ready = Readiness { ready: true, reason: String::new(), broker: "ready".into(), draining: false };
+        let metrics = crate::telemetry::metrics::install().unwrap();
+        let observability = Observability::new(metrics, move || ready.clone());
+        Router::new(observability, door(ApiConfig { tokens: Vec::new(), max_request_bytes: 1024 }))
     }
 
     #[tokio::test]
@@ -289,7 +181,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let server = tokio::spawn(serve(listener, None, state(ready()), shutdown.clone()));
+        let server = tokio::spawn(serve(listener, None, router(), shutdown.clone()));
 
         let mut garbage = TcpStream::connect(addr).await.unwrap();
         garbage.write_all(b"\x16\x03\x01 no http\r\n\r\n").await.unwrap();

@@ -1,7 +1,29 @@
-//! HTTP doors for operators (and, later, for backends).
+//! The admin listener: doors for operators and for backends.
 //!
-//! Owns: the admin listener. Never does: carry client traffic, or block on a broker.
+//! Owns: health and metrics; the server API, with one implementation of its [`operations`] behind two doors, JSON and
+//! gRPC. Never does: carry client traffic.
 //!
-//! Invariant: what the admin listener serves needs no token and shows no channel, user or session.
+//! Invariants:
+//! - What is served without a token shows no channel, user or session.
+//! - Both doors let in the same requests: whoever may use one may use the other, for the same operations.
+//! - Every request is bounded: its head, its body, its time, and how many there are at once.
 
+mod access;
 pub mod admin;
+pub mod control;
+mod door;
+mod grpc;
+mod http;
+mod observability;
+mod openapi;
+pub mod operations;
+mod reply;
+mod router;
+mod schema;
+#[cfg(test)]
+mod tests;
+
+pub use access::{Access, ApiToken, Scope};
+pub use door::Door;
+pub use observability::{Observability, Readiness};
+pub use router::Router;

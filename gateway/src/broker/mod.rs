@@ -10,6 +10,7 @@
 //! - Calls for one sink and target take effect in the order in which the *methods were called* (not polled): a
 //!   method enqueues its work before it returns its future, and dropping the future does not undo the work.
 
+mod catalogue;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
@@ -30,6 +31,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
+pub use catalogue::{ChannelPage, ChannelQuery};
 pub use error::BrokerError;
 pub use node::{Addressee, NodeId, Revocation, Revocations, Revoked, TakeLetter};
 pub use presence::{Member, Owner, PresenceAction, PresenceEvent, PresencePage};
@@ -134,6 +136,9 @@ pub trait Broker: Send + Sync + 'static {
 
     /// Removes a channel's history. Later publications start a newer epoch at offset 1.
     fn remove_history(&self, channel: Channel) -> BoxFuture<'static, Result<(), BrokerError>>;
+
+    /// Lists the channels that have a history, in the order of their names.
+    fn channels(&self, query: ChannelQuery) -> BoxFuture<'static, Result<ChannelPage, BrokerError>>;
 
     /// Makes `member` one of the members of `channel`, until [`Broker::leave`] or the death of this node, and announces
     /// it to those who watch. If its session is a member already, on this node or another, `owner` takes it over, and

@@ -10,7 +10,7 @@ use super::Failure;
 /// Where the gateway is, and who asks.
 #[derive(Debug, Args)]
 pub struct ConnectArgs {
-    /// Gateway: ws[s]://host:port/ws, grpc[s]://host:port or host:port; several nodes may be given
+    /// Gateway: ws://host:port/ws, grpc://host:port (with TLS wss, grpcs) or host:port; several nodes may be given
     #[arg(
         long = "server",
         value_name = "URL",

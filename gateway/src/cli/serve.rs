@@ -115,18 +115,19 @@ fn greet(node: &Node) {
     let of = |tls: bool, plain: &'static str, secure: &'static str| if tls { secure } else { plain };
     let scheme = of(node.config().websocket.tls.is_some(), "ws", "wss");
     let url = format!("{scheme}://{}{path}", node.websocket_addr());
+    let grpc = of(node.config().grpc_tls.is_some(), "", "grpcs://");
     let text = format!(
         "Streamgate {version}\n\
          \n  broker     {broker}\
          \n  WebSocket  {url}\
-         \n  gRPC       {grpc}\
+         \n  gRPC       {grpc}{grpc_addr}\
          \n  admin      {http}://{admin}/metrics  {http}://{admin}/health/ready\n\
          \nTry, each in a terminal of its own{token}:\n\
          \n  {program} sub 'room.**'{server}\
          \n  {program} pub room.blue '{{\"hello\":\"world\"}}'{server}\
          \n  {program} history room.blue{server}\n",
         version = env!("CARGO_PKG_VERSION"),
-        grpc = format!("{}{}", of(node.config().grpc_tls.is_some(), "", "grpcs://"), node.grpc_addr()),
+        grpc_addr = node.grpc_addr(),
         http = of(node.config().admin_tls.is_some(), "http", "https"),
         admin = node.admin_addr(),
         program = program(),

@@ -10,6 +10,7 @@
 //! - A [`Config`] that exists has passed every check: nothing downstream checks again.
 //! - The reference file ([`REFERENCE`]) says exactly the defaults.
 
+mod api;
 mod auth;
 mod backends;
 mod broker;
@@ -40,7 +41,7 @@ pub use listen::ListenAddr;
 pub use overrides::{ENV_PREFIX, ENV_RESERVED, Override, from_environment, process_environment};
 pub use reload::Reload;
 pub use runtime::{
-    BrokerConfig, Config, DrainConfig, LogConfig, LogFormat, MemoryConfig, Password, PolicyTable,
+    ApiConfig, BrokerConfig, Config, DrainConfig, LogConfig, LogFormat, MemoryConfig, Password, PolicyTable,
     RedisConfig, RedisMode, SentinelConfig, WebSocketConfig,
 };
 

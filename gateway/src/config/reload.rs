@@ -7,8 +7,8 @@ use super::runtime::Config;
 pub struct Reload {
     /// What the node runs with from now on: the old configuration with the reloadable parts of the new one.
     pub config: Config,
-    /// Sections that changed and hold now: `auth`, `allow_anonymous`, `channels`,
-    /// `permissions`, `limits`, `log.level`.
+    /// Sections that changed and hold now: `auth`, `allow_anonymous`, `api`, `channels`, `permissions`, `limits`,
+    /// `log.level`.
     pub applied: Vec<&'static str>,
     /// Keys or sections that differ and hold only after a restart.
     pub needs_restart: Vec<&'static str>,
@@ -26,6 +26,7 @@ impl Config {
         config.policies = new.policies.clone();
         config.permissions.clone_from(&new.permissions);
         config.limits = new.limits.clone();
+        config.api.clone_from(&new.api);
         // A listener that this process opened to other machines must not lose its lock by an edit.
         let unlocks = old.jwt.is_some() && new.jwt.is_none();
         if !unlocks {
@@ -43,6 +44,7 @@ impl Config {
                 ("permissions", old.permissions != new.permissions),
                 ("limits", old.limits != new.limits),
                 ("auth", old.jwt != new.jwt && !unlocks),
+                ("api", old.api != new.api),
                 ("allow_anonymous", old.allow_anonymous != new.allow_anonymous && !unlocks),
                 ("log.level", old.log.level != new.log.level),
             ]),

@@ -3,6 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use super::listen::ListenAddr;
+use crate::api::ApiToken;
 use crate::auth::JwtVerifier;
 use crate::broker::redis::TlsOptions;
 use crate::hooks::BackendOptions;
@@ -14,7 +15,7 @@ use crate::transport::TrustedProxies;
 /// file gives.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// Where metrics and health are served (`server.http.addr`).
+    /// Where metrics, health and the server API are served (`server.http.addr`).
     pub admin: ListenAddr,
     /// Its TLS (`server.http.tls`); none: plain.
     pub admin_tls: Option<TlsFiles>,
@@ -35,6 +36,8 @@ pub struct Config {
     /// Whether clients without a token may come in though there is authentication, or from other machines though there is
     /// none.
     pub allow_anonymous: bool,
+    /// Who may call the server API (`api`). Reloadable.
+    pub api: ApiConfig,
     /// Policies by channel pattern. Reloadable.
     pub policies: PolicyTable,
     /// Who may do what (`permissions`). Reloadable.
@@ -180,6 +183,15 @@ impl PolicyTable {
     pub fn install(&self, policies: &Policies) {
         policies.replace(self.rules.clone(), self.fallback.clone());
     }
+}
+
+/// The server API (`api`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiConfig {
+    /// Who may call it; none: this machine, if the admin listener is bound to loopback.
+    pub tokens: Vec<ApiToken>,
+    /// Greatest request, in bytes.
+    pub max_request_bytes: usize,
 }
 
 /// What is logged (`log`).

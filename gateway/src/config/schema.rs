@@ -19,6 +19,7 @@ section! {
         permissions: Vec<Permission>,
         limits: LimitKeys,
         auth: Auth,
+        api: Api,
         allow_anonymous: bool,
         shards: u64,
         log: Log,
@@ -220,6 +221,16 @@ section! {
         secret_file: String,
         public_key_file: String,
     }
+}
+
+section! {
+    /// `api`
+    Api { tokens: Vec<ApiTokenEntry>, max_request_bytes: Size, }
+}
+
+section! {
+    /// An element of `api.tokens`.
+    ApiTokenEntry { name: String, token: String, token_file: String, scopes: Vec<String>, }
 }
 
 section! {

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, thread::available_parallelism, time::Duration};
 
 use super::{
+    api::api,
     auth::auth,
     backends::{authenticates, backends},
     broker::broker,
@@ -39,6 +40,7 @@ pub(super) fn validate(root: Root) -> Result<(Config, Vec<Problem>), ConfigError
         broker,
         shards: shards(&mut checks, root.shards),
         jwt: auth(&mut checks, root.auth.unwrap_or_default()),
+        api: api(&mut checks, root.api.unwrap_or_default()),
         allow_anonymous: root.allow_anonymous.unwrap_or(false),
         policies: policies(&mut checks, root.channels.unwrap_or_default(), fallback, limits.frame_bytes),
         permissions: permissions(&mut checks, root.permissions.unwrap_or_default()),

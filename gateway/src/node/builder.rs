@@ -12,13 +12,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Node, broker,
+    control::Deployment,
     drain::Draining,
     listen::{accept, bind},
     respond::Respondent,
     tls::ListenersTls,
 };
 use crate::{
-    api::admin::{self, AdminState, Readiness},
+    api::{self, Door, Observability, Readiness, admin, control::Control, operations::Operations},
     auth::Authenticator,
     broker::{Broker, BrokerStatus},
     config::{Config, ListenAddr},
@@ -145,10 +146,15 @@ impl NodeBuilder {
                 proxies: config.trusted_proxies.clone(),
             }),
         };
+        let admin = admin_listener.local_addr()?;
+        let deployment = Deployment { router: rpc.clone(), runtime: Handle::current() };
+        let control = Some(Arc::new(deployment) as Arc<dyn Control>);
+        let operations = Operations::new(broker.clone(), control, settings.clone(), config.rpc_timeout);
         let mut node = Node {
+            api: Door::new(operations, &config.api, admin.ip().to_canonical().is_loopback()),
             websocket: websocket.local_addr()?,
             grpc: grpc_listener.local_addr()?,
-            admin: admin_listener.local_addr()?,
+            admin,
             shards: Vec::new(),
             draining: Arc::new(watch::Sender::new(false)),
             failed: shard_config.failed.clone(),
@@ -234,12 +240,14 @@ impl Node {
 
     fn serve_admin(&mut self, listener: tokio::net::TcpListener, metrics_handle: PrometheusHandle) {
         let (status, draining) = (self.broker.status(), self.draining.clone());
-        let state =
-            AdminState::new(metrics_handle.clone(), move || readiness(&status.borrow(), *draining.borrow()));
+        let observability = Observability::new(metrics_handle.clone(), move || {
+            readiness(&status.borrow(), *draining.borrow())
+        });
+        let router = api::Router::new(observability, self.api.clone());
         self.listeners.push(tokio::spawn(metrics::upkeep(metrics_handle, self.running.clone())));
         let (tls, running) = (self.tls.admin.clone(), self.running.clone());
         self.listeners.push(tokio::spawn(async move {
-            admin::serve(listener, tls, state, running).await;
+            admin::serve(listener, tls, router, running).await;
         }));
     }
 }

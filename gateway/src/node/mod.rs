@@ -18,6 +18,7 @@
 
 mod broker;
 mod builder;
+mod control;
 mod drain;
 mod listen;
 mod respond;
@@ -31,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 pub use builder::{NodeBuilder, StartError};
 
 use crate::{
+    api::Door,
     broker::{Broker, BrokerStatus},
     config::{Config, Reload},
     hooks::{Hooks, Lifecycle},
@@ -51,6 +53,7 @@ pub struct Node {
     lifecycle: Option<Lifecycle>,
     /// Ends that, when all is stored.
     delivering: CancellationToken,
+    api: Door,
     shards: Vec<ShardHandle>,
     websocket: SocketAddr,
     grpc: SocketAddr,
@@ -85,7 +88,7 @@ impl Node {
         self.grpc
     }
 
-    /// Where metrics and health are served.
+    /// Where metrics, health and the server API are served.
     #[must_use]
     pub fn admin_addr(&self) -> SocketAddr {
         self.admin
@@ -119,6 +122,7 @@ impl Node {
         self.settings.authenticator.store(Arc::new(authenticator));
         self.settings.rights.replace(reload.config.permissions.clone());
         self.settings.limits.store(Arc::new(reload.config.limits.clone()));
+        self.api.reload(&reload.config.api);
         self.config = reload.config.clone();
         reload
     }

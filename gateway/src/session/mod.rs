@@ -22,6 +22,7 @@ mod presence;
 mod presence_tests;
 mod publish;
 mod publish_queue;
+mod publish_rules;
 mod recheck;
 #[cfg(test)]
 mod recheck_tests;
@@ -57,9 +58,13 @@ pub use effect::{
     subscribe_to,
 };
 pub use presence::{MOST_MEMBERS, presence_frame};
+pub(crate) use presence::{switched_off, wire_member};
+pub(crate) use publish_rules::{check_event, check_key};
+pub(crate) use render::message as wire_message;
 pub use render::{Recovered, gap_frame, publication_frame, recover_complete_frame};
 pub use rights::{Answer, Judging, Question, not_allowed};
 pub use screen::bad_token;
+pub(crate) use subscribe::wire_position;
 pub use token::ResumeToken;
 
 use crate::{

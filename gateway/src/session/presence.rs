@@ -133,7 +133,7 @@ pub fn presence_frame(event: &broker::PresenceEvent, now: Now) -> v1::OutboundMe
     )
 }
 
-fn wire_member(member: &Member) -> v1::Member {
+pub(crate) fn wire_member(member: &Member) -> v1::Member {
     v1::Member {
         session_id: member.session_id.clone(),
         user_id: member.user_id.clone(),
@@ -142,7 +142,7 @@ fn wire_member(member: &Member) -> v1::Member {
     }
 }
 
-fn switched_off(channel: &Channel, setting: &str) -> ClientError {
+pub(crate) fn switched_off(channel: &Channel, setting: &str) -> ClientError {
     let text = format!("the policy of {channel} has `{setting}` off");
     ClientError::new(ErrorCode::NotSupported, text)
 }

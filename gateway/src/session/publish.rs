@@ -10,7 +10,10 @@ use streamgate_proto::{
 };
 
 use super::{
-    Effect, Effects, Now, ReplyTo, Session, publish_queue::Draft, rights::not_allowed,
+    Effect, Effects, Now, ReplyTo, Session,
+    publish_queue::Draft,
+    publish_rules::{check_event, check_key, sound},
+    rights::not_allowed,
     subscribe::wire_position,
 };
 use crate::{
@@ -22,9 +25,6 @@ use crate::{
         rights::{Action, Verdict},
     },
 };
-
-/// Longest idempotency key, in bytes.
-const KEY_BYTES: usize = 255;
 
 impl Session {
     pub(super) fn publish(
@@ -134,10 +134,10 @@ impl Session {
         event: &CloudEvent,
         options: &PublishOptions,
     ) -> Result<(Channel, Arc<ChannelPolicy>), ClientError> {
-        let channel = Channel::parse(if channel.is_empty() { &event.source } else { channel })?;
+        let channel = if channel.is_empty() { &event.source } else { channel };
+        let (channel, policy) = check_event(&self.settings.policies, channel, event)?;
+        check_key(&options.idempotency_key)?;
         check_options(options)?;
-        let policy = self.settings.policies.of(channel.as_str());
-        sound(&channel, &policy, event)?;
         self.within_limits(now, &channel)?;
         Ok((channel, policy))
     }
@@ -207,25 +207,7 @@ impl Session {
     }
 }
 
-/// Whether the channel takes such an event.
-fn sound(channel: &Channel, policy: &ChannelPolicy, event: &CloudEvent) -> Result<(), ClientError> {
-    streamgate_proto::cloudevent::validate(event)
-        .map_err(|error| ClientError::bad_request(error.to_string()))?;
-    let (size, most) = (event.encoded_len(), policy.max_message_size);
-    if size > most {
-        let text = format!("the event has {size} bytes, {channel} takes at most {most}");
-        return Err(ClientError::new(ErrorCode::TooLarge, text));
-    }
-    Ok(())
-}
-
 fn check_options(options: &PublishOptions) -> Result<(), ClientError> {
-    let got = options.idempotency_key.len();
-    if got > KEY_BYTES {
-        return Err(ClientError::bad_request(format!(
-            "the idempotency key has {got} bytes, at most {KEY_BYTES} are allowed"
-        )));
-    }
     let later = [
         ("ttl_ms", options.ttl_ms > 0),
         ("delay_ms", options.delay_ms > 0),

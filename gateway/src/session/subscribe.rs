@@ -348,7 +348,7 @@ fn too_many_channels(limits: &Limits) -> ClientError {
 }
 
 /// The wire form of a position.
-pub(super) fn wire_position(position: Position) -> WirePosition {
+pub(crate) fn wire_position(position: Position) -> WirePosition {
     WirePosition { epoch: position.epoch.to_string(), offset: position.offset }
 }
 

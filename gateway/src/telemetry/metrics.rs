@@ -117,6 +117,8 @@ metrics_table! {
         "TLS files of a listener that had changed, by whether they could be used.";
     TLS_EXPIRES = "streamgate_tls_certificate_expires_seconds", Kind::Gauge, ["listener"],
         "Seconds until the listener's certificate is over; negative once it is.";
+    API_REQUESTS = "streamgate_api_requests_total", Kind::Counter, ["door", "operation", "code"],
+        "Requests to the server API, by what became of them.";
     CLOSES = "streamgate_closes_total", Kind::Counter, ["code"], "Connections that the server closed, by close code.";
 }
 

@@ -7,6 +7,7 @@
 //! own, so that one storage serves them all. Real time passes, because storage keeps its own clock.
 #![expect(clippy::unwrap_used, reason = "a case fails by panicking, as tests do")]
 
+mod catalogue;
 mod context;
 mod delivery;
 mod history;
@@ -101,6 +102,10 @@ pub const CASES: &[(&str, CaseFn)] = cases! {
         nothing_older_than_the_configured_age_is_read,
         a_channel_without_history_has_an_empty_page,
         times_never_go_back;
+    catalogue:
+        channels_with_a_history_are_listed_page_by_page,
+        patterns_choose_among_them,
+        channels_without_a_history_are_not_listed;
     idempotency:
         two_hundred_retries_through_two_nodes_are_one_publication,
         keys_are_scoped_by_user_and_channel,

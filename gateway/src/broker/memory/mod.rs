@@ -11,6 +11,7 @@
 //! - Histories stay contiguous: whatever is evicted, is evicted from the head.
 
 mod budget;
+mod catalogue;
 mod clock;
 mod expiring;
 mod history;
@@ -34,9 +35,10 @@ use tokio::{runtime::Handle, sync::watch, task::JoinHandle, time};
 
 use self::{clock::Clock, members::Members, peers::Peers, store::Store, work::Work};
 use super::{
-    Addressee, Broker, BrokerError, BrokerStatus, Delivery, GapReason, HistoryPage, HistoryQuery, Member,
-    NodeId, Owner, PresenceAction, PresenceEvent, PresencePage, Publish, Published, Revocations, Revoked,
-    SessionRecord, Sink, SinkId, Subscribe, SubscribeTo, Subscribed, TakeLetter, Turn,
+    Addressee, Broker, BrokerError, BrokerStatus, ChannelPage, ChannelQuery, Delivery, GapReason,
+    HistoryPage, HistoryQuery, Member, NodeId, Owner, PresenceAction, PresenceEvent, PresencePage, Publish,
+    Published, Revocations, Revoked, SessionRecord, Sink, SinkId, Subscribe, SubscribeTo, Subscribed,
+    TakeLetter, Turn,
     interest::{Interest, SinkSet},
 };
 use crate::{
@@ -200,6 +202,10 @@ impl Broker for MemoryBroker {
             state.store.remove_history(&channel, now_ms);
             Ok(())
         })
+    }
+
+    fn channels(&self, query: ChannelQuery) -> BoxFuture<'static, Result<ChannelPage, BrokerError>> {
+        self.now(|state, now_ms| Ok(state.store.channels(&query, now_ms)))
     }
 
     fn join(

@@ -14,6 +14,7 @@
 mod appetite;
 mod beliefs;
 mod boot;
+mod catalogue;
 mod client;
 mod cluster;
 mod combiner;

@@ -13,6 +13,7 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    catalogue,
     combiner::Waiting,
     command::{Command, CommandName},
     deployment::BootError,
@@ -29,9 +30,9 @@ use super::{
 };
 use crate::{
     broker::{
-        Addressee, Broker, BrokerError, BrokerStatus, Catchup, HistoryPage, HistoryQuery, Member, NodeId,
-        Owner, PatternCursors, PresencePage, Publish, Published, Revocations, Revoked, SessionRecord, Sink,
-        SinkId, Start, Subscribe, SubscribeTo, Subscribed, TakeLetter, Turn,
+        Addressee, Broker, BrokerError, BrokerStatus, Catchup, ChannelPage, ChannelQuery, HistoryPage,
+        HistoryQuery, Member, NodeId, Owner, PatternCursors, PresencePage, Publish, Published, Revocations,
+        Revoked, SessionRecord, Sink, SinkId, Start, Subscribe, SubscribeTo, Subscribed, TakeLetter, Turn,
     },
     channel::{Channel, Pattern, Target},
     policy::Policies,
@@ -348,6 +349,15 @@ impl Broker for RedisBroker {
         let name = Bytes::copy_from_slice(channel.as_str().as_bytes());
         let call = caller.call(&scripts::REMOVE_HISTORY, vec![self.keys.base(caller.partition), name]);
         async move { call.await.map(drop).map_err(Into::into) }.boxed()
+    }
+
+    fn channels(&self, query: ChannelQuery) -> Answer<ChannelPage> {
+        let callers: Result<Vec<_>, _> =
+            (0..self.partitions.len()).map(|partition| self.caller(partition)).collect();
+        match callers {
+            Ok(callers) => catalogue::channels(callers, query).boxed(),
+            Err(error) => failed(error),
+        }
     }
 
     fn join(&self, channel: Channel, member: Member, owner: Owner) -> Answer<()> {

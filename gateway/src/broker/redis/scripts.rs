@@ -35,6 +35,8 @@ scripts! {
     REGISTER_NODE = "register_node" ["register_node"];
     /// Keeps and trims an inbox.
     RENEW_INBOX = "renew_inbox" ["renew_inbox"];
+    /// A page of the catalogue.
+    CHANNELS = "channels" ["channels"];
     /// Removes a history.
     REMOVE_HISTORY = "remove_history" ["remove_history"];
     /// Withdraws all that a node holds.

@@ -28,6 +28,8 @@ use event::Event;
 const WAITING: usize = 65_536;
 /// Events of one backend that may be unfinished in a lane.
 const MOST: u64 = 100_000;
+/// Why events are dropped.
+const REASONS: [&str; 5] = ["node", "full", "old", "refused", "unreadable"];
 /// Age from which an event is given up.
 const OLDEST: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -55,6 +57,9 @@ impl Lifecycle {
         let backends = hooks.told();
         if backends.is_empty() {
             return None;
+        }
+        for reason in REASONS {
+            dropped(reason, 0);
         }
         let (sender, events) = mpsc::channel(WAITING);
         let queues: Vec<_> = backends.iter().map(|backend| queue(backend.name())).collect();
