@@ -27,6 +27,7 @@ mod history_checker_presence;
 mod history_checker_resets;
 mod hooks;
 mod hooks_lifecycle;
+mod hooks_rights;
 mod hooks_unwell;
 mod idempotency;
 mod inbox_limits;

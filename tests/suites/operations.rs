@@ -49,6 +49,7 @@ async fn after_traffic_every_metric_has_a_value_and_none_is_a_summary() {
     ))
     .await;
     let addrs = gateway.addrs();
+    assert_eq!(streamgate_e2e::api::post(addrs.admin, "nodes", &[], "{}").await.status, 200);
     for via in Via::ALL {
         let mut client = RawClient::connect(addrs, via).await;
         let call = InboundMessage {

@@ -73,6 +73,7 @@ impl Peers {
     /// The node's side of `broker`. Within a runtime, on which the work for others is done.
     #[must_use]
     pub fn new(broker: Arc<dyn Broker>, stop: CancellationToken) -> Self {
+        announce();
         let inner = Arc::new(Inner {
             broker: broker.clone(),
             respond: OnceLock::new(),
@@ -321,6 +322,16 @@ async fn watch_lives(inner: Weak<Inner>, stop: CancellationToken) {
             }
         }
         missed = absent;
+    }
+}
+
+/// Makes the metrics known before the first ask.
+fn announce() {
+    for kind in ["call", "survey", "disconnect", "subscribe", "unsubscribe", "send", "sessions"] {
+        metrics::counter!(ASKS, "ask" => kind).increment(0);
+    }
+    for from in ["client", "node"] {
+        metrics::counter!(LATE_ANSWERS, "from" => from).increment(0);
     }
 }
 

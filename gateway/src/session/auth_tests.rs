@@ -1,6 +1,6 @@
 //! What sessions make of tokens.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use streamgate_proto::v1::{self, Refresh};
 
@@ -10,8 +10,8 @@ use super::{
     *,
 };
 use crate::{
-    auth::{Algorithm, Identity, JwtConfig, JwtKey, JwtVerifier, KeyMaterial, Refusal},
-    policy::ChannelPolicy,
+    auth::{Algorithm, Authenticator, Identity, JwtConfig, JwtKey, JwtVerifier, KeyMaterial, Refusal},
+    policy::{ChannelPolicy, Limits, Policies},
 };
 
 /// A client of a node with a key; what its tokens say is made up.

@@ -34,6 +34,7 @@ mod rights_tests;
 mod rpc;
 mod screen;
 mod server;
+mod settings;
 mod subscribe;
 #[cfg(test)]
 mod tests;
@@ -42,10 +43,8 @@ mod token;
 use std::{
     collections::{HashMap, VecDeque},
     net::IpAddr,
-    sync::Arc,
 };
 
-use arc_swap::ArcSwap;
 use streamgate_proto::{
     downgrade_to_v1,
     v1::{InboundMessage, OutboundMessage, inbound_message::Envelope as In, outbound_message as out},
@@ -64,17 +63,15 @@ pub(crate) use render::message as wire_message;
 pub use render::{Recovered, gap_frame, publication_frame, recover_complete_frame};
 pub use rights::{Answer, Judging, Question, not_allowed};
 pub use screen::bad_token;
+pub use settings::Settings;
 pub(crate) use subscribe::wire_position;
 pub use token::ResumeToken;
 
 use crate::{
-    auth::{Authenticator, Grants, RevokedTokens, Stamp, Token},
+    auth::{Grants, Stamp, Token},
     channel::Target,
     error::{ClientError, CloseCode, ErrorCode},
-    policy::{
-        Bucket, Limits, Policies, Stay, Users,
-        rights::{Arbiter, Rights},
-    },
+    policy::{Bucket, Stay},
 };
 use budget::ChannelBudget;
 use publish_queue::PublishQueue;
@@ -82,53 +79,6 @@ use screen::{Grant, Pending};
 
 /// The capability that selects the extended schema (PROTOCOL part B).
 pub const EXTENDED: &str = "streamgate.v1";
-
-/// What all sessions of a node share; reloadable.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// By channel pattern.
-    pub policies: Policies,
-    /// For every client.
-    pub limits: Arc<ArcSwap<Limits>>,
-    /// Who clients are.
-    pub authenticator: Arc<ArcSwap<Authenticator>>,
-    /// What they may do.
-    pub rights: Rights,
-    /// Decides what rules leave to a backend; none: that is denied.
-    pub arbiter: Option<Arc<dyn Arbiter>>,
-    /// What users use of the node.
-    pub users: Users,
-    /// Tokens that are good no longer.
-    pub revoked: RevokedTokens,
-}
-
-impl Settings {
-    /// Settings with these values.
-    #[must_use]
-    pub fn new(policies: Policies, limits: Limits) -> Self {
-        Self {
-            policies,
-            limits: Arc::new(ArcSwap::from_pointee(limits)),
-            authenticator: Arc::default(),
-            rights: Rights::default(),
-            arbiter: None,
-            users: Users::default(),
-            revoked: RevokedTokens::default(),
-        }
-    }
-
-    /// The same with these rights, and a backend for what they leave to one.
-    #[must_use]
-    pub fn rights(self, rights: Rights, arbiter: Option<Arc<dyn Arbiter>>) -> Self {
-        Self { rights, arbiter, ..self }
-    }
-
-    /// The same with clients that must be known.
-    #[must_use]
-    pub fn authenticator(self, authenticator: Authenticator) -> Self {
-        Self { authenticator: Arc::new(ArcSwap::from_pointee(authenticator)), ..self }
-    }
-}
 
 /// The time of an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

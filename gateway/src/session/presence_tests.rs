@@ -12,7 +12,7 @@ use super::{
 use crate::{
     broker::{BrokerError, Member, PresencePage, Subscribed},
     channel::Channel,
-    policy::{ChannelPolicy, PolicyRule},
+    policy::{ChannelPolicy, Limits, Policies, PolicyRule},
 };
 
 fn with_policies() -> Client {

@@ -1,6 +1,6 @@
 //! What sessions make of rights that a token brings, and of those that change.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use streamgate_proto::{
     cloudevents::CloudEvent,
@@ -17,9 +17,15 @@ use super::{
     *,
 };
 use crate::{
-    auth::{Algorithm, Identity, JwtConfig, JwtKey, JwtVerifier, KeyMaterial, Refusal, SubscriptionToken},
+    auth::{
+        Algorithm, Authenticator, Identity, JwtConfig, JwtKey, JwtVerifier, KeyMaterial, Refusal,
+        SubscriptionToken,
+    },
     broker::SessionRecord,
-    policy::rights::{Action, Effect as RuleEffect, Rule, Who},
+    policy::{
+        Limits,
+        rights::{Action, Effect as RuleEffect, Rule, Who},
+    },
 };
 
 /// With a key: tokens are looked at; what they say is made up.

@@ -1,5 +1,7 @@
 //! What sessions make of rights.
 
+use std::sync::Arc;
+
 use futures_util::future::BoxFuture;
 use streamgate_proto::{
     cloudevents::CloudEvent,
@@ -14,8 +16,8 @@ use super::{
 use crate::{
     broker::Subscribed,
     policy::{
-        ChannelPolicy,
-        rights::{Action, Actions, Asked, Effect as RuleEffect, Rule, RulePattern, Who},
+        ChannelPolicy, Limits, Policies,
+        rights::{Action, Actions, Arbiter, Asked, Effect as RuleEffect, Rights, Rule, RulePattern, Who},
     },
 };
 

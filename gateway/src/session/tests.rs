@@ -11,7 +11,7 @@ use super::{In, out, *};
 use crate::{
     broker::{BrokerError, Published, SessionRecord, Start, Subscribed},
     channel::Channel,
-    policy::ChannelPolicy,
+    policy::{ChannelPolicy, Limits, Policies},
     position::Position,
 };
 
