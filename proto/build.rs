@@ -7,10 +7,10 @@
 //! - three descriptor sets: the whole schema, the same with the comments of our own files, and MessageLoop v1 without
 //!   the extension.
 
-use std::{env, error::Error, fs, path::PathBuf};
+use std::{collections::BTreeSet, env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
-use protox::prost_reflect::prost_types::{DescriptorProto, FileDescriptorSet};
+use protox::prost_reflect::prost_types::{DescriptorProto, FileDescriptorProto, FileDescriptorSet};
 
 const ROOTS: [&str; 4] = [
     "messageloop/v1/messaging.proto",
@@ -22,12 +22,13 @@ const ROOTS: [&str; 4] = [
 /// Files that hold nothing but the extension's own message types.
 const EXTENSION_FILES: [&str; 2] = ["messageloop/v1/position.proto", "messageloop/v1/streamgate.proto"];
 
-/// Packages that clients never see.
-const BACKEND_PACKAGES: [&str; 2] = ["messageloop.server.v1", "messageloop.proxy.v1"];
-
-/// Package whose messages the extension adds fields to, and the first number of those.
-const EXTENDED_PACKAGE: &str = "messageloop.v1";
+/// Packages whose messages the extension adds fields to, and the first number of those.
+const EXTENDED_PACKAGES: [&str; 2] = ["messageloop.v1", "messageloop.server.v1"];
 const FIRST_EXTENSION_FIELD: i32 = 40;
+
+/// MessageLoop's methods of the server API; all others are the extension's.
+const SERVER_PACKAGE: &str = "messageloop.server.v1";
+const SERVER_METHODS: [&str; 5] = ["Publish", "Disconnect", "Subscribe", "Unsubscribe", "Survey"];
 
 /// Types whose JSON is written by hand: see `src/*_json.rs`. A name covers what is nested in it.
 const HAND_WRITTEN_JSON: [&str; 6] = [
@@ -95,18 +96,39 @@ fn with_own_comments(mut set: FileDescriptorSet) -> FileDescriptorSet {
     set
 }
 
-/// What MessageLoop v1 clients see: without the extension's fields, map entries and files, and without what backends see,
-/// whose additions speak of the extension.
+/// MessageLoop v1 alone: without the extension's fields, map entries and files.
 fn v1_only(mut set: FileDescriptorSet) -> FileDescriptorSet {
     let is_extension = |name: &str| EXTENSION_FILES.contains(&name);
-    set.file.retain(|file| !is_extension(file.name()) && !BACKEND_PACKAGES.contains(&file.package()));
+    set.file.retain(|file| !is_extension(file.name()));
     for file in &mut set.file {
         file.dependency.retain(|name| !is_extension(name));
-        if file.package() == EXTENDED_PACKAGE {
+        if EXTENDED_PACKAGES.contains(&file.package()) {
             file.message_type.iter_mut().for_each(strip_extension);
+        }
+        if file.package() == SERVER_PACKAGE {
+            strip_methods(file);
         }
     }
     set
+}
+
+/// Drops the extension's methods, and the messages that nothing else leads to.
+fn strip_methods(file: &mut FileDescriptorProto) {
+    let mut wanted = Vec::new();
+    for service in &mut file.service {
+        service.method.retain(|method| SERVER_METHODS.contains(&method.name()));
+        let names = service.method.iter().flat_map(|method| [method.input_type(), method.output_type()]);
+        wanted.extend(names.map(str::to_owned));
+    }
+    let mut kept = BTreeSet::new();
+    while let Some(name) = wanted.pop() {
+        let own =
+            file.message_type.iter().find(|message| name == format!(".{SERVER_PACKAGE}.{}", message.name()));
+        if let Some(message) = own.filter(|message| kept.insert(message.name().to_owned())) {
+            wanted.extend(message.field.iter().map(|field| field.type_name().to_owned()));
+        }
+    }
+    file.message_type.retain(|message| kept.contains(message.name()));
 }
 
 fn strip_extension(message: &mut DescriptorProto) {

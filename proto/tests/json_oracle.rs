@@ -44,7 +44,14 @@ fn own_types() -> Vec<OwnType> {
             Unsubscribe, UnsubscribeAck,
         }
         server::{
-            BroadcastRequest, BroadcastResponse, CallRequest, CallResponse, ChannelInfo, ChannelResult, ChannelsRequest, ChannelsResponse, Destination, DisconnectRequest, DisconnectResponse, DisconnectResult, HistoryRequest, HistoryResponse, NodeInfo, NodesRequest, NodesResponse, PresenceRequest, PresenceResponse, Publication, PublicationOptions, PublishRequest, PublishResponse, PublishResult, RemoveHistoryRequest, RemoveHistoryResponse, RevokeRequest, RevokeResponse, SessionInfo, SessionsRequest, SessionsResponse, SubscribeRequest, SubscribeResponse, SurveyRequest, SurveyResponse, SurveyResult, UnsubscribeRequest, UnsubscribeResponse,
+            BroadcastRequest, BroadcastResponse, CallRequest, CallResponse, ChannelInfo, ChannelResult,
+            ChannelsRequest, ChannelsResponse, Destination, DisconnectRequest, DisconnectResponse,
+            DisconnectResult, HistoryRequest, HistoryResponse, NodeInfo, NodesRequest, NodesResponse,
+            PresenceRequest, PresenceResponse, Publication, PublicationOptions, PublishRequest,
+            PublishResponse, PublishResult, RemoveHistoryRequest, RemoveHistoryResponse, RevokeRequest,
+            RevokeResponse, SessionInfo, SessionsRequest, SessionsResponse, SubscribeRequest,
+            SubscribeResponse, SurveyRequest, SurveyResponse, SurveyResult, UnsubscribeRequest,
+            UnsubscribeResponse,
         }
         proxy::{
             AuthenticateRequest, AuthenticateResponse, OnConnectedRequest, OnConnectedResponse,

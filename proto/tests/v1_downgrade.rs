@@ -117,6 +117,42 @@ fn the_v1_schema_is_the_published_one() {
     }
 }
 
+#[test]
+fn the_v1_schema_of_the_server_api_is_the_published_one() {
+    let v1 = v1_pool();
+    let service = v1.get_service_by_name("messageloop.server.v1.APIService").unwrap();
+    let mut methods: Vec<_> = service.methods().map(|method| method.name().to_owned()).collect();
+    methods.sort();
+    assert_eq!(methods, ["Disconnect", "Publish", "Subscribe", "Survey", "Unsubscribe"]);
+    let mut names = Vec::new();
+    for message in
+        own_messages(&v1).iter().filter(|message| message.package_name() == "messageloop.server.v1")
+    {
+        assert!(message.fields().all(|field| field.number() < 40), "{}", message.full_name());
+        names.push(message.name().to_owned());
+    }
+    names.sort();
+    assert_eq!(
+        names,
+        [
+            "Destination",
+            "DisconnectRequest",
+            "DisconnectResponse",
+            "Publication",
+            "PublicationOptions",
+            "PublishRequest",
+            "PublishResponse",
+            "SubscribeRequest",
+            "SubscribeResponse",
+            "SurveyRequest",
+            "SurveyResponse",
+            "SurveyResult",
+            "UnsubscribeRequest",
+            "UnsubscribeResponse",
+        ]
+    );
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..Default::default() })]
 

@@ -62,6 +62,8 @@ mod redis_scripts;
 mod redis_tls;
 mod resume;
 mod rpc;
+mod rpc_cli;
+mod sdk_rpc;
 mod sentinel_failover;
 mod serve_process;
 mod server_api;

@@ -10,7 +10,7 @@ use futures_util::{StreamExt as _, stream};
 use streamgate::broker::BrokerStatus;
 use streamgate_client::{PublishOptions, SubscribeOptions};
 use streamgate_e2e::{
-    DEADLINE,
+    DEADLINE, api,
     backend::{HttpBackend, Reply},
     cluster,
     events::{extended, history, live, recover, recover_pattern, text},
@@ -102,6 +102,12 @@ async fn use_everything(one: &TestNode, other: &TestNode) {
     let token = alice.connected.resume_token.clone();
     alice.subscribe_to("room.red").await;
     alice.close().await;
+    for (operation, request) in
+        [("channels", r#"{"pattern": "room.*"}"#), ("history", r#"{"channel": "room.blue"}"#)]
+    {
+        let answer = api::post(one.addrs().admin, operation, &[], request).await;
+        assert!(answer.status == 200 && answer.body.contains("room.blue"), "{answer:?}");
+    }
     let connect = Connect { resume_token: token, ..extended([]) };
     let alice = RawClient::connect_as(other.addrs(), Via::WsProto, connect).await;
     assert!(alice.connected.resumed);

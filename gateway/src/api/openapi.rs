@@ -33,7 +33,6 @@ fn described() -> Value {
             json!({ "post": path_item(*operation, &mut schemas) }),
         );
     }
-    let error = schemas.reference_to("messageloop.shared.v1.Error");
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -53,10 +52,6 @@ fn described() -> Value {
                 "scheme": "bearer",
                 "description": "One of `api.tokens`. None is needed where none is configured: then only requests to \
                     localhost, 127.0.0.1 or [::1] are answered.",
-            } },
-            "responses": { "Error": {
-                "description": "The request was not carried out.",
-                "content": { "application/json": { "schema": error } },
             } },
             "schemas": schemas.finished(),
         },

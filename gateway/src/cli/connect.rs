@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use streamgate_client::{Client, Encoding, Error};
+use streamgate_client::{Builder, Client, Encoding, Error};
 
 use super::Failure;
 
@@ -51,6 +51,17 @@ pub enum WireEncoding {
 impl ConnectArgs {
     /// A connected client.
     pub(super) async fn connect(&self) -> Result<Client, Failure> {
+        let connected = self.builder()?.connect().await;
+        connected.map_err(|error| explain(error, self.servers.len()))
+    }
+
+    /// A client that answers with frames of so many bytes at most, connected.
+    pub(super) async fn connect_to_answer(&self, bytes: usize) -> Result<Client, Failure> {
+        let connected = self.builder()?.answer_bytes(bytes).connect().await;
+        connected.map_err(|error| explain(error, self.servers.len()))
+    }
+
+    fn builder(&self) -> Result<Builder, Failure> {
         let mut servers = self.servers.iter();
         let first = servers.next().ok_or_else(|| Failure::Usage("--server needs a URL".to_owned()))?;
         let mut builder = servers.fold(Client::builder(first), |builder, url| builder.node(url));
@@ -68,7 +79,7 @@ impl ConnectArgs {
         if let (Some(certificate), Some(key)) = (&self.cert_file, &self.key_file) {
             builder = builder.identity(certificate, key);
         }
-        builder.connect().await.map_err(|error| explain(error, self.servers.len()))
+        Ok(builder)
     }
 }
 

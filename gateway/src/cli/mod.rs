@@ -3,16 +3,20 @@
 //! Owns: reading arguments, and what people see on a terminal. Never does: anything a library user may need.
 //!
 //! Invariants: data goes to standard output, everything else to standard error; the exit code is 0 if all went well,
-//! 1 if something failed, 2 if the command line makes no sense; standard output closed by its reader is no failure.
+//! 1 if something failed, 2 if the command line makes no sense; standard output closed by its reader is no failure. `req` has
+//! more codes, for scripts.
 
 pub mod config;
 mod connect;
+mod data;
 mod history;
 mod output;
 mod presence;
 mod publish;
+mod req;
 pub mod serve;
 mod serve_args;
+mod serve_rpc;
 mod subscribe;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -24,7 +28,9 @@ pub use history::HistoryArgs;
 pub use output::Format;
 pub use presence::PresenceArgs;
 pub use publish::PublishArgs;
+pub use req::ReqArgs;
 pub use serve_args::{Broker, LogFormat, LogLevel, ServeArgs};
+pub use serve_rpc::ServeRpcArgs;
 pub use subscribe::SubscribeArgs;
 
 /// The command line of `streamgate`.
@@ -40,7 +46,9 @@ pub use subscribe::SubscribeArgs;
   streamgate sub 'room.**'                    print what is published
   streamgate pub room.blue '{\"hello\":\"world\"}'
   streamgate history room.blue --limit 10
-  streamgate presence room.blue --watch       who is there, who comes and goes"
+  streamgate presence room.blue --watch       who is there, who comes and goes
+  streamgate serve-rpc 'text.*' --command cat  answer calls with what a program prints
+  streamgate req shop.7 text.echo hello       call whoever answers"
 )]
 pub struct Cli {
     /// What to do; nothing means `serve`.
@@ -64,6 +72,10 @@ pub enum Command {
     History(HistoryArgs),
     /// Print who is on a channel
     Presence(PresenceArgs),
+    /// Call a method and print the reply
+    Req(ReqArgs),
+    /// Answer calls with a program: a process for each
+    ServeRpc(ServeRpcArgs),
     /// Check a configuration file, or print the default one
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -93,6 +105,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Some(Command::Sub(args)) => block_on(subscribe::run(args)),
         Some(Command::Presence(args)) => block_on(presence::run(args)),
         Some(Command::History(args)) => block_on(history::run(args)),
+        Some(Command::Req(args)) => block_on(req::run(args)),
+        Some(Command::ServeRpc(args)) => block_on(serve_rpc::run(args)),
     };
     match outcome {
         Ok(()) | Err(Failure::OutputClosed) => ExitCode::SUCCESS,
@@ -104,6 +118,10 @@ pub fn run(cli: Cli) -> ExitCode {
             eprintln!("error: {text}");
             ExitCode::FAILURE
         }
+        Err(Failure::Coded(code, text)) => {
+            eprintln!("error: {text}");
+            ExitCode::from(code)
+        }
     }
 }
 
@@ -114,6 +132,8 @@ enum Failure {
     Usage(String),
     /// Something failed.
     Failed(String),
+    /// Something failed, and the exit code says what.
+    Coded(u8, String),
     /// Nobody reads standard output any more, as after `| head`.
     OutputClosed,
 }

@@ -62,7 +62,7 @@ pub(super) fn place(position: Option<&Position>) -> String {
 }
 
 /// The payload on one line, harmless for a terminal: control characters are escaped, bytes are base64.
-fn data(event: &CloudEvent) -> String {
+pub(super) fn data(event: &CloudEvent) -> String {
     match &event.data {
         None => String::new(),
         Some(Data::TextData(text)) => printable(text),
@@ -91,7 +91,7 @@ pub(super) fn printable(text: &str) -> String {
 }
 
 /// An event in the CloudEvents JSON format (CNCF, formats/json-format.md).
-fn event(event: &CloudEvent) -> String {
+pub(super) fn event(event: &CloudEvent) -> String {
     // What JSON cannot carry becomes bytes, as for JSON clients.
     let event = streamgate_client::proto::cloudevent::binary_form(event);
     let mut object = Map::new();

@@ -8,12 +8,11 @@ use std::{
 };
 
 use clap::Args;
-use serde::de::IgnoredAny;
 use serde_json::json;
 use streamgate_client::{Client, CloudEvent, CloudEventBuilder, Error, Position, PublishAck, PublishOptions};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-use super::{ConnectArgs, Failure, Format, output};
+use super::{ConnectArgs, Failure, Format, data, output};
 
 /// Publishes that may wait for their acks while standard input is read on.
 const IN_FLIGHT: usize = 256;
@@ -137,18 +136,7 @@ fn event(args: &PublishArgs, data: &[u8]) -> Result<CloudEvent, Failure> {
     if let Some(id) = &args.id {
         builder = builder.id(id);
     }
-    let found = match std::str::from_utf8(data) {
-        Ok(text) => {
-            builder = builder.text(text);
-            let is_json = serde_json::from_str::<IgnoredAny>(text).is_ok();
-            if is_json { "application/json" } else { "text/plain" }
-        }
-        Err(_) => {
-            builder = builder.binary(data.to_vec());
-            "application/octet-stream"
-        }
-    };
-    builder = builder.content_type(args.content_type.as_deref().unwrap_or(found));
+    builder = data::with(builder, data, args.content_type.as_deref());
     for (name, value) in &args.attributes {
         builder = builder.attribute(name, value);
     }

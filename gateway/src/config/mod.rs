@@ -48,6 +48,14 @@ pub use runtime::{
 use layer::Layer as _;
 use schema::Root;
 
+/// Reads a duration as the file has it: `300s`, `5m`, `250ms`.
+///
+/// # Errors
+/// It is none; fit for people.
+pub fn duration(text: &str) -> Result<std::time::Duration, String> {
+    units::Span::parse(text).map(|span| span.0)
+}
+
 /// The commented reference file: every key with its default.
 pub const REFERENCE: &str = include_str!("../../config/streamgate.yaml");
 

@@ -29,6 +29,7 @@ pub struct Builder {
     request_timeout: Duration,
     publish_timeout: Duration,
     ping_interval: Duration,
+    answer_bytes: usize,
 }
 
 impl Builder {
@@ -46,6 +47,7 @@ impl Builder {
             request_timeout: Duration::from_secs(10),
             publish_timeout: Duration::from_secs(30),
             ping_interval: Duration::from_secs(20),
+            answer_bytes: 64 * 1024,
         }
     }
 
@@ -136,6 +138,14 @@ impl Builder {
         self
     }
 
+    /// Largest answer to a call or survey, in bytes as a frame (default 64 KiB, as the gateway's `limits.frame_bytes`). A
+    /// larger one is sent as the error `TOO_LARGE`: the gateway would close the connection over it.
+    #[must_use]
+    pub fn answer_bytes(mut self, bytes: usize) -> Self {
+        self.answer_bytes = bytes;
+        self
+    }
+
     /// Starts the client; it connects in the background, and goes on trying. Must be called inside a tokio runtime.
     ///
     /// # Errors
@@ -174,6 +184,7 @@ impl Builder {
             extended: self.extended,
             request_timeout: self.request_timeout,
             publish_timeout: self.publish_timeout,
+            answer_bytes: self.answer_bytes,
         }))
     }
 

@@ -37,7 +37,8 @@ pub struct Client(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     defaults: Defaults,
-    next_subscription: AtomicU64,
+    /// Of subscriptions and handlers.
+    next_id: AtomicU64,
 }
 
 /// What a client's requests need.
@@ -50,6 +51,8 @@ pub(crate) struct Defaults {
     pub(crate) extended: bool,
     pub(crate) request_timeout: Duration,
     pub(crate) publish_timeout: Duration,
+    /// Largest answer to a call or survey, as a frame.
+    pub(crate) answer_bytes: usize,
 }
 
 /// A publish is stored.
@@ -82,13 +85,23 @@ impl Client {
     }
 
     pub(crate) fn new(defaults: Defaults) -> Self {
-        Self(Arc::new(Shared { defaults, next_subscription: AtomicU64::new(1) }))
+        Self(Arc::new(Shared { defaults, next_id: AtomicU64::new(1) }))
     }
 
     /// What the connection does; the receiver sees every later state, or the last of several.
     #[must_use]
     pub fn status(&self) -> watch::Receiver<Status> {
         self.0.defaults.status.clone()
+    }
+
+    /// The public name of this client's session, while it is connected: who is told it can [call](Self::call_session) this
+    /// client. It stays the same over reconnects that the server recognises.
+    #[must_use]
+    pub fn session_id(&self) -> Option<String> {
+        match &*self.0.defaults.status.borrow() {
+            Status::Connected { session_id, .. } => Some(session_id.clone()),
+            _ => None,
+        }
     }
 
     /// Waits for a connection.
@@ -117,7 +130,7 @@ impl Client {
     pub async fn subscribe(&self, options: impl Into<SubscribeOptions>) -> Result<Subscription, Error> {
         let options = options.into();
         options.check()?;
-        let id = self.0.next_subscription.fetch_add(1, Ordering::Relaxed);
+        let id = self.next_id();
         let (reply, answer) = oneshot::channel();
         let (outlet, events) = mpsc::channel(options.capacity);
         // Dropped before it is acknowledged, it unsubscribes itself.
@@ -135,7 +148,7 @@ impl Client {
     /// other arrive in that order, whenever they are awaited.
     ///
     /// # Errors
-    /// The server's refusal; [`Error::Timeout`] or [`Error::ConnectionLost`]: the outcome is unknown.
+    /// The server's refusal; [`Error::Timeout`] or, without a key, [`Error::OutcomeUnknown`]: it may be stored or not.
     pub fn publish(
         &self,
         channel: impl Into<String>,
@@ -235,33 +248,6 @@ impl Client {
         }
     }
 
-    /// Calls `method` of whoever serves it for `channel`. Never sent twice.
-    ///
-    /// # Errors
-    /// The server's refusal, the callee's error, [`Error::Timeout`], or [`Error::ConnectionLost`]: it is not known whether
-    /// the call was carried out.
-    pub async fn rpc(
-        &self,
-        channel: impl Into<String>,
-        method: impl Into<String>,
-        event: CloudEvent,
-        timeout: Duration,
-    ) -> Result<CloudEvent, Error> {
-        let mut frame = InboundMessage {
-            channel: channel.into(),
-            method: method.into(),
-            envelope: Some(inbound::Envelope::RpcRequest(self.carried(event))),
-            ..InboundMessage::default()
-        };
-        if self.0.defaults.extended {
-            frame.timeout_ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
-        }
-        match self.send(frame, Retry::UnlessSent, timeout, "rpc").await? {
-            Envelope::RpcReply(event) => Ok(event),
-            other => Err(unexpected("rpc", &other)),
-        }
-    }
-
     /// Closes the connection and ends all subscriptions. Requests without an answer fail with
     /// [`Error::ClientClosed`]. Returns when the server knows, or after a second.
     pub async fn close(&self) {
@@ -277,13 +263,21 @@ impl Client {
         let _ = self.0.defaults.commands.send(Command::Unsubscribe(id));
     }
 
+    pub(crate) fn defaults(&self) -> &Defaults {
+        &self.0.defaults
+    }
+
+    pub(crate) fn next_id(&self) -> u64 {
+        self.0.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
     async fn ask(&self, envelope: inbound::Envelope, what: &'static str) -> Result<Envelope, Error> {
         let frame = InboundMessage { envelope: Some(envelope), ..InboundMessage::default() };
         self.send(frame, Retry::Always, self.0.defaults.request_timeout, what).await
     }
 
     /// Hands a request over at once; the future is the answer.
-    fn send(
+    pub(crate) fn send(
         &self,
         frame: InboundMessage,
         retry: Retry,
@@ -301,17 +295,17 @@ impl Client {
         }
     }
 
-    fn command(&self, command: Command) -> Result<(), Error> {
+    pub(crate) fn command(&self, command: Command) -> Result<(), Error> {
         self.0.defaults.commands.send(command).map_err(|_| self.gone())
     }
 
     /// Why the client is closed.
-    fn gone(&self) -> Error {
+    pub(crate) fn gone(&self) -> Error {
         reason(&self.0.defaults.status)
     }
 
     /// The event in a form that the encoding can carry, as the gateway would convert it for JSON clients.
-    fn carried(&self, event: CloudEvent) -> CloudEvent {
+    pub(crate) fn carried(&self, event: CloudEvent) -> CloudEvent {
         if self.0.defaults.json { binary_form(&event).into_owned() } else { event }
     }
 }
@@ -323,7 +317,7 @@ fn reason(status: &watch::Receiver<Status>) -> Error {
     }
 }
 
-fn unexpected(what: &str, envelope: &Envelope) -> Error {
+pub(crate) fn unexpected(what: &str, envelope: &Envelope) -> Error {
     // Only the name: payloads do not belong in errors.
     let debug = format!("{envelope:?}");
     let name = debug.split('(').next().unwrap_or_default();

@@ -17,7 +17,10 @@ use tokio::{
 
 use crate::{
     backoff::Backoff,
-    engine::{Delivery, Effect, Engine, Request, Return, Subscribing, SubscriptionId},
+    engine::{
+        Asked, Delivery, Effect, Engine, Offering, Outcome, Question, Request, Return, ServingId,
+        Subscribing, SubscriptionId, wire_error,
+    },
     error::Error,
     status::Status,
     transport::{Encoding, Endpoint, Received, Transport},
@@ -30,8 +33,20 @@ pub(crate) enum Command {
     Request(Request),
     Subscribe(Subscribing, mpsc::Sender<Delivery>),
     Unsubscribe(SubscriptionId),
+    Serve(Offering, mpsc::Sender<Work>),
+    Unserve(ServingId),
+    /// A handler has done with a question.
+    Answered(Question, Option<Outcome>),
     /// Answered when the connection is closed.
     Close(oneshot::Sender<()>),
+}
+
+/// A question for a handler.
+#[derive(Debug)]
+pub(crate) struct Work {
+    pub(crate) asked: Asked,
+    /// Closed when the connection is gone, and with it whoever waits for the answer.
+    pub(crate) connection: watch::Receiver<()>,
 }
 
 type Connecting = Pin<Box<dyn Future<Output = Result<Transport, Error>> + Send>>;
@@ -63,6 +78,9 @@ pub(crate) struct Driver {
     link: Link,
     outlets: HashMap<SubscriptionId, mpsc::Sender<Delivery>>,
     backlog: VecDeque<(SubscriptionId, Delivery)>,
+    handlers: HashMap<ServingId, mpsc::Sender<Work>>,
+    /// Stands for the connection; whoever works for it watches this.
+    connection: watch::Sender<()>,
 }
 
 /// Why the loop ends.
@@ -95,6 +113,8 @@ impl Driver {
             link: Link::Waiting(Instant::now()),
             outlets: HashMap::new(),
             backlog: VecDeque::new(),
+            handlers: HashMap::new(),
+            connection: watch::Sender::new(()),
         }
     }
 
@@ -117,6 +137,8 @@ impl Driver {
                 self.backlog.push_back((id, delivery));
             }
         }
+        self.handlers.clear();
+        self.connection = watch::Sender::new(());
         if let Link::Open(transport, _) = std::mem::replace(&mut self.link, Link::Waiting(Instant::now())) {
             transport.close().await;
         }
@@ -167,6 +189,12 @@ impl Driver {
                 self.outlets.remove(&id);
                 self.engine.unsubscribe(id, now());
             }
+            Command::Serve(offering, outlet) => {
+                self.handlers.insert(offering.id, outlet);
+                self.engine.serve(offering, now());
+            }
+            Command::Unserve(id) => self.engine.unserve(id, now()),
+            Command::Answered(question, outcome) => self.engine.answered(question, outcome),
             Command::Close(done) => return Some(End::Closed(done)),
         }
         None
@@ -208,6 +236,10 @@ impl Driver {
             match effect {
                 Effect::Send(frame) => self.send(frame),
                 Effect::Deliver(id, delivery) => self.backlog.push_back((id, delivery)),
+                Effect::Serve(id, asked) => self.serve(id, *asked),
+                Effect::Unserved(id) => {
+                    self.handlers.remove(&id);
+                }
                 Effect::Opened { session_id, resumed } => {
                     let address = self.address();
                     tracing::debug!(address, session_id, resumed, "connected");
@@ -229,6 +261,19 @@ impl Driver {
         }
     }
 
+    /// Gives a question to its handler. One that has too many to do already says so.
+    fn serve(&mut self, id: ServingId, asked: Asked) {
+        let question = asked.question.clone();
+        let work = Work { asked, connection: self.connection.subscribe() };
+        let text = match self.handlers.get(&id).map(|handler| handler.try_reserve()) {
+            Some(Ok(room)) => return room.send(work),
+            Some(Err(mpsc::error::TrySendError::Full(()))) => "too many calls wait here already",
+            Some(Err(mpsc::error::TrySendError::Closed(()))) | None => "the handler has ended",
+        };
+        self.engine
+            .answered(question, Some(Err(wire_error("NOT_AVAILABLE", "unavailable", text.to_owned()))));
+    }
+
     /// Gives the connection up; the next attempt goes to the next node.
     fn leave(&mut self, error: Error, back: Return) {
         if let Link::Open(_, since) = &self.link {
@@ -245,6 +290,7 @@ impl Driver {
             tokio::spawn(transport.close());
         }
         tracing::debug!(%error, ?retry_in, "disconnected");
+        self.connection = watch::Sender::new(());
         self.endpoint = (self.endpoint + 1) % self.endpoints.len().max(1);
         self.engine.lost(&error);
         self.status.send_replace(Status::Disconnected { error, retry_in });

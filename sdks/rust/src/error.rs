@@ -52,9 +52,18 @@ pub enum Error {
         /// What the server said.
         reason: String,
     },
-    /// The connection broke without a word. If a request was under way, its outcome is unknown.
+    /// The connection broke without a word.
     #[error("the connection was lost: {0}")]
     ConnectionLost(String),
+    /// The connection broke under a request that must not be sent twice (a call, a survey, a publish without a key): it may
+    /// have been carried out or not.
+    #[error("the outcome of {what} is unknown: no answer came before {cause}")]
+    OutcomeUnknown {
+        /// Which request.
+        what: &'static str,
+        /// What became of the connection.
+        cause: Box<Error>,
+    },
     /// No answer in time. The outcome of a publish is unknown; retrying with its key is safe.
     #[error("{what} got no answer in time")]
     Timeout {
@@ -86,6 +95,17 @@ impl Error {
         Self::Closed {
             code: fields.get("code").and_then(number).unwrap_or(3000),
             reason: reason.unwrap_or(error.message),
+        }
+    }
+
+    /// Whether time was up: no answer came, or the server says that none came in time. The request may have been carried
+    /// out.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        match self {
+            Self::Timeout { .. } => true,
+            Self::Server { code, .. } => code == "RPC_TIMEOUT",
+            _ => false,
         }
     }
 

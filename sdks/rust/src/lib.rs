@@ -33,6 +33,8 @@
 //!   every reconnect, at whichever node.
 //! - [`Client::publish`] retries with one idempotency key until a deadline. An error that leaves the outcome open says so.
 //! - A [`PresenceView`] knows exactly who is on a channel, also after it was away.
+//! - [`Client::call`] is sent once and never again; where it is not known whether it was carried out, the error says so.
+//! - What [`Client::serve`] offers is offered again after every reconnect, before the client says that it is connected.
 //! - Nothing is dropped when a subscriber is slow: the client stops reading, and if the server then gives it up, it
 //!   recovers what it missed. See [`SubscribeOptions::capacity`].
 //!
@@ -42,6 +44,7 @@
 
 mod backoff;
 mod builder;
+mod call;
 mod client;
 mod cloud_event;
 mod driver;
@@ -51,13 +54,16 @@ mod event;
 mod options;
 mod position;
 mod presence;
+mod serve;
 mod status;
 mod subscription;
 mod target;
 mod transport;
+mod worker;
 
 pub use backoff::Backoff;
 pub use builder::Builder;
+pub use call::{CallOptions, SurveyAnswer, SurveyResult};
 pub use client::{Client, HistoryPage, PublishAck};
 pub use cloud_event::CloudEventBuilder;
 pub use error::Error;
@@ -65,6 +71,7 @@ pub use event::{Event, Gap, GapReason, Message, PresenceChange, Publisher, Recov
 pub use options::{DEFAULT_CAPACITY, HistoryOptions, PublishOptions, StartAt, SubscribeOptions};
 pub use position::{Cursors, Position, PositionError};
 pub use presence::PresenceView;
+pub use serve::{Call, CallError, ServeOptions, Serving};
 pub use status::Status;
 pub use streamgate_proto as proto;
 pub use streamgate_proto::cloudevents::CloudEvent;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use fake::{Server, extended, live_at, named, next};
 use streamgate_client::{
-    Client, CloudEvent, CloudEventBuilder, Error, PublishOptions, Status,
+    CallOptions, Client, CloudEvent, CloudEventBuilder, Error, PublishOptions, Status,
     proto::v1::{
         Connected, HistoryResponse, Pong, Reconnect, inbound_message::Envelope as In,
         outbound_message::Envelope as Out,
@@ -59,9 +59,9 @@ async fn an_outcome_that_cannot_be_known_is_said() {
     let (_, frame) = peer.publish().await;
     assert!(key(&frame).is_empty());
     drop(peer);
-    assert!(matches!(publish.await, Err(Error::ConnectionLost(_))));
-    let rpc = client.rpc("a", "m", event(), Duration::from_millis(20));
-    assert!(matches!(rpc.await, Err(Error::Timeout { what: "rpc" })));
+    assert!(matches!(publish.await, Err(Error::OutcomeUnknown { what: "publish", .. })));
+    let call = client.call("a", "m", event(), CallOptions { timeout: Some(Duration::from_millis(20)) });
+    assert!(matches!(call.await, Err(Error::Timeout { what: "call" })));
 }
 
 #[tokio::test]
@@ -239,7 +239,7 @@ async fn a_plain_v1_client_uses_nothing_of_the_extension() {
     let (_, frame) = peer.publish().await;
     assert!(frame.publish_options.is_none());
     drop(peer);
-    assert!(matches!(publish.await, Err(Error::ConnectionLost(_))));
+    assert!(matches!(publish.await, Err(Error::OutcomeUnknown { what: "publish", .. })));
     let (_peer, connect) = server.welcome_with(v1()).await;
     assert_eq!(connect.subscriptions, [named("a")]);
     assert_eq!(next(&mut subscription).await, "gap a NOT_RECOVERED");

@@ -8,7 +8,10 @@
 
 mod heartbeat;
 mod held;
+mod incoming;
+mod question;
 mod requests;
+mod serving;
 mod subscription;
 mod subscriptions;
 
@@ -17,17 +20,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use streamgate_proto::v1::{
-    self, Connect, Connected, InboundMessage, OutboundMessage, inbound_message as inbound,
-    outbound_message::Envelope,
-};
+use streamgate_proto::v1::{self, Connect, InboundMessage, inbound_message as inbound};
 
+pub(crate) use question::{Asked, Outcome, Question, answer_frame, wire_error};
 pub(crate) use requests::{Request, Retry};
+pub(crate) use serving::{Offered, Offering, ServingId};
 pub(crate) use subscription::{Delivery, Subscribing};
 
 use crate::error::Error;
 use heartbeat::{Beat, Heartbeat};
 use requests::Requests;
+use serving::Servings;
 use subscriptions::Subscriptions;
 
 /// The capability that selects the extended schema (PROTOCOL part B).
@@ -55,6 +58,10 @@ pub(crate) enum Effect {
     Send(InboundMessage),
     /// Hand to a subscriber; must not be dropped when the connection breaks.
     Deliver(SubscriptionId, Delivery),
+    /// Hand to the handler; it is worked on only while the connection lasts.
+    Serve(ServingId, Box<Asked>),
+    /// Nothing more comes for the handler.
+    Unserved(ServingId),
     /// The session is established.
     Opened { session_id: String, resumed: bool },
     /// Leave this connection because of the error.
@@ -110,6 +117,9 @@ pub(crate) struct Engine {
     ids: RequestIds,
     requests: Requests,
     subscriptions: Subscriptions,
+    servings: Servings,
+    /// What is said when the server knows again what is offered, and until when that has to be.
+    announcement: Option<(Effect, Instant)>,
     resume_token: String,
     /// The server offers the extension, too.
     extended: bool,
@@ -126,6 +136,8 @@ impl Engine {
             ids: RequestIds::default(),
             requests: Requests::default(),
             subscriptions: Subscriptions::default(),
+            servings: Servings::default(),
+            announcement: None,
             resume_token: String::new(),
             extended: false,
             connect_bare: false,
@@ -164,8 +176,10 @@ impl Engine {
         self.link = Link::Down;
         self.requests.lost(error);
         self.subscriptions.lost();
+        self.announcement = None;
         // What was meant for the dead connection; deliveries stay.
-        self.effects.retain(|effect| matches!(effect, Effect::Deliver(..)));
+        self.effects.retain(|effect| matches!(effect, Effect::Deliver(..) | Effect::Unserved(..)));
+        self.servings.lost(&mut self.effects);
     }
 
     /// Nothing will ever work again: everyone who waits is told why.
@@ -173,6 +187,7 @@ impl Engine {
         self.lost(error);
         self.requests.fail_all(error);
         self.subscriptions.end_all(error, &mut self.effects);
+        self.servings.end_all(error);
     }
 
     /// Takes a request; it is sent as soon as there is a connection.
@@ -205,6 +220,24 @@ impl Engine {
         self.start_subscriptions(now);
     }
 
+    /// Takes a handler; what it answers is offered as soon as there is a connection.
+    pub(crate) fn serve(&mut self, offering: Offering, now: Instant) {
+        self.servings.add(offering);
+        self.sync_servings(now);
+    }
+
+    /// Nobody wants to answer with that handler any more.
+    pub(crate) fn unserve(&mut self, serving: ServingId, now: Instant) {
+        self.servings.remove(serving, &mut self.effects);
+        self.sync_servings(now);
+    }
+
+    /// A handler has done with a question.
+    pub(crate) fn answered(&mut self, question: Question, outcome: Option<Outcome>) {
+        self.servings.answered(question, outcome, &mut self.ids, &mut self.effects);
+        self.leave_when_answered();
+    }
+
     /// Something came from the server, if only a ping of the transport.
     pub(crate) fn heard(&mut self, now: Instant) {
         if let Link::Up { heartbeat, .. } = &mut self.link {
@@ -219,8 +252,10 @@ impl Engine {
             Link::Connecting { deadline, .. } => Some(*deadline),
             Link::Up { heartbeat, leaving: true, .. } => Some(heartbeat.deadline()),
             Link::Up { heartbeat, leave_at, .. } => {
-                let retry = self.subscriptions.next_retry();
-                [Some(heartbeat.deadline()), *leave_at, retry].into_iter().flatten().min()
+                let retries = [self.subscriptions.next_retry(), self.servings.next_retry()];
+                let announce = self.announcement.as_ref().map(|(_, until)| *until);
+                let all = [Some(heartbeat.deadline()), *leave_at, announce].into_iter().chain(retries);
+                all.flatten().min()
             }
         };
         link.into_iter().chain(self.requests.deadline()).min()
@@ -231,6 +266,7 @@ impl Engine {
         if let Link::Up { leave_at: Some(at), leaving, .. } = &mut self.link {
             *leaving |= *at <= now;
         }
+        self.withdraw_when_leaving();
         let up = self.is_up();
         self.requests.tick(now, up, &mut self.effects);
         match &mut self.link {
@@ -241,7 +277,10 @@ impl Engine {
                 }
             }
             Link::Up { heartbeat, .. } => match heartbeat.beat(now) {
-                Beat::Fine => self.start_subscriptions(now),
+                Beat::Fine => {
+                    self.start_subscriptions(now);
+                    self.sync_servings(now);
+                }
                 Beat::Ping => {
                     let id = self.ids.next();
                     let ping = frame(id, inbound::Envelope::Ping(v1::Ping {}));
@@ -253,109 +292,11 @@ impl Engine {
                 }
             },
         }
-        self.leave_when_answered();
-    }
-
-    /// Takes a frame from the server.
-    pub(crate) fn frame(&mut self, message: OutboundMessage, now: Instant) {
-        self.heard(now);
-        // Frames of the server's own have ids that are no numbers, or that nobody waits for.
-        let request = message.id.parse::<u64>().ok();
-        let Some(envelope) = message.envelope else { return };
-        if let Link::Connecting { request: expected, .. } = self.link {
-            return match envelope {
-                Envelope::Connected(connected) => self.connected(expected, connected, now),
-                Envelope::Error(error) => self.connect_refused(Error::from_wire(error)),
-                _ => {}
-            };
-        }
-        match envelope {
-            Envelope::Publication(publication) => {
-                for message in publication.messages {
-                    self.subscriptions.message(message.into(), &mut self.effects);
-                }
-            }
-            Envelope::Error(error) => self.error(request, Error::from_wire(error), now),
-            Envelope::SubscribeAck(ack) => {
-                if let Some(request) = request {
-                    self.subscriptions.acked(request, ack.subscriptions, self.extended, &mut self.effects);
-                    self.start_subscriptions(now);
-                }
-            }
-            Envelope::RecoverComplete(complete) => {
-                self.subscriptions.recovered(complete.into(), &mut self.effects);
-                self.start_subscriptions(now);
-            }
-            Envelope::Gap(gap) => self.subscriptions.gap(gap, &mut self.effects),
-            Envelope::PresenceEvent(event) => self.subscriptions.presence(event, &mut self.effects),
-            Envelope::Ping(_) => {
-                let pong = InboundMessage {
-                    id: message.id,
-                    envelope: Some(inbound::Envelope::Pong(v1::Pong {})),
-                    ..InboundMessage::default()
-                };
-                self.effects.push_back(Effect::Send(pong));
-            }
-            Envelope::Reconnect(reconnect) => {
-                if let Link::Up { leave_at, leaving, .. } = &mut self.link {
-                    *leave_at = Some(now + Duration::from_millis(reconnect.after_ms.into()));
-                    *leaving = reconnect.after_ms == 0;
-                }
-            }
-            answer => {
-                if let Some(request) = request {
-                    self.requests.answer(request, answer);
-                }
-            }
+        let silent = self.announcement.as_ref().is_some_and(|(_, until)| *until <= now);
+        if silent && matches!(self.link, Link::Up { .. }) {
+            self.leave(Error::Timeout { what: "rpc_serve" }, false);
         }
         self.leave_when_answered();
-    }
-
-    fn connected(&mut self, request: u64, connected: Connected, now: Instant) {
-        self.extended = self.settings.extended && connected.caps.iter().any(|cap| cap == EXTENDED);
-        self.resume_token = connected.resume_token;
-        self.connect_bare = false;
-        let heartbeat = Heartbeat::new(connected.ping_interval_ms, self.settings.ping_interval, now);
-        self.link = Link::Up { heartbeat, leave_at: None, leaving: false };
-        self.effects
-            .push_back(Effect::Opened { session_id: connected.session_id, resumed: connected.resumed });
-        // A resumed session may hold what was unsubscribed while there was no connection.
-        let foreign: Vec<_> = connected
-            .subscriptions
-            .iter()
-            .filter(|held| !self.subscriptions.contains(&held.channel))
-            .map(|held| held.channel.clone())
-            .collect();
-        self.subscriptions.acked(request, connected.subscriptions, self.extended, &mut self.effects);
-        if !foreign.is_empty() {
-            self.send_unsubscribe(foreign);
-        }
-        self.start_subscriptions(now);
-        self.requests.flush(now, &mut self.effects);
-    }
-
-    fn connect_refused(&mut self, error: Error) {
-        let over_subscriptions = matches!(&error, Error::Server { code, .. }
-            if code != "AUTH_ERROR" && code != "NOT_AVAILABLE");
-        if over_subscriptions {
-            self.connect_bare = true;
-        }
-        self.leave(error, false);
-    }
-
-    fn error(&mut self, request: Option<u64>, error: Error, now: Instant) {
-        if matches!(error, Error::Closed { .. }) {
-            return self.leave(error, false);
-        }
-        let Some(request) = request else {
-            tracing::warn!(%error, "the server reports an error that belongs to no request");
-            return;
-        };
-        if error.is_retryable() && self.requests.retry_later(request, now) {
-            return;
-        }
-        self.requests.refuse(request, error.clone());
-        self.subscriptions.refused(request, error, Some(now), &mut self.effects);
     }
 
     /// The transport failed, or the server closed it.
@@ -366,7 +307,8 @@ impl Engine {
     /// Goes because the server asked for it, once everything that was asked here is answered. The server closes the
     /// connection if that takes too long, and every request has a deadline of its own.
     fn leave_when_answered(&mut self) {
-        if matches!(self.link, Link::Up { leaving: true, .. }) && !self.requests.awaits_answers() {
+        let busy = self.requests.awaits_answers() || self.servings.is_busy();
+        if matches!(self.link, Link::Up { leaving: true, .. }) && !busy {
             self.leave(Error::Closed { code: 1012, reason: "the node drains".to_owned() }, true);
         }
     }
@@ -393,6 +335,28 @@ impl Engine {
         }
     }
 
+    /// Tells the server what is offered, and everybody else of the connection once it knows.
+    fn sync_servings(&mut self, now: Instant) {
+        if self.is_up() {
+            // A server without the extension knows no offers: whoever wanted one was told.
+            if self.extended {
+                self.servings.sync(&mut self.ids, now, &mut self.effects);
+            } else {
+                self.servings.refuse_all(&not_offered(), &mut self.effects);
+            }
+        }
+        if matches!(self.link, Link::Up { .. }) && self.servings.is_settled() {
+            self.effects.extend(self.announcement.take().map(|(opened, _)| opened));
+        }
+    }
+
+    /// New calls shall go elsewhere; those that are worked on are answered here.
+    fn withdraw_when_leaving(&mut self) {
+        if matches!(self.link, Link::Up { leaving: true, .. }) {
+            self.servings.withdraw(&mut self.ids, &mut self.effects);
+        }
+    }
+
     fn send_unsubscribe(&mut self, targets: Vec<String>) {
         let subscriptions = targets
             .into_iter()
@@ -401,6 +365,14 @@ impl Engine {
         let unsubscribe = inbound::Envelope::Unsubscribe(v1::Unsubscribe { subscriptions });
         let id = self.ids.next();
         self.effects.push_back(Effect::Send(frame(id, unsubscribe)));
+    }
+}
+
+fn not_offered() -> Error {
+    Error::Server {
+        code: "NOT_SUPPORTED".to_owned(),
+        kind: "request_error".to_owned(),
+        message: format!("only connections with {EXTENDED} have calls for clients"),
     }
 }
 

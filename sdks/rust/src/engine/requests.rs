@@ -113,7 +113,13 @@ impl Requests {
             .map(|(id, _)| *id)
             .collect();
         for id in unknown {
-            self.refuse(id, error.clone());
+            let what = self.pending.get(&id).map_or("request", |pending| pending.request.what);
+            // Closed by this side: that is no surprise.
+            let error = match error {
+                Error::ClientClosed => Error::ClientClosed,
+                cause => Error::OutcomeUnknown { what, cause: Box::new(cause.clone()) },
+            };
+            self.refuse(id, error);
         }
         for pending in self.pending.values_mut() {
             pending.sent = false;
@@ -166,7 +172,11 @@ impl Pending {
         }
         self.sent = true;
         self.not_before = None;
-        effects.push_back(Effect::Send(self.request.frame.clone()));
+        let mut frame = self.request.frame.clone();
+        // What was waited for a connection is not waited for again.
+        let left = self.request.deadline.saturating_duration_since(now).as_millis();
+        frame.timeout_ms = frame.timeout_ms.min(u32::try_from(left).unwrap_or(u32::MAX).max(1));
+        effects.push_back(Effect::Send(frame));
     }
 
     fn finish(self, outcome: Result<Envelope, Error>) {

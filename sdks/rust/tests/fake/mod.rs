@@ -155,8 +155,15 @@ impl Peer {
     }
 
     pub async fn answer(&mut self, id: &str, envelope: Out) {
-        let frame =
-            OutboundMessage { id: id.to_owned(), envelope: Some(envelope), ..OutboundMessage::default() };
+        self.send(OutboundMessage {
+            id: id.to_owned(),
+            envelope: Some(envelope),
+            ..OutboundMessage::default()
+        })
+        .await;
+    }
+
+    pub async fn send(&mut self, frame: OutboundMessage) {
         let bytes = encode_outbound(self.encoding, &frame).unwrap();
         let message = match self.encoding {
             Encoding::Json => tungstenite::Message::Text(bytes.try_into().unwrap()),

@@ -1,0 +1,198 @@
+//! `streamgate req`.
+
+use std::{
+    io::{IsTerminal as _, Write as _},
+    time::Duration,
+};
+
+use clap::Args;
+use streamgate_client::{CallOptions, CloudEvent, CloudEventBuilder, Error};
+use tokio::io::AsyncReadExt as _;
+
+use super::{ConnectArgs, Failure, Format, data, output};
+use crate::config;
+
+/// Most of standard input that is read: gateways take less in a frame.
+const MOST_INPUT: u64 = 16 * 1024 * 1024;
+
+/// Exit code: who answered, or the gateway, says an error.
+const REFUSED: u8 = 1;
+/// Exit code: there is no connection; nothing was called.
+const UNREACHABLE: u8 = 3;
+/// Exit code: no answer in time; the call may have been carried out.
+const LATE: u8 = 4;
+/// Exit code: the connection broke; the call may have been carried out.
+const UNKNOWN: u8 = 5;
+
+/// Options of `req`.
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "streamgate req [OPTIONS] CHANNEL METHOD [DATA]\n       streamgate req [OPTIONS] --session ID METHOD [DATA]",
+    after_help = "Prints the data of the reply, on a terminal on one harmless line.
+
+Exit codes: 0 answered; 1 an error was answered; 2 the command line makes no sense; 3 no connection: nothing
+was called; 4 no answer in time, 5 the connection broke meanwhile: the call may have been carried out.
+
+Examples:
+  streamgate req shop.7 text.echo hello
+  streamgate req shop.7 math.sum - --timeout 2s <numbers.json
+  streamgate req --session 5b0c2f1e-7c39-4a4b-9a43-0e4f6d1c7b11 status"
+)]
+pub struct ReqArgs {
+    /// CHANNEL and METHOD to call; with --session the METHOD alone; then the DATA to send, `-`: standard input
+    #[arg(required = true, num_args = 1..=3, value_name = "CHANNEL METHOD DATA")]
+    pub words: Vec<String>,
+    /// Call this session, and nobody else
+    #[arg(long, value_name = "ID")]
+    pub session: Option<String>,
+    /// How long to wait for the reply: 500ms, 10s, 2m
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = timeout)]
+    pub timeout: Duration,
+    /// Type of the event that is sent
+    #[arg(long = "type", value_name = "TYPE", default_value = "streamgate.request")]
+    pub kind: String,
+    /// Source of the event, a URI reference
+    #[arg(long, default_value = "/streamgate-cli")]
+    pub source: String,
+    /// Media type of the data [default: application/json if it is JSON, else text/plain]
+    #[arg(long, value_name = "MEDIA_TYPE")]
+    pub content_type: Option<String>,
+    /// How to print: the data, or the whole event
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    pub output: Format,
+    /// Where the gateway is
+    #[command(flatten)]
+    pub connect: ConnectArgs,
+}
+
+/// Who is called with what.
+#[derive(Debug, PartialEq, Eq)]
+struct Target<'a> {
+    /// `None`: the session.
+    channel: Option<&'a str>,
+    method: &'a str,
+    data: Option<&'a str>,
+}
+
+pub(super) async fn run(args: ReqArgs) -> Result<(), Failure> {
+    let target = target(&args)?;
+    let mut builder = CloudEventBuilder::new(&args.kind).source(&args.source);
+    if let Some(given) = target.data {
+        let bytes = if given == "-" { read_input().await? } else { given.as_bytes().to_vec() };
+        builder = data::with(builder, &bytes, args.content_type.as_deref());
+    }
+    let event = builder.checked()?;
+    let client = args.connect.connect().await.map_err(|failure| match failure {
+        Failure::Failed(text) => Failure::Coded(UNREACHABLE, text),
+        other => other,
+    })?;
+    let options = CallOptions { timeout: Some(args.timeout) };
+    let reply = match (target.channel, &args.session) {
+        (None, Some(session)) => client.call_session(session, target.method, event, options).await,
+        (channel, _) => client.call(channel.unwrap_or_default(), target.method, event, options).await,
+    };
+    client.close().await;
+    print(args.output, &reply.map_err(failure)?)
+}
+
+fn target(args: &ReqArgs) -> Result<Target<'_>, Failure> {
+    let words: Vec<_> = args.words.iter().map(String::as_str).collect();
+    match (args.session.is_some(), words.as_slice()) {
+        (false, [channel, method, data @ ..]) => {
+            Ok(Target { channel: Some(channel), method, data: data.first().copied() })
+        }
+        (true, [method]) => Ok(Target { channel: None, method, data: None }),
+        (true, [method, data]) => Ok(Target { channel: None, method, data: Some(data) }),
+        (false, _) => {
+            Err(Failure::Usage("CHANNEL and METHOD are needed, or --session ID and METHOD".to_owned()))
+        }
+        (true, _) => Err(Failure::Usage("with --session there is no CHANNEL: METHOD [DATA]".to_owned())),
+    }
+}
+
+async fn read_input() -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    let read = tokio::io::stdin().take(MOST_INPUT + 1).read_to_end(&mut bytes).await?;
+    if read as u64 > MOST_INPUT {
+        return Err(Failure::Usage(format!("standard input has more than {MOST_INPUT} bytes")));
+    }
+    Ok(bytes)
+}
+
+fn failure(error: Error) -> Failure {
+    let code = match &error {
+        _ if error.is_timeout() => LATE,
+        Error::Server { .. } => REFUSED,
+        Error::OutcomeUnknown { .. } => UNKNOWN,
+        Error::Invalid(_) | Error::InvalidUrl { .. } => return error.into(),
+        _ => UNREACHABLE,
+    };
+    Failure::Coded(code, error.to_string())
+}
+
+fn print(format: Format, reply: &CloudEvent) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match format {
+        Format::Json => writeln!(out, "{}", output::event(reply))?,
+        Format::Text if out.is_terminal() => writeln!(out, "{}", output::data(reply))?,
+        // For a program or a file: nothing is changed, only a last line ended.
+        Format::Text => {
+            let bytes = data::of(reply);
+            out.write_all(bytes)?;
+            if std::str::from_utf8(bytes).is_ok() && !bytes.ends_with(b"\n") {
+                writeln!(out)?;
+            }
+        }
+    }
+    Ok(out.flush()?)
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    let timeout = config::duration(text)?;
+    if timeout.is_zero() { Err("it must not be 0".to_owned()) } else { Ok(timeout) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn args(line: &[&str]) -> ReqArgs {
+        let line = ["streamgate", "req"].iter().chain(line);
+        match Cli::try_parse_from(line).unwrap().command {
+            Some(Command::Req(args)) => args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_session_stands_for_the_channel() {
+        let expected = Target { channel: Some("a"), method: "m", data: None };
+        assert_eq!(target(&args(&["a", "m"])), Ok(expected));
+        let expected = Target { channel: Some("a"), method: "m", data: Some("-") };
+        assert_eq!(target(&args(&["a", "m", "-"])), Ok(expected));
+        let expected = Target { channel: None, method: "m", data: Some("d") };
+        assert_eq!(target(&args(&["--session", "s", "m", "d"])), Ok(expected));
+        for wrong in [&["m"][..], &["--session", "s", "a", "m", "d"]] {
+            assert!(matches!(target(&args(wrong)), Err(Failure::Usage(_))), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn scripts_can_tell_from_the_code_what_happened() {
+        let code = |error| match failure(error) {
+            Failure::Coded(code, _) => code,
+            other => panic!("{other:?}"),
+        };
+        let server =
+            |code: &str| Error::Server { code: code.into(), kind: String::new(), message: String::new() };
+        assert_eq!(code(server("NO_PROXY")), 1);
+        assert_eq!(code(server("RPC_TIMEOUT")), 4);
+        assert_eq!(code(Error::Timeout { what: "call" }), 4);
+        let cause = Box::new(Error::ConnectionLost(String::new()));
+        assert_eq!(code(Error::OutcomeUnknown { what: "call", cause }), 5);
+        assert_eq!(code(Error::ClientClosed), 3);
+    }
+}
