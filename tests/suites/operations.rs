@@ -2,6 +2,7 @@
 
 use streamgate::telemetry::metrics::{Kind, METRICS};
 use streamgate_e2e::{
+    api,
     backend::{HttpBackend, Reply},
     events::{extended, frame, from, live, publish, recover, text, v1},
     gateway::TestNode,
@@ -49,7 +50,6 @@ async fn after_traffic_every_metric_has_a_value_and_none_is_a_summary() {
     ))
     .await;
     let addrs = gateway.addrs();
-    assert_eq!(streamgate_e2e::api::post(addrs.admin, "nodes", &[], "{}").await.status, 200);
     for via in Via::ALL {
         let mut client = RawClient::connect(addrs, via).await;
         let call = InboundMessage {
@@ -72,6 +72,7 @@ async fn after_traffic_every_metric_has_a_value_and_none_is_a_summary() {
         client.send(frame(In::Connect(Default::default()))).await;
         assert_eq!(client.close_code().await, 3501);
     }
+    assert_eq!(api::post(addrs.admin, "channels", &[], "{}").await.status, 200);
     let scrape = Scrape::of(addrs.admin).await;
     assert!(!scrape.text().contains("quantile="), "{}", scrape.text());
     for metric in METRICS {

@@ -11,12 +11,16 @@ use streamgate_e2e::{
     gateway::TestNode,
     raw::{RawClient, Via},
     responder::{OPEN, Responder, call, result, serve},
+    rights::{self, permissions, signed},
     within,
 };
 use streamgate_proto::{
     cloudevents::CloudEvent,
     shared,
-    v1::{InboundMessage, OutboundMessage, outbound_message::Envelope as Out, rpc_result::Outcome},
+    v1::{
+        InboundMessage, OutboundMessage, Refresh, inbound_message::Envelope as In,
+        outbound_message::Envelope as Out, rpc_result::Outcome,
+    },
 };
 
 fn replied(answer: OutboundMessage) -> CloudEvent {
@@ -301,4 +305,23 @@ async fn offers_are_checked_and_replaced() {
     assert_eq!(client.refused(call("x", "a", empty())).await.code, "NO_PROXY");
     client.request(serve(&[])).await;
     assert_eq!(client.refused(call("x", "b", empty())).await.code, "NO_PROXY");
+}
+
+#[tokio::test]
+async fn who_loses_the_right_to_serve_gets_no_more_calls() {
+    let rule = "{channels: ['m.**'], actions: [serve], who: {claims: {role: worker}}}";
+    let node = TestNode::start(&permissions(rule)).await;
+    let worker = signed(&serde_json::json!({"sub": "ann", "role": "worker"}));
+    let mut client = rights::client(&node, Via::WsJson, &worker).await;
+    client.request(serve(&["m.x"])).await;
+    let mut caller = RawClient::connect(node.addrs(), Via::WsJson).await;
+    assert_eq!(caller.refused(serve(&["m.x"])).await.code, "ACL_ERROR", "denied unless allowed");
+    caller.send(InboundMessage { id: "c".into(), ..call("a", "m.x", empty()) }).await;
+    let Some(Out::RpcCall(asked)) = client.frame().await.envelope else { panic!("no call") };
+    client.send(result(&asked.request_id, Outcome::Payload(empty()))).await;
+    replied(caller.answer_to("c").await);
+    let lesser = Refresh { token: rights::token("ann") };
+    client.request(streamgate_e2e::events::frame(In::Refresh(lesser))).await;
+    assert_eq!(caller.refused(call("a", "m.x", empty())).await.code, "NO_PROXY");
+    client.quiet().await;
 }

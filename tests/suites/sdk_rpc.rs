@@ -1,6 +1,9 @@
 //! Calls and surveys with the Rust client, over nodes that are killed.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use streamgate_client::{
     CallError, CallOptions, Client, CloudEvent, CloudEventBuilder, Error, Serving, Status, SubscribeOptions,
@@ -12,7 +15,7 @@ use streamgate_e2e::{
     responder::OPEN,
     within,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 fn patient(seconds: u64) -> CallOptions {
     CallOptions { timeout: Some(Duration::from_secs(seconds)) }
@@ -127,6 +130,46 @@ async fn a_call_under_way_when_the_callers_node_is_killed_is_not_made_again() {
     assert!(matches!(lost, Err(Error::OutcomeUnknown { what: "call", .. })), "{lost:?}");
     within("the second call", caller.call("a", "m.second", text("e", ""), patient(30))).await.unwrap();
     assert_eq!(calls.recv().await.unwrap(), "m.second", "and nothing before it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_under_way_when_the_responders_node_drains_is_answered() {
+    let redis = cluster::redis();
+    let settings = format!("drain: {{duration: 0s}}\n{OPEN}");
+    let mut draining = cluster::process(&redis, &settings).await;
+    let staying = cluster::process(&redis, &settings).await;
+    let responder = cluster::connect(&[draining.addrs(), staying.addrs()], Via::Grpc).await;
+    let gate = Arc::new(Semaphore::new(0));
+    let (seen, mut calls) = mpsc::unbounded_channel();
+    let waiting = gate.clone();
+    let handler = move |call: streamgate_client::Call| {
+        seen.send(call.method).unwrap();
+        let gate = waiting.clone();
+        async move {
+            gate.acquire().await.unwrap().forget();
+            Ok(call.event)
+        }
+    };
+    let _serving = responder.serve("m.*", handler).await.unwrap();
+    let caller = cluster::connect(&[staying.addrs()], Via::WsJson).await;
+    let call = |method: &'static str| {
+        let caller = caller.clone();
+        tokio::spawn(async move { caller.call("a", method, text("e", method), patient(30)).await })
+    };
+    let slow = call("m.slow");
+    assert_eq!(within("the call", calls.recv()).await.unwrap(), "m.slow");
+    draining.sigterm();
+    // Longer than a client that has nothing to answer is given, and shorter than one that has.
+    tokio::time::sleep(Duration::from_millis(1_400)).await;
+    assert!(!slow.is_finished());
+    gate.add_permits(1);
+    assert_eq!(within("the answer", slow).await.unwrap(), Ok(text("e", "m.slow")));
+    let at = staying.addrs().grpc.to_string();
+    let moved = |status: &Status| matches!(status, Status::Connected { address, .. } if *address == at);
+    within("the other node", responder.status().wait_for(moved)).await.unwrap();
+    gate.add_permits(1);
+    assert_eq!(within("the answer", call("m.next")).await.unwrap(), Ok(text("e", "m.next")));
+    assert!(within("the end", draining.ended()).await.success());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

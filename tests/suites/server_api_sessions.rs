@@ -9,14 +9,17 @@ use serde_json::{Value, json};
 use streamgate_e2e::{
     api::{grpc, post},
     cluster::{self, Cluster},
-    events::{extended, live, text, text_of, v1},
+    events::{extended, frame, live, text, text_of, v1},
+    gateway::on_redis,
     raw::{RawClient, Via},
     responder::Responder,
-    rights::{OPEN, showing, signed, token},
+    rights::{OPEN, permissions, showing, signed, token},
 };
 use streamgate_proto::{
     server::{CallRequest, DisconnectRequest, SurveyRequest},
-    v1::{Connect, outbound_message::Envelope as Out},
+    v1::{
+        Connect, Refresh, Subscription, inbound_message::Envelope as In, outbound_message::Envelope as Out,
+    },
 };
 
 async fn client(cluster: &Cluster, node: usize, via: Via, user: &str) -> RawClient {
@@ -251,4 +254,36 @@ async fn a_revocation_reaches_a_node_that_was_stopped_as_soon_as_it_goes_on() {
     let started = Instant::now();
     assert_eq!(ann.close_code().await, 3500);
     assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_server_subscribed_stays_until_a_rule_denies_it_and_what_the_client_has_is_left_alone() {
+    let rules = "{channels: ['public.**'], actions: [subscribe], who: any}, {channels: ['public.**', 'room.**'], actions: \
+                 [presence, publish], who: any}, {channels: ['room.no'], actions: [subscribe], who: any, effect: deny}";
+    let mut cluster = Cluster::start_with(1, &permissions(rules)).await;
+    let mut ann = client(&cluster, 0, Via::WsJson, "ann").await;
+    let id = ann.connected.session_id.clone();
+    let watched = Subscription { presence: true, ..live("public.hall") };
+    ann.subscribe([watched]).await;
+    let body = json!({"session_id": id, "channels": ["room.one", "room.no", "public.hall"]});
+    let answer = ask(&cluster, "subscribe", &body).await;
+    assert_eq!(answer["results"], json!({"room.one": true, "room.no": false, "public.hall": true}));
+    assert_eq!(answer["items"][1]["error"]["code"], "ACL_ERROR");
+    let Some(Out::SubscribeAck(_)) = ann.frame().await.envelope else { panic!("no ack") };
+    let _bob = RawClient::connect_as(
+        cluster.addrs(0),
+        Via::WsJson,
+        showing(extended([live("public.hall")]), &token("bob")),
+    )
+    .await;
+    let Some(Out::PresenceEvent(_)) = ann.frame().await.envelope else { panic!("it watches no more") };
+    let refreshed = ann.request(frame(In::Refresh(Refresh { token: token("ann") }))).await;
+    assert!(matches!(refreshed.envelope, Some(Out::Ok(_))), "{refreshed:?}");
+    ann.publish("room.one", text("e", "still here")).await;
+    assert_eq!(text_of(&ann.message().await.payload.unwrap()), "still here");
+    let denied = format!("{rules}, {{channels: ['room.*'], actions: [subscribe], who: any, effect: deny}}");
+    let yaml = on_redis(&cluster.redis, &permissions(&denied));
+    cluster.nodes[0].reload(&yaml);
+    ann.request(frame(In::Refresh(Refresh { token: token("ann") }))).await;
+    assert_eq!(ann.close_code().await, 3507);
 }

@@ -216,7 +216,8 @@ impl JwtVerifier {
             Some(serde_json::Value::String(user)) if user.is_empty() || is_user(user) => user.clone(),
             Some(_) => return Err(Refusal::Claim("sub")),
         };
-        Ok(SubscriptionToken { user_id, channel, expires_unix_ms: self.expires(&claims) })
+        let (expires_unix_ms, stamp) = (self.expires(&claims), stamp(claims.jti, claims.iat.as_ref())?);
+        Ok(SubscriptionToken { user_id, channel, expires_unix_ms, stamp })
     }
 
     /// The claims of a token that is good.
@@ -268,14 +269,7 @@ impl JwtVerifier {
             publish: patterns(claims.publish, "publish")?,
             claims: OtherClaims::of(&claims.others),
         };
-        // A name or time that cannot be read must not be one that cannot be revoked.
-        let token_id = match claims.jti {
-            None | Some(serde_json::Value::Null) => None,
-            Some(serde_json::Value::String(id)) => Some(id.into()),
-            Some(_) => return Err(Refusal::Claim("jti")),
-        };
-        let issued = claims.iat.as_ref().and_then(serde_json::Value::as_f64);
-        let stamp = Stamp { token_id, issued_unix_ms: issued.map(|at| (at * 1_000.0) as u64) };
+        let stamp = stamp(claims.jti, claims.iat.as_ref())?;
         Ok(Identity { user_id, expires_unix_ms, channels, grants, stamp })
     }
 
@@ -285,6 +279,17 @@ impl JwtVerifier {
         let expires = claims.exp.as_ref().and_then(serde_json::Value::as_f64);
         expires.map(|exp| ((exp * 1_000.0) as u64).saturating_add(leeway_ms))
     }
+}
+
+/// By what a token can be revoked. A name that cannot be read must not be one that cannot be revoked.
+fn stamp(jti: Option<serde_json::Value>, iat: Option<&serde_json::Value>) -> Result<Stamp, Refusal> {
+    let token_id = match jti {
+        None | Some(serde_json::Value::Null) => None,
+        Some(serde_json::Value::String(id)) => Some(id.into()),
+        Some(_) => return Err(Refusal::Claim("jti")),
+    };
+    let issued = iat.and_then(serde_json::Value::as_f64);
+    Ok(Stamp { token_id, issued_unix_ms: issued.map(|at| (at * 1_000.0) as u64) })
 }
 
 /// The names that a claim lists; none if it is not there.

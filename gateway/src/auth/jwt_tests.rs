@@ -259,6 +259,7 @@ fn a_token_is_for_a_connection_or_for_a_subscription() {
         user_id: "ann".into(),
         channel: "a.*".into(),
         expires_unix_ms: Some(exp * 1_000),
+        stamp: Stamp::default(),
     };
     assert_eq!(verifier.verify_subscription(&subscription), Ok(expected.clone()));
     assert_eq!(verifier.verify(&subscription), Err(Refusal::ForSubscription));

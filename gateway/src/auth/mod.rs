@@ -28,7 +28,7 @@ pub use identity::{Identity, Refusal};
 pub use jwks::{Jwks, JwksConfig};
 pub(crate) use jwt::is_user;
 pub use jwt::{Algorithm, JwtConfig, JwtKey, JwtVerifier, KeyMaterial, RESERVED_CLAIMS};
-pub use revoked::{RevokedTokens, Stamp};
+pub use revoked::{NO_VERSION, RevokedTokens, Stamp};
 pub use subscription::SubscriptionToken;
 pub use token::Token;
 

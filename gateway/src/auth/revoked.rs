@@ -6,17 +6,20 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Weak},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use arc_swap::ArcSwap;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::{Broker, Revocations, Revoked};
+use crate::broker::{Broker, BrokerError, Revocations, Revoked};
 
 /// How often the list is asked for.
 const LOOK: Duration = Duration::from_millis(400);
+
+/// No list has it: whoever says to know this one gets the whole list.
+pub const NO_VERSION: u64 = u64::MAX;
 
 /// What a token says of itself, for revocations. The default is that of a client without a token.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,6 +36,8 @@ pub struct RevokedTokens(Arc<ArcSwap<Table>>);
 
 #[derive(Debug, Default)]
 struct Table {
+    /// It was not read yet.
+    unread: bool,
     /// Since when, and until when, in milliseconds since the Unix epoch.
     users: HashMap<String, (u64, u64)>,
     /// Until when.
@@ -40,6 +45,12 @@ struct Table {
 }
 
 impl RevokedTokens {
+    /// A list that is to be read first. The default one is empty.
+    #[must_use]
+    pub fn unread() -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(Table { unread: true, ..Table::default() })))
+    }
+
     /// Whether a token is on the list. Of a user only those that were issued since are not; who does not say when was not.
     #[must_use]
     pub fn has(&self, user_id: &str, stamp: &Stamp, now_unix_ms: u64) -> bool {
@@ -51,9 +62,20 @@ impl RevokedTokens {
         by_user || by_id.is_some_and(|until| *until > now_unix_ms)
     }
 
-    /// Replaces the list.
-    pub fn replace(&self, revocations: Revocations) {
+    /// Whether the broker's list was read at all: until then nobody knows whose tokens are good.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        !self.0.load().unread
+    }
+
+    /// Takes over the broker's list. Nothing is ever taken off it before its time: what storage has lost, this node keeps.
+    pub fn take_over(&self, revocations: Revocations, now_unix_ms: u64) {
+        let former = self.0.load();
         let mut table = Table::default();
+        let kept = former.users.iter().filter(|(_, (_, until))| *until > now_unix_ms);
+        table.users.extend(kept.map(|(user, times)| (user.clone(), *times)));
+        let kept = former.tokens.iter().filter(|(_, until)| **until > now_unix_ms);
+        table.tokens.extend(kept.map(|(id, until)| (id.clone(), *until)));
         for entry in revocations.entries {
             match entry.what {
                 Revoked::User(user) => {
@@ -67,22 +89,33 @@ impl RevokedTokens {
         self.0.store(Arc::new(table));
     }
 
+    /// Reads the broker's list, unless its version is still `known`; answers its version.
+    ///
+    /// # Errors
+    /// The broker cannot be reached.
+    pub async fn read(&self, broker: &dyn Broker, known: u64) -> Result<Option<u64>, BrokerError> {
+        let Some(revocations) = broker.revocations(known).await? else { return Ok(None) };
+        let (version, now) = (revocations.version, SystemTime::now().duration_since(UNIX_EPOCH));
+        let now_ms = now.unwrap_or_default().as_millis();
+        self.take_over(revocations, u64::try_from(now_ms).unwrap_or(u64::MAX));
+        Ok(Some(version))
+    }
+
     /// Follows the broker's list until stopped, and calls `changed` after each change.
     pub async fn follow(self, broker: Weak<dyn Broker>, changed: impl Fn() + Send, stop: CancellationToken) {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut known = 0;
+        let mut known = NO_VERSION;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = looks.tick() => {}
             }
             let Some(broker) = broker.upgrade() else { return };
-            match broker.revocations(known).await {
+            match self.read(&*broker, known).await {
                 Ok(None) => {}
-                Ok(Some(revocations)) => {
-                    known = revocations.version;
-                    self.replace(revocations);
+                Ok(Some(version)) => {
+                    known = version;
                     changed();
                 }
                 // What is known holds on; it is asked for again in a moment.
@@ -99,12 +132,14 @@ mod tests {
 
     #[test]
     fn a_user_is_refused_with_tokens_of_before_and_a_token_by_its_id() {
-        let list = RevokedTokens::default();
+        let list = RevokedTokens::unread();
         let entry = |what| Revocation { what, at_ms: 1_000, until_ms: 9_000 };
-        list.replace(Revocations {
-            version: 1,
-            entries: vec![entry(Revoked::User("ann".into())), entry(Revoked::Token("7".into()))],
-        });
+        assert!(!list.is_known());
+        let entries = vec![entry(Revoked::User("ann".into())), entry(Revoked::Token("7".into()))];
+        list.take_over(Revocations { version: 1, entries }, 1_000);
+        // Storage has lost it all: what is known holds on.
+        list.take_over(Revocations::default(), 2_000);
+        assert!(list.is_known());
         let stamp = |id: &str, issued| Stamp {
             token_id: Some(id.into()).filter(|_| !id.is_empty()),
             issued_unix_ms: issued,

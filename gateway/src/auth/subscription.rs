@@ -1,6 +1,6 @@
 //! Tokens of subscriptions: one user may subscribe to one channel or pattern until then.
 
-use super::Refusal;
+use super::{Refusal, Stamp};
 
 /// What a subscription token says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -9,6 +9,8 @@ pub struct SubscriptionToken {
     pub user_id: String,
     /// The channel or pattern, letter for letter.
     pub channel: String,
+    /// By what it can be revoked.
+    pub stamp: Stamp,
     /// When the subscription ends, milliseconds since the Unix epoch; none: with the connection.
     pub expires_unix_ms: Option<u64>,
 }

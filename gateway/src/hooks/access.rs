@@ -28,7 +28,8 @@ impl Hooks {
 impl Arbiter for Hooks {
     fn decides(&self, action: Action, name: &str) -> bool {
         let method = match action {
-            Action::Subscribe => SUBSCRIBE,
+            // Who may not subscribe may not look at what was published, or who is there, either.
+            Action::Subscribe | Action::History | Action::Presence => SUBSCRIBE,
             Action::Publish => PUBLISH,
             _ => return false,
         };

@@ -54,6 +54,8 @@ async fn ask(backend: &Backend, credential: Credential) -> Result<Identity, Refu
     if credential.token.reveal().len() > LONGEST {
         return Err(Refusal::TooLong);
     }
+    // The backend says it by what it knew then.
+    let asked_ms = now_ms();
     let question = AuthenticateRequest {
         username: credential.client_id.clone(),
         password: credential.token.reveal().to_owned(),
@@ -62,7 +64,7 @@ async fn ask(backend: &Backend, credential: Credential) -> Result<Identity, Refu
         session_id: credential.session_id,
     };
     match backend.ask(&question, Duration::MAX).await {
-        Ok(answer) => identity(answer).inspect_err(|refusal| {
+        Ok(answer) => identity(answer, asked_ms).inspect_err(|refusal| {
             tracing::debug!(backend = backend.name(), %refusal, "the backend lets a client not in");
         }),
         Err(HookError::Refused { .. }) => Err(Refusal::Backend),
@@ -74,7 +76,7 @@ async fn ask(backend: &Backend, credential: Credential) -> Result<Identity, Refu
 }
 
 /// Who the answer says that the client is.
-fn identity(answer: AuthenticateResponse) -> Result<Identity, Refusal> {
+fn identity(answer: AuthenticateResponse, asked_ms: u64) -> Result<Identity, Refusal> {
     if answer.error.is_some() {
         return Err(Refusal::Backend);
     }
@@ -96,8 +98,7 @@ fn identity(answer: AuthenticateResponse) -> Result<Identity, Refusal> {
         return Err(Refusal::NoVerdict);
     }
     let grants = Grants { subscribe: info.subscribe, publish: info.publish, claims: Claims::default() };
-    // The backend says it now, whatever it has said of the token before.
-    let stamp = Stamp { token_id: None, issued_unix_ms: Some(now_ms()) };
+    let stamp = Stamp { token_id: None, issued_unix_ms: Some(asked_ms) };
     Ok(Identity { user_id, expires_unix_ms, channels: info.channels, grants, stamp })
 }
 
@@ -121,28 +122,28 @@ mod tests {
         let info = UserInfo { id: "ann".into(), channels: vec!["news".into()], ..UserInfo::default() };
         let expected =
             Identity { user_id: "ann".into(), channels: vec!["news".into()], ..Identity::default() };
-        let got =
-            identity(answer(info.clone())).map(|identity| Identity { stamp: Stamp::default(), ..identity });
+        let got = identity(answer(info.clone()), 0)
+            .map(|identity| Identity { stamp: Stamp::default(), ..identity });
         assert_eq!(got, Ok(expected));
         let named = UserInfo { username: "bob".into(), ..UserInfo::default() };
-        assert_eq!(identity(answer(named)).unwrap().user_id, "bob");
+        assert_eq!(identity(answer(named), 0).unwrap().user_id, "bob");
         let past = UserInfo { expires_at: 1, ..info.clone() };
-        assert_eq!(identity(answer(past)), Err(Refusal::Expired));
+        assert_eq!(identity(answer(past), 0), Err(Refusal::Expired));
         for unusable in [
             UserInfo::default(),
             UserInfo { id: "a\nb".into(), ..UserInfo::default() },
             UserInfo { id: "a".repeat(256), ..UserInfo::default() },
             UserInfo { channels: vec![String::new(); 129], ..info },
         ] {
-            assert_eq!(identity(answer(unusable)), Err(Refusal::NoVerdict));
+            assert_eq!(identity(answer(unusable), 0), Err(Refusal::NoVerdict));
         }
-        assert_eq!(identity(AuthenticateResponse::default()), Err(Refusal::NoVerdict));
+        assert_eq!(identity(AuthenticateResponse::default(), 0), Err(Refusal::NoVerdict));
     }
 
     #[test]
     fn a_backend_that_says_no_is_believed_whatever_else_it_says() {
         let mut answer = answer(UserInfo { id: "ann".into(), ..UserInfo::default() });
         answer.error = Some(shared::Error::default());
-        assert_eq!(identity(answer), Err(Refusal::Backend));
+        assert_eq!(identity(answer, 0), Err(Refusal::Backend));
     }
 }

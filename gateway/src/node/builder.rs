@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     api::{self, Door, Observability, Readiness, admin, control::Control, operations::Operations},
-    auth::Authenticator,
+    auth::{Authenticator, NO_VERSION, RevokedTokens},
     broker::{Broker, BrokerStatus},
     config::{Config, ListenAddr},
     hooks::{Hooks, Lifecycle},
@@ -115,7 +115,8 @@ impl NodeBuilder {
         let hooks = Hooks::new(&config.backends, config.rpc_timeout).map_err(StartError::Hooks)?;
         let settings = Settings::new(config.policies.build(), config.limits.clone())
             .authenticator(authenticator(&config, &hooks, &Authenticator::open()))
-            .rights(Rights::new(config.permissions.clone()), self.arbiter.or_else(|| hooks.arbiter()));
+            .rights(Rights::new(config.permissions.clone()), self.arbiter.or_else(|| hooks.arbiter()))
+            .revoked(RevokedTokens::unread());
         let websocket = listen("transport.websocket.addr", &config.websocket.addr)?;
         let grpc_listener = listen("transport.grpc.addr", &config.grpc)?;
         let admin_listener = listen("server.http.addr", &config.admin)?;
@@ -124,6 +125,8 @@ impl NodeBuilder {
             Some(broker) => broker,
             None => broker::make(&config.broker, config.lease, &settings.policies)?,
         };
+        // Redis is not there yet: then it is read when it is.
+        let _ = settings.revoked.read(&*broker, NO_VERSION).await;
         let origins = OriginPolicy::new(&config.websocket.allowed_origins);
         let running = CancellationToken::new();
         let rpc = Router {
@@ -240,8 +243,9 @@ impl Node {
 
     fn serve_admin(&mut self, listener: tokio::net::TcpListener, metrics_handle: PrometheusHandle) {
         let (status, draining) = (self.broker.status(), self.draining.clone());
+        let revoked = self.settings.revoked.clone();
         let observability = Observability::new(metrics_handle.clone(), move || {
-            readiness(&status.borrow(), *draining.borrow())
+            readiness(&status.borrow(), *draining.borrow(), revoked.is_known())
         });
         let router = api::Router::new(observability, self.api.clone());
         self.listeners.push(tokio::spawn(metrics::upkeep(metrics_handle, self.running.clone())));
@@ -254,8 +258,11 @@ impl Node {
 
 /// A node is ready once its broker was there and until it drains: a broker that is away later is no reason to move
 /// clients, every node would be as badly off.
-fn readiness(broker: &BrokerStatus, draining: bool) -> Readiness {
+fn readiness(broker: &BrokerStatus, draining: bool, revocations: bool) -> Readiness {
     let (usable, broker, why) = match broker {
+        BrokerStatus::Ready | BrokerStatus::Away(_) if !revocations => {
+            (false, "ready".to_owned(), "waiting for the list of revocations".to_owned())
+        }
         BrokerStatus::Ready => (true, "ready".to_owned(), String::new()),
         BrokerStatus::Away(reason) => (true, format!("away: {reason}"), String::new()),
         BrokerStatus::Starting(reason) => {

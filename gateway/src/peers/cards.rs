@@ -77,7 +77,15 @@ struct Inner {
     /// Who waits until the card is shown as it is now.
     waiting: Mutex<Vec<oneshot::Sender<Result<(), BrokerError>>>>,
     changed: Notify,
-    known: tokio::sync::Mutex<Option<Known>>,
+    known: tokio::sync::Mutex<Read>,
+}
+
+/// What was read last.
+#[derive(Default)]
+struct Read {
+    known: Option<Known>,
+    /// When a read failed, and why.
+    failed: Option<(Instant, ClientError)>,
 }
 
 #[derive(Clone)]
@@ -128,13 +136,26 @@ impl Cards {
     pub async fn nodes(&self, age: Duration) -> Result<Arc<[(NodeId, NodeCard)]>, ClientError> {
         let asked = Instant::now();
         let mut known = self.0.known.lock().await;
-        if let Some(known) = &*known
+        if let Some(known) = &known.known
             && known.read + age >= asked
         {
             return Ok(known.nodes.clone());
         }
+        // It failed while this one waited for its turn: it is told so, and not made to wait as long again.
+        if let Some((at, error)) = &known.failed
+            && *at >= asked
+        {
+            return Err(error.clone());
+        }
         let read = Instant::now();
-        let nodes = self.0.broker.nodes().await.map_err(|error| ClientError::from(&error))?;
+        let nodes = match self.0.broker.nodes().await {
+            Ok(nodes) => nodes,
+            Err(error) => {
+                let error = ClientError::from(&error);
+                known.failed = Some((Instant::now(), error.clone()));
+                return Err(error);
+            }
+        };
         let nodes = nodes.into_iter().map(|(node, card)| {
             let card = NodeCard::decode(card).unwrap_or_else(|error| {
                 tracing::warn!(%node, %error, "a card cannot be read");
@@ -143,7 +164,7 @@ impl Cards {
             (node, card)
         });
         let nodes: Arc<[_]> = nodes.collect();
-        *known = Some(Known { read, nodes: nodes.clone() });
+        *known = Read { known: Some(Known { read, nodes: nodes.clone() }), failed: None };
         Ok(nodes)
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use ahash::AHashMap;
+use ahash::{AHashMap, AHashSet};
 use uuid::Uuid;
 
 use crate::shard::ConnId;
@@ -23,7 +23,7 @@ pub struct Place {
 #[derive(Debug)]
 pub struct Places {
     sessions: [Mutex<AHashMap<Uuid, Place>>; STRIPES],
-    users: [Mutex<AHashMap<Box<str>, Vec<Place>>>; STRIPES],
+    users: [Mutex<AHashMap<Box<str>, AHashSet<Place>>>; STRIPES],
     hasher: ahash::RandomState,
 }
 
@@ -44,7 +44,7 @@ impl Places {
             lock(&self.sessions[self.stripe(&id)]).insert(id, place);
         }
         if !user.is_empty() {
-            lock(&self.users[self.stripe(user)]).entry(user.into()).or_default().push(place);
+            lock(&self.users[self.stripe(user)]).entry(user.into()).or_default().insert(place);
         }
     }
 
@@ -59,7 +59,7 @@ impl Places {
         if !user.is_empty() {
             let mut users = lock(&self.users[self.stripe(user)]);
             if let Some(places) = users.get_mut(user) {
-                places.retain(|other| *other != place);
+                places.remove(&place);
                 if places.is_empty() {
                     users.remove(user);
                 }
@@ -77,7 +77,8 @@ impl Places {
     /// Where the sessions of a user are.
     #[must_use]
     pub fn user(&self, user: &str) -> Vec<Place> {
-        lock(&self.users[self.stripe(user)]).get(user).cloned().unwrap_or_default()
+        let users = lock(&self.users[self.stripe(user)]);
+        users.get(user).map(|places| places.iter().copied().collect()).unwrap_or_default()
     }
 
     /// How many sessions there are.

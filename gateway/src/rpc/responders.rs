@@ -60,6 +60,14 @@ impl Responders {
         table.by_place.get(&place).is_some_and(|methods| methods.iter().any(|pattern| glob(pattern, method)))
     }
 
+    /// How many offers of `method` there are.
+    #[must_use]
+    pub fn weight(&self, method: &str) -> u64 {
+        let table = self.lock();
+        let matching = table.by_pattern.iter().filter(|(pattern, _)| glob(pattern, method));
+        matching.map(|(_, places)| places.len() as u64).sum()
+    }
+
     /// What all of them offer together.
     #[must_use]
     pub fn offers(&self) -> Vec<Offer> {

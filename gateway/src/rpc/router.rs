@@ -157,7 +157,7 @@ impl Router {
                 .map(|(node, card)| {
                     // What is known of this node is never old.
                     let here = Some(*node) == here;
-                    (*node, if here { weigh(&self.responders.offers()) } else { weigh(&card.offers) })
+                    (*node, if here { self.responders.weight(method) } else { weigh(&card.offers) })
                 })
                 .collect();
             if let Some(node) = draw(&weights) {

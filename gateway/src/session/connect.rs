@@ -99,6 +99,13 @@ impl Session {
         if !matches!(self.phase, Phase::Connecting(_)) {
             return;
         }
+        if outcome.as_ref().is_ok_and(|identity| !identity.user_id.is_empty())
+            && !self.settings.revoked.is_known()
+        {
+            let text = "the node does not know yet which tokens are revoked";
+            let error = ClientError::new(ErrorCode::NotAvailable, text);
+            return self.connect_failed(now, connecting.reply, &error, fx);
+        }
         let identity = match outcome.and_then(|identity| self.unrevoked(now, identity)) {
             Ok(identity) => identity,
             Err(refusal) => {
@@ -250,6 +257,10 @@ impl Session {
         self.fail(now, reply, error, fx);
         for frame in deferred {
             self.fail(now, ReplyTo { id: frame.id, metadata: frame.metadata }, error, fx);
+        }
+        // Whoever connects next on this connection is somebody else's session, or none that was before.
+        if self.resume.take().is_some() {
+            self.id = uuid::Uuid::new_v4().to_string();
         }
         self.phase = Phase::New;
     }

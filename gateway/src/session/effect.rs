@@ -116,8 +116,8 @@ pub enum Effect {
     },
     /// Offer to answer calls of these methods, in place of what was offered before, then [`super::Session::serving`].
     Serve {
-        /// Goes back with the result.
-        reply: ReplyTo,
+        /// Goes back with the result; none: the client did not ask for it, and is not told.
+        reply: Option<ReplyTo>,
         /// Patterns.
         methods: Vec<String>,
     },

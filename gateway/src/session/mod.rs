@@ -135,6 +135,8 @@ pub struct Session {
     calls: Bucket,
     /// Set for extended clients; what brings the session back.
     resume: Option<ResumeToken>,
+    /// Methods that it offers to answer.
+    offered: Vec<String>,
     /// By channel or pattern.
     subscriptions: HashMap<Target, Held>,
     next_slot: u32,
@@ -195,6 +197,7 @@ impl Session {
             waiting: PublishQueue::default(),
             calls: Bucket::default(),
             resume: None,
+            offered: Vec::new(),
             subscriptions: HashMap::new(),
             next_slot: 0,
             errors_in_a_row: 0,
@@ -381,7 +384,8 @@ impl Session {
                 );
             }
             In::RpcRequest(event) => {
-                self.rpc_request(now, reply, frame.channel, frame.method, event, frame.timeout_ms, fx);
+                let address = (frame.channel, frame.method);
+                self.rpc_request(now, reply, address, event, frame.timeout_ms, fx);
             }
             In::Ping(_) => self.answer(now, reply, out::Envelope::Pong(Default::default()), fx),
             In::SubRefresh(request) => self.sub_refresh(now, reply, &request, fx),

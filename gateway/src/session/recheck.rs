@@ -26,12 +26,24 @@ impl Session {
     /// Checks all subscriptions against the rights of now. What backends have allowed, they have allowed.
     pub(super) fn recheck(&mut self, now: Now, fx: &mut Effects) {
         self.rights_seen = self.settings.rights.revision();
+        self.recheck_offers(fx);
         match self.doubts(now, None) {
             Err((action, name)) => self.lost(action, &name, fx),
             Ok(questions) if questions.is_empty() => {}
             Ok(questions) => {
                 fx.push(Effect::Judge(Box::new(Judging { questions, then: Then::Stay(None) })));
             }
+        }
+    }
+
+    /// Takes back what the client offers to answer and may no longer. What backends have allowed, they have allowed.
+    fn recheck_offers(&mut self, fx: &mut Effects) {
+        let may =
+            |method: &String| matches!(self.may(Action::Serve, method), Verdict::Allowed | Verdict::Ask);
+        let methods: Vec<_> = self.offered.iter().filter(|method| may(method)).cloned().collect();
+        if methods.len() < self.offered.len() {
+            self.offered.clone_from(&methods);
+            fx.push(Effect::Serve { reply: None, methods });
         }
     }
 
@@ -69,6 +81,9 @@ impl Session {
             let grant = held.grant;
             let trusted = named.is_none();
             let mut rights = vec![(Action::Subscribe, grant.hook, grant.token_until)];
+            if grant.server && self.may(Action::Subscribe, name) != Verdict::Denied {
+                rights.clear();
+            }
             if held.watch {
                 rights.push((Action::Presence, grant.watch_hook, None));
             }

@@ -74,7 +74,12 @@ fn pass(client: &mut Client, time: Duration) -> (Effects, u64) {
 }
 
 fn subscription_token(channel: &str, user_id: &str, expires_unix_ms: Option<u64>) -> Answer {
-    Answer::Token(SubscriptionToken { user_id: user_id.into(), channel: channel.into(), expires_unix_ms })
+    Answer::Token(SubscriptionToken {
+        user_id: user_id.into(),
+        channel: channel.into(),
+        expires_unix_ms,
+        stamp: crate::auth::Stamp::default(),
+    })
 }
 
 fn with_token(channel: &str) -> Subscription {

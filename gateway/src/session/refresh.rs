@@ -31,6 +31,9 @@ impl Session {
     }
 
     pub(super) fn refresh(&mut self, now: Now, reply: ReplyTo, token: &str, fx: &mut Effects) {
+        if let Err(error) = self.take_call(now) {
+            return self.fail(now, reply, &error, fx);
+        }
         match Token::new(token) {
             Some(token) => {
                 let credential = self.credential(token, String::new());

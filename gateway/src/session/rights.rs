@@ -181,7 +181,10 @@ impl Session {
             Then::Presence(reply, channel) => self.presence_allowed(now, reply, channel, fx),
             Then::History(reply, query) => self.history_allowed(now, reply, query, fx),
             Then::Rpc(reply, request) => fx.push(Effect::Rpc { reply, request }),
-            Then::Serve(reply, methods) => fx.push(Effect::Serve { reply, methods }),
+            Then::Serve(reply, methods) => {
+                self.offered.clone_from(&methods);
+                fx.push(Effect::Serve { reply: Some(reply), methods });
+            }
             Then::Survey(survey) => fx.push(Effect::Survey(survey)),
             // They have ways of their own: what is allowed of them is not one thing.
             Then::Subscribe { .. } | Then::Connect(_) | Then::Stay(_) => {}

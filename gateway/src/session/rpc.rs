@@ -10,9 +10,11 @@ use streamgate_proto::{
 
 use prost::Message as _;
 
-use super::{Effect, Effects, Now, ReplyTo, RpcRequest, Session, Survey, rights::Then};
+use super::{
+    Effect, Effects, Now, ReplyTo, RpcRequest, Session, Survey, publish_rules::check_event, rights::Then,
+};
 use crate::{
-    channel::{Channel, Target},
+    channel::{MAX_BYTES, Target},
     error::{ClientError, ErrorCode},
     peers::{CallAsk, SurveyAnswers},
     policy::rights::Action,
@@ -26,8 +28,7 @@ impl Session {
         &mut self,
         now: Now,
         reply: ReplyTo,
-        channel: String,
-        method: String,
+        (channel, method): (String, String),
         event: CloudEvent,
         timeout_ms: u32,
         fx: &mut Effects,
@@ -41,6 +42,10 @@ impl Session {
             client_id: self.client_id.clone(),
             user_id: self.user_id.clone(),
         };
+        if request.channel.len().max(request.method.len()) > MAX_BYTES {
+            let text = format!("a call's channel and method have at most {MAX_BYTES} bytes each");
+            return self.fail(now, reply, &ClientError::bad_request(text), fx);
+        }
         if let Err(error) = self.take_call(now) {
             return self.fail(now, reply, &error, fx);
         }
@@ -63,7 +68,7 @@ impl Session {
     }
 
     pub(super) fn rpc_serve(&mut self, now: Now, reply: ReplyTo, methods: Vec<String>, fx: &mut Effects) {
-        if let Err(error) = self.servable(&methods) {
+        if let Err(error) = self.take_call(now).and_then(|()| self.servable(&methods)) {
             return self.fail(now, reply, &error, fx);
         }
         let names: Vec<_> = methods.iter().map(String::as_str).collect();
@@ -141,9 +146,10 @@ impl Session {
         timeout_ms: u32,
         fx: &mut Effects,
     ) {
-        let channel = match Channel::parse(channel) {
-            Ok(channel) => channel,
-            Err(error) => return self.fail(now, reply, &error.into(), fx),
+        let event = request.payload.unwrap_or_default();
+        let channel = match check_event(&self.settings.policies, channel, &event) {
+            Ok((channel, _)) => channel,
+            Err(error) => return self.fail(now, reply, &error, fx),
         };
         if let Err(error) = self.take_call(now) {
             return self.fail(now, reply, &error, fx);
@@ -152,7 +158,7 @@ impl Session {
             reply,
             request_id: request.request_id,
             channel: channel.clone(),
-            event: request.payload.unwrap_or_default(),
+            event,
             timeout_ms: u64::from(timeout_ms),
         };
         self.permit(now, (Action::Survey, channel.as_str()), Then::Survey(Box::new(survey)), fx);

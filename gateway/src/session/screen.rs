@@ -28,6 +28,8 @@ pub(super) struct Wanted {
 pub(super) struct Grant {
     /// A backend allowed to subscribe.
     pub hook: bool,
+    /// The server itself subscribed the session: it stays until a rule denies it.
+    pub server: bool,
     /// A backend allowed to watch presence.
     pub watch_hook: bool,
     /// A token allowed to subscribe until then, in milliseconds since the Unix epoch, or for ever. It ends then, even if it
@@ -279,6 +281,9 @@ impl Session {
     fn fitting(&self, now: Now, name: &str, answer: Answer) -> Result<Option<u64>, ClientError> {
         let Answer::Token(token) = answer else { return Ok(None) };
         token.is_for(&self.user_id, name).map_err(|refusal| bad_token(name, &refusal))?;
+        if self.settings.revoked.has(&token.user_id, &token.stamp, now.unix_ms) {
+            return Err(bad_token(name, &crate::auth::Refusal::Revoked));
+        }
         let until = token.expires_unix_ms.unwrap_or(u64::MAX);
         if now.unix_ms >= until {
             Err(bad_token(name, &crate::auth::Refusal::Expired))

@@ -39,13 +39,27 @@ impl Session {
     /// Subscribes the session without its asking; the client is told by an ack of a request that it did not make. What became
     /// of it comes as [`Effect::Told`].
     pub fn subscribe_by_server(&mut self, now: Now, ticket: Ticket, channel: &str, fx: &mut Effects) {
-        // What is denied is denied whoever asks; else the server's word is that of a backend.
+        let target = match Target::parse(channel) {
+            Ok(target) => target,
+            Err(error) => return fx.push(Effect::Told { ticket, outcome: Err(error.into()) }),
+        };
+        // As the client has it: with its past, and its part in presence.
+        if self.subscriptions.contains_key(&target) {
+            return fx.push(Effect::Told { ticket, outcome: Ok(()) });
+        }
+        let most = self.settings.limits.load().subscriptions_per_client;
+        if self.subscriptions.len() >= most {
+            let error =
+                ClientError::new(ErrorCode::RateLimited, format!("the session has {most} subscriptions"));
+            return fx.push(Effect::Told { ticket, outcome: Err(error) });
+        }
+        // What is denied is denied whoever asks.
         if self.may(Action::Subscribe, channel) == Verdict::Denied {
             let refused = not_allowed(Action::Subscribe, channel);
             return fx.push(Effect::Told { ticket, outcome: Err(refused) });
         }
         let subscription = Subscription { channel: channel.to_owned(), ..Subscription::default() };
-        let grant = Grant { hook: true, ..Grant::default() };
+        let grant = Grant { server: true, ..Grant::default() };
         let wanted = Wanted { grant, ..Wanted::asked(subscription) };
         let Plan { items, changes, known, .. } = match self.plan(now, vec![wanted], fx) {
             Some(Ok(plan)) => plan,

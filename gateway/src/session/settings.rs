@@ -52,6 +52,12 @@ impl Settings {
         Self { rights, arbiter, ..self }
     }
 
+    /// The same with this list of revocations.
+    #[must_use]
+    pub fn revoked(self, revoked: RevokedTokens) -> Self {
+        Self { revoked, ..self }
+    }
+
     /// The same with clients that must be known.
     #[must_use]
     pub fn authenticator(self, authenticator: Authenticator) -> Self {

@@ -30,10 +30,11 @@ impl Shard {
     }
 
     /// Offers a client to all nodes as one who answers calls.
-    pub(super) fn serve(&self, state: &mut State, id: ConnId, reply: ReplyTo, methods: Vec<String>) {
+    pub(super) fn serve(&self, state: &mut State, id: ConnId, reply: Option<ReplyTo>, methods: Vec<String>) {
         let place = Place { shard: self.0.number, conn: id };
         self.0.rpc.responders.offer(place, methods);
         let shown = self.0.rpc.cards.changed();
+        let Some(reply) = reply else { return };
         let limit = self.0.settings.limits.load().request_timeout;
         let shown = async move {
             match shown.await {

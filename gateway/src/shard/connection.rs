@@ -67,6 +67,11 @@ impl Connection {
         self.owed.get_or_insert_default()
     }
 
+    /// Whether somebody waits for its answer.
+    pub fn owes_answers(&self) -> bool {
+        self.owed.as_ref().is_some_and(|owed| owed.awaited())
+    }
+
     /// Cancelled when the connection ends.
     pub fn leaving(&mut self) -> CancellationToken {
         self.leaving.get_or_insert_default().clone()
@@ -182,6 +187,14 @@ impl Shard {
         }
     }
 
+    /// Takes back what a client offers to answer, for it is about to go.
+    pub(super) fn withdraw_offers(&self, id: ConnId) {
+        if self.0.rpc.responders.withdraw(Place { shard: self.0.number, conn: id }) {
+            // Nobody waits for it.
+            drop(self.0.rpc.cards.changed());
+        }
+    }
+
     /// Takes a session that ends from where others find it, and ends what waits for it.
     pub(super) fn displace(&self, state: &mut State, key: u32) {
         let connection = &mut state.connections[key as usize];
@@ -193,10 +206,7 @@ impl Shard {
             let conn = ConnId { key, serial: connection.serial };
             let place = Place { shard: self.0.number, conn };
             self.0.rpc.places.close(connection.session.id(), connection.session.user_id(), place);
-            if self.0.rpc.responders.withdraw(place) {
-                // Nobody waits for it.
-                drop(self.0.rpc.cards.changed());
-            }
+            self.withdraw_offers(conn);
         }
     }
 

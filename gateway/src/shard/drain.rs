@@ -24,7 +24,7 @@ const RETURN_SPREAD_MS: u32 = 200;
 /// How long an extended client is served after its `reconnect`: it goes by itself before that, as long as the round trip
 /// takes less than what this is longer than the spread.
 const SETTLE_MS: u64 = 1_000;
-/// How long requests without an answer may keep a connection after its slot.
+/// How long requests without an answer, of the client or for it, may keep a connection after its slot.
 const ANSWER_MS: u64 = 2_000;
 
 /// How far the drain of a shard is.
@@ -148,7 +148,8 @@ impl Shard {
         }
         leaving.retain(|leaving| {
             let Some(connection) = state.connection(leaving.id) else { return false };
-            let answered = connection.in_flight == 0 && connection.pages.is_empty();
+            let answered =
+                connection.in_flight == 0 && connection.pages.is_empty() && !connection.owes_answers();
             let busy = !answered && now.mono_ms < leaving.deadline_ms;
             let stays = now.mono_ms < leaving.not_before_ms || busy;
             if !stays {
@@ -167,6 +168,7 @@ impl Shard {
 
     /// The slot of a connection, unless it is gone.
     fn send_away(&self, state: &mut State, id: ConnId, now: Now) -> Option<Leaving> {
+        self.withdraw_offers(id);
         let connection = state.connection(id)?;
         let deadline_ms = now.mono_ms.saturating_add(ANSWER_MS);
         if !connection.session.is_open() || !connection.session.is_extended() {

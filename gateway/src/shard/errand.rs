@@ -110,6 +110,13 @@ pub(super) struct Owed {
     next_ticket: u64,
 }
 
+impl Owed {
+    /// Whether somebody waits for an answer to a call or a survey.
+    pub fn awaited(&self) -> bool {
+        !self.calls.is_empty() || !self.surveys.is_empty()
+    }
+}
+
 impl Shard {
     /// Does it.
     pub(super) fn run_errand(&self, errand: Errand) {
@@ -171,7 +178,7 @@ impl Shard {
         conn: ConnId,
         call: CallAsk,
         limit: Duration,
-        mut reply: oneshot::Sender<Result<CloudEvent, ClientError>>,
+        reply: oneshot::Sender<Result<CloudEvent, ClientError>>,
     ) {
         let request_id = uuid::Uuid::new_v4().to_string();
         let (answer, answered) = oneshot::channel();
@@ -190,6 +197,7 @@ impl Shard {
             Some(Err(error)) => Some(Err(error)),
             None => return,
         };
+        let mut reply = Given(Some(reply));
         let shard = self.clone();
         tokio::task::spawn_local(async move {
             let outcome = match outcome {
@@ -206,8 +214,7 @@ impl Shard {
             if let Some(owed) = shard.owed(&mut shard.0.state.borrow_mut(), conn) {
                 owed.calls.remove(&request_id);
             }
-            // Who does not wait any more needs no answer.
-            let _ = reply.send(outcome);
+            reply.send(outcome);
         });
     }
 
@@ -394,6 +401,32 @@ impl Shard {
     /// What a connection owes, if anything.
     fn owed<'a>(&self, state: &'a mut State, conn: ConnId) -> Option<&'a mut Owed> {
         state.connection(conn)?.owed.as_deref_mut()
+    }
+}
+
+/// Who waits for the answer to a call that was given: told that nobody answers if the shard ends before. Without a word the
+/// call would count as not given, and be given to somebody else.
+struct Given(Option<oneshot::Sender<Result<CloudEvent, ClientError>>>);
+
+impl Given {
+    fn send(&mut self, outcome: Result<CloudEvent, ClientError>) {
+        if let Some(reply) = self.0.take() {
+            // Who does not wait any more needs no answer.
+            let _ = reply.send(outcome);
+        }
+    }
+
+    /// Resolves when nobody waits any more. Cancel: safe.
+    async fn closed(&mut self) {
+        if let Some(reply) = &mut self.0 {
+            reply.closed().await;
+        }
+    }
+}
+
+impl Drop for Given {
+    fn drop(&mut self) {
+        self.send(Err(vanished()));
     }
 }
 

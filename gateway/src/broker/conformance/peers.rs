@@ -63,6 +63,11 @@ pub(super) async fn revocations_are_listed_until_their_time_is_over(cx: Context)
     assert_ne!(first.version, before.version);
     let entry = first.entries.iter().find(|entry| entry.what == user).unwrap();
     assert!(entry.at_ms.abs_diff(now_ms) < 30_000 && entry.until_ms == now_ms + 60_000, "{entry:?}");
+    // An earlier end does not undo it.
+    cx.node(1).revoke(user.clone(), now_ms + 1_000).await.unwrap();
+    let first = cx.node(1).revocations(before.version).await.unwrap().unwrap();
+    let entry = first.entries.iter().find(|entry| entry.what == user).unwrap();
+    assert_eq!(entry.until_ms, now_ms + 60_000);
     cx.node(0).revoke(token.clone(), now_ms + 1_500).await.unwrap();
     let second = cx.node(1).revocations(first.version).await.unwrap().unwrap();
     assert!([user.clone(), token.clone()].iter().all(|what| second.entries.iter().any(|e| e.what == *what)));

@@ -40,6 +40,9 @@ impl Peers {
 
     pub(super) fn revoke(&mut self, what: Revoked, now_ms: u64, until_ms: u64) {
         self.revoked.version = now_ms.max(self.revoked.version + 1);
+        let former = self.revoked.entries.iter().find(|entry| entry.what == what);
+        // Never cut short.
+        let until_ms = until_ms.max(former.map_or(0, |former| former.until_ms));
         self.revoked.entries.retain(|entry| entry.what != what && entry.until_ms > now_ms);
         self.revoked.entries.push(Revocation { what, at_ms: now_ms, until_ms });
     }

@@ -44,7 +44,11 @@ impl RedisBroker {
     }
 
     pub(super) fn send_letter(&self, to: Addressee, letter: Bytes) -> Answer<Vec<NodeId>> {
-        let partition = TURN.fetch_add(1, Ordering::Relaxed) % self.partitions.len();
+        let (turn, count) = (TURN.fetch_add(1, Ordering::Relaxed), self.partitions.len());
+        // In a Cluster some partitions may be away while the others are not.
+        let reachable = |partition: &usize| self.caller(*partition).is_ok();
+        let partition =
+            (0..count).map(|n| turn.wrapping_add(n) % count).find(reachable).unwrap_or(turn % count);
         let to = match to {
             Addressee::Node(NodeId(node)) => node.to_string(),
             Addressee::Every => String::new(),
@@ -84,8 +88,15 @@ impl RedisBroker {
             let items = reply.into_array()?;
             let Some(version) = items.get(1) else { return Ok(None) };
             let pairs = items.get(2..).unwrap_or_default().chunks_exact(2);
-            let entries = pairs.map(|pair| revocation(pair[0].as_str()?, pair[1].as_str()?));
-            Ok(Some(Revocations { version: version.as_u64()?, entries: entries.collect::<Result<_, _>>()? }))
+            let mut entries = Vec::new();
+            for pair in pairs {
+                match revocation(pair[0].as_str()?, pair[1].as_str()?) {
+                    Ok(entry) => entries.push(entry),
+                    // Of a later version perhaps: it must not keep the others from holding.
+                    Err(error) => tracing::warn!(%error, "a revocation cannot be read"),
+                }
+            }
+            Ok(Some(Revocations { version: version.as_u64()?, entries }))
         })
     }
 
