@@ -2,6 +2,7 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "in a test the panic is the report")]
 
+mod api_cli;
 mod auth_jwt;
 mod bad_input;
 mod bad_input_transport;
@@ -64,6 +65,8 @@ mod resume;
 mod rpc;
 mod rpc_cli;
 mod sdk_rpc;
+mod sdk_server;
+mod sdk_tokens;
 mod sentinel_failover;
 mod serve_process;
 mod server_api;

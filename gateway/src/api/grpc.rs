@@ -6,7 +6,12 @@ use streamgate_proto::server::{
     api_service_server::{ApiService, ApiServiceServer},
     *,
 };
-use tonic::{Code, Status, body::Body, codegen::Service as _};
+use tonic::{
+    Code, Status,
+    body::Body,
+    codegen::Service as _,
+    metadata::{Ascii, MetadataValue},
+};
 
 use super::{
     door::Door,
@@ -18,6 +23,10 @@ use crate::error::{ClientError, ErrorCode};
 pub(super) const PREFIX: &str = "/messageloop.server.v1.APIService/";
 /// Metadata of an error: `code` of the error that the JSON door would answer.
 const CODE: &str = "streamgate-error-code";
+/// The same for its `type`.
+const TYPE: &str = "streamgate-error-type";
+/// Most bytes of a text of an error: a client's own error may be as long as a frame, but clients of gRPC take short headers.
+const MOST_TEXT: usize = 1024;
 
 /// Answers gRPC requests. Cheap to clone.
 #[derive(Clone)]
@@ -86,9 +95,28 @@ impl Service {
 fn status(error: &ClientError) -> Status {
     // Says on streams that they end; there is none here.
     let code = if error.code == ErrorCode::DisconnectError { ErrorCode::Internal } else { error.code };
-    let mut status = Status::new(Code::from_i32(code.grpc_status()), error.message.clone());
-    status.metadata_mut().insert(CODE, tonic::metadata::MetadataValue::from_static(code.as_str()));
+    let mut status = Status::new(Code::from_i32(code.grpc_status()), shortened(&error.message));
+    // What a client gave as its own error is told as it is, if it fits.
+    let given = error.given.as_deref().map(|given| (given.code.as_str(), given.r#type.as_str()));
+    let (own, kind) = given.unwrap_or((code.as_str(), code.kind()));
+    let metadata = status.metadata_mut();
+    metadata.insert(CODE, value(own).unwrap_or_else(|| MetadataValue::from_static(code.as_str())));
+    metadata.insert(TYPE, value(kind).unwrap_or_else(|| MetadataValue::from_static(code.kind())));
     status
+}
+
+fn value(text: &str) -> Option<MetadataValue<Ascii>> {
+    let fits = (1..=MOST_TEXT).contains(&text.len());
+    fits.then(|| text.parse().ok()).flatten()
+}
+
+/// As much of the text as a header takes.
+fn shortened(text: &str) -> &str {
+    let mut end = text.len().min(MOST_TEXT);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 macro_rules! service {
@@ -106,3 +134,29 @@ macro_rules! service {
     };
 }
 each_operation!(service);
+
+#[cfg(test)]
+mod tests {
+    use streamgate_proto::shared;
+
+    use super::*;
+
+    #[test]
+    fn a_clients_own_error_is_told_as_it_is_but_never_too_long_for_a_header() {
+        let told = |code: &str, message: String| {
+            let given =
+                shared::Error { code: code.into(), r#type: "kitchen".into(), message, metadata: None };
+            let status = status(&ClientError::from_wire(given));
+            let text = |name| status.metadata().get(name).unwrap().to_str().unwrap().to_owned();
+            (text(CODE), text(TYPE), status.message().len())
+        };
+        let (code, kind, length) = told("OUT_OF_TEA", "ä".repeat(5_000));
+        assert_eq!((code.as_str(), kind.as_str(), length), ("OUT_OF_TEA", "kitchen", MOST_TEXT));
+        assert_eq!(told("A", "€".repeat(5_000)).2, MOST_TEXT - 1, "no half character");
+        for odd in ["", "two\nlines", &"x".repeat(2_000)] {
+            assert_eq!(told(odd, String::new()).0, "PROXY_ERROR", "{odd:?}");
+        }
+        let own = status(&ClientError::bad_request("no"));
+        assert_eq!(own.metadata().get(TYPE).unwrap(), "request_error");
+    }
+}

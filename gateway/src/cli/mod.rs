@@ -3,9 +3,10 @@
 //! Owns: reading arguments, and what people see on a terminal. Never does: anything a library user may need.
 //!
 //! Invariants: data goes to standard output, everything else to standard error; the exit code is 0 if all went well,
-//! 1 if something failed, 2 if the command line makes no sense; standard output closed by its reader is no failure. `req` has
-//! more codes, for scripts.
+//! 1 if something failed, 2 if the command line makes no sense; standard output closed by its reader is no failure. `req` and the
+//! commands of `api` have more codes, for scripts.
 
+mod api;
 pub mod config;
 mod connect;
 mod data;
@@ -18,11 +19,14 @@ pub mod serve;
 mod serve_args;
 mod serve_rpc;
 mod subscribe;
+mod table;
+mod token;
 
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
+pub use api::ApiCommand;
 pub use connect::ConnectArgs;
 pub use history::HistoryArgs;
 pub use output::Format;
@@ -32,6 +36,7 @@ pub use req::ReqArgs;
 pub use serve_args::{Broker, LogFormat, LogLevel, ServeArgs};
 pub use serve_rpc::ServeRpcArgs;
 pub use subscribe::SubscribeArgs;
+pub use token::TokenArgs;
 
 /// The command line of `streamgate`.
 #[derive(Debug, Parser)]
@@ -48,7 +53,9 @@ pub use subscribe::SubscribeArgs;
   streamgate history room.blue --limit 10
   streamgate presence room.blue --watch       who is there, who comes and goes
   streamgate serve-rpc 'text.*' --command cat  answer calls with what a program prints
-  streamgate req shop.7 text.echo hello       call whoever answers"
+  streamgate req shop.7 text.echo hello       call whoever answers
+  streamgate sessions --user ann              who is connected
+  streamgate token --secret-file dev.secret --user ann"
 )]
 pub struct Cli {
     /// What to do; nothing means `serve`.
@@ -76,6 +83,11 @@ pub enum Command {
     Req(ReqArgs),
     /// Answer calls with a program: a process for each
     ServeRpc(ServeRpcArgs),
+    /// What is done to a running gateway by its server API
+    #[command(flatten)]
+    Api(ApiCommand),
+    /// Mint a token for development
+    Token(TokenArgs),
     /// Check a configuration file, or print the default one
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -107,6 +119,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Some(Command::History(args)) => block_on(history::run(args)),
         Some(Command::Req(args)) => block_on(req::run(args)),
         Some(Command::ServeRpc(args)) => block_on(serve_rpc::run(args)),
+        Some(Command::Api(command)) => block_on(api::run(command)),
+        Some(Command::Token(args)) => token::run(&args),
     };
     match outcome {
         Ok(()) | Err(Failure::OutputClosed) => ExitCode::SUCCESS,

@@ -8,7 +8,10 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 use streamgate_client::{
     CloudEvent, Message, Position,
-    proto::cloudevents::{Attr, Data},
+    proto::{
+        cloudevents::{Attr, Data},
+        wkt::Timestamp,
+    },
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
@@ -59,6 +62,13 @@ pub(super) async fn closed() {
 /// `epoch:offset`, or a dash without history.
 pub(super) fn place(position: Option<&Position>) -> String {
     position.map_or_else(|| "-".to_owned(), Position::to_string)
+}
+
+/// A time in milliseconds since the Unix epoch as RFC 3339 has it; null if it is out of range.
+pub(super) fn time(unix_ms: u64) -> Value {
+    let seconds = i64::try_from(unix_ms / 1_000).unwrap_or(i64::MAX);
+    let nanos = i32::try_from(unix_ms % 1_000).unwrap_or_default() * 1_000_000;
+    serde_json::to_value(Timestamp { seconds, nanos }).unwrap_or_default()
 }
 
 /// The payload on one line, harmless for a terminal: control characters are escaped, bytes are base64.
@@ -139,7 +149,7 @@ fn attribute(value: &Attr) -> Value {
 }
 
 /// `object` with one more member whose value is JSON text already.
-fn with_member(object: &Value, name: &str, json: &str) -> String {
+pub(super) fn with_member(object: &Value, name: &str, json: &str) -> String {
     let mut text = object.to_string();
     text.pop();
     if text.len() > 1 {

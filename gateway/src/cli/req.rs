@@ -110,7 +110,7 @@ fn target(args: &ReqArgs) -> Result<Target<'_>, Failure> {
     }
 }
 
-async fn read_input() -> Result<Vec<u8>, Failure> {
+pub(super) async fn read_input() -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     let read = tokio::io::stdin().take(MOST_INPUT + 1).read_to_end(&mut bytes).await?;
     if read as u64 > MOST_INPUT {
@@ -130,7 +130,7 @@ fn failure(error: Error) -> Failure {
     Failure::Coded(code, error.to_string())
 }
 
-fn print(format: Format, reply: &CloudEvent) -> Result<(), Failure> {
+pub(super) fn print(format: Format, reply: &CloudEvent) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     match format {
         Format::Json => writeln!(out, "{}", output::event(reply))?,
@@ -147,7 +147,7 @@ fn print(format: Format, reply: &CloudEvent) -> Result<(), Failure> {
     Ok(out.flush()?)
 }
 
-fn timeout(text: &str) -> Result<Duration, String> {
+pub(super) fn timeout(text: &str) -> Result<Duration, String> {
     let timeout = config::duration(text)?;
     if timeout.is_zero() { Err("it must not be 0".to_owned()) } else { Ok(timeout) }
 }

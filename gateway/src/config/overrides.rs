@@ -11,7 +11,7 @@ use super::{
 pub const ENV_PREFIX: &str = "STREAMGATE_";
 
 /// Variables with the prefix that are not settings of a node: they belong to the command line.
-pub const ENV_RESERVED: [&str; 8] = [
+pub const ENV_RESERVED: [&str; 11] = [
     "STREAMGATE_CONFIG",
     "STREAMGATE_CONFIG_DIR",
     "STREAMGATE_URL",
@@ -20,6 +20,9 @@ pub const ENV_RESERVED: [&str; 8] = [
     "STREAMGATE_CA_FILE",
     "STREAMGATE_CERT_FILE",
     "STREAMGATE_KEY_FILE",
+    "STREAMGATE_API",
+    "STREAMGATE_API_TOKEN",
+    "STREAMGATE_API_TOKEN_FILE",
 ];
 
 /// One value from outside the file.

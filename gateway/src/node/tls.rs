@@ -26,7 +26,7 @@ impl ListenersTls {
             Ok(Self {
                 websocket: acceptor("transport.websocket.tls", "websocket", websocket, Speaks::Http1)?,
                 grpc: acceptor("transport.grpc.tls", "grpc", grpc, Speaks::Http2)?,
-                admin: acceptor("server.http.tls", "admin", admin, Speaks::Http1)?,
+                admin: acceptor("server.http.tls", "admin", admin, Speaks::Both)?,
             })
         });
         reading.await.map_err(std::io::Error::other)?

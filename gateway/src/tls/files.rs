@@ -92,7 +92,7 @@ impl TlsFiles {
         let mut config = builder.with_single_cert(chain, key).map_err(|error| {
             format!("{} and {}: {error}", self.cert_file.display(), self.key_file.display())
         })?;
-        config.alpn_protocols = vec![speaks.alpn()];
+        config.alpn_protocols = speaks.alpn();
         if self.client_auth == ClientAuth::None {
             // The state is with the client: a node that many come back to does not sign for each of them.
             config.ticketer = ring::Ticketer::new().map_err(|error| format!("TLS: {error}"))?;

@@ -26,13 +26,17 @@ pub enum Speaks {
     Http1,
     /// `h2`, which gRPC needs.
     Http2,
+    /// Either, `h2` first: for the admin listener, where the server API speaks both.
+    Both,
 }
 
 impl Speaks {
-    fn alpn(self) -> Vec<u8> {
+    fn alpn(self) -> Vec<Vec<u8>> {
+        let (http1, http2) = (b"http/1.1".to_vec(), b"h2".to_vec());
         match self {
-            Self::Http1 => b"http/1.1".to_vec(),
-            Self::Http2 => b"h2".to_vec(),
+            Self::Http1 => vec![http1],
+            Self::Http2 => vec![http2],
+            Self::Both => vec![http2, http1],
         }
     }
 }

@@ -38,6 +38,9 @@
 //! - Nothing is dropped when a subscriber is slow: the client stops reading, and if the server then gives it up, it
 //!   recovers what it missed. See [`SubscribeOptions::capacity`].
 //!
+//! # For backends
+//! With the feature `server`, the module `server` has the server API, hooks and the minting of tokens.
+//!
 //! # Layers
 //! `engine` is the protocol as a pure state machine, `transport` moves frames, `driver` is the one task that joins the
 //! two; [`Client`] and [`Subscription`] are handles to it.
@@ -55,6 +58,8 @@ mod options;
 mod position;
 mod presence;
 mod serve;
+#[cfg(feature = "server")]
+pub mod server;
 mod status;
 mod subscription;
 mod target;

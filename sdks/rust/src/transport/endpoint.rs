@@ -28,6 +28,9 @@ pub(crate) struct Endpoint {
 const WEBSOCKET_PORT: u16 = 9080;
 /// Port of the gRPC listener, if none is named.
 const GRPC_PORT: u16 = 9090;
+/// Port of the admin listener, which has the server API, if none is named.
+#[cfg(feature = "server")]
+const API_PORT: u16 = 8080;
 
 impl Endpoint {
     /// Reads `ws://host[:port][/path]`, `grpc://host[:port]` or `host[:port]`, which means WebSocket; with TLS `wss://`,
@@ -59,6 +62,24 @@ impl Endpoint {
             Kind::Grpc => return Err(invalid("gRPC takes no path")),
         };
         Ok(Self { kind, address, url, secure, tls: None })
+    }
+
+    /// Reads where a server API is: `http[s]://host[:port]`, or `host[:port]`, which means without TLS.
+    #[cfg(feature = "server")]
+    pub(crate) fn parse_api(url: &str) -> Result<Self, Error> {
+        let invalid = |reason: &str| Error::InvalidUrl { url: url.to_owned(), reason: reason.to_owned() };
+        let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
+        if !matches!(scheme, "http" | "https") {
+            return Err(invalid("use http://host:port or https://host:port"));
+        }
+        let authority = rest.strip_suffix('/').unwrap_or(rest);
+        if authority.contains(['/', '@']) {
+            return Err(invalid("a host and a port alone are expected"));
+        }
+        let address =
+            with_port(authority, API_PORT).ok_or_else(|| invalid("a host and a port are expected"))?;
+        let url = format!("{scheme}://{address}");
+        Ok(Self { kind: Kind::Grpc, address, url, secure: scheme == "https", tls: None })
     }
 
     /// Uses `tls`, if the URL asks for it.
@@ -113,6 +134,18 @@ mod tests {
         assert_eq!(url("grpcs://node-2"), "https://node-2:9090");
         assert_eq!(url("https://[::1]:443/"), "https://[::1]:443");
         assert!(Endpoint::parse("wss://a").unwrap().secure && !Endpoint::parse("a").unwrap().secure);
+    }
+
+    #[cfg(feature = "server")]
+    #[test]
+    fn the_server_api_is_on_the_port_of_the_admin_listener() {
+        let url = |text| Endpoint::parse_api(text).map(|endpoint| endpoint.url);
+        assert_eq!(url("http://node-2").as_deref(), Ok("http://node-2:8080"));
+        assert_eq!(url("https://[::1]:1/").as_deref(), Ok("https://[::1]:1"));
+        assert_eq!(url("node-2:1").as_deref(), Ok("http://node-2:1"));
+        for bad in ["", "ws://a", "http://a/api/v1", "http://u@a", "http://a:b"] {
+            assert!(matches!(url(bad), Err(Error::InvalidUrl { .. })), "{bad:?}");
+        }
     }
 
     #[test]

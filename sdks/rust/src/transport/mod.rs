@@ -12,6 +12,8 @@ use streamgate_proto::{
 };
 
 pub(crate) use endpoint::{Endpoint, Kind};
+#[cfg(feature = "server")]
+pub(crate) use stream::{Stream, open};
 pub use streamgate_proto::Encoding;
 pub(crate) use tls::{Tls, TlsOptions};
 

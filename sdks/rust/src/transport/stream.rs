@@ -9,15 +9,15 @@ use super::Endpoint;
 use crate::error::Error;
 
 /// Bytes both ways.
-pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
 /// A connection of either kind; what it costs to call it this way is nothing beside a system call.
-pub(super) type Stream = Box<dyn Duplex>;
+pub(crate) type Stream = Box<dyn Duplex>;
 
 /// Connects. Cancel: safe.
-pub(super) async fn open(endpoint: &Endpoint) -> Result<Stream, Error> {
+pub(crate) async fn open(endpoint: &Endpoint) -> Result<Stream, Error> {
     let unreachable = |error: std::io::Error| Error::Unreachable {
         address: endpoint.address.clone(),
         reason: reason(&error),
