@@ -14,6 +14,7 @@ mod history;
 mod output;
 mod presence;
 mod publish;
+mod question;
 mod req;
 pub mod serve;
 mod serve_args;

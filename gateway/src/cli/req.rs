@@ -1,19 +1,9 @@
 //! `streamgate req`.
 
-use std::{
-    io::{IsTerminal as _, Write as _},
-    time::Duration,
-};
-
 use clap::Args;
-use streamgate_client::{CallOptions, CloudEvent, CloudEventBuilder, Error};
-use tokio::io::AsyncReadExt as _;
+use streamgate_client::{CallOptions, Error};
 
-use super::{ConnectArgs, Failure, Format, data, output};
-use crate::config;
-
-/// Most of standard input that is read: gateways take less in a frame.
-const MOST_INPUT: u64 = 16 * 1024 * 1024;
+use super::{ConnectArgs, Failure, question::QuestionArgs};
 
 /// Exit code: who answered, or the gateway, says an error.
 const REFUSED: u8 = 1;
@@ -45,21 +35,9 @@ pub struct ReqArgs {
     /// Call this session, and nobody else
     #[arg(long, value_name = "ID")]
     pub session: Option<String>,
-    /// How long to wait for the reply: 500ms, 10s, 2m
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = timeout)]
-    pub timeout: Duration,
-    /// Type of the event that is sent
-    #[arg(long = "type", value_name = "TYPE", default_value = "streamgate.request")]
-    pub kind: String,
-    /// Source of the event, a URI reference
-    #[arg(long, default_value = "/streamgate-cli")]
-    pub source: String,
-    /// Media type of the data [default: application/json if it is JSON, else text/plain]
-    #[arg(long, value_name = "MEDIA_TYPE")]
-    pub content_type: Option<String>,
-    /// How to print: the data, or the whole event
-    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
-    pub output: Format,
+    /// What is asked.
+    #[command(flatten)]
+    pub question: QuestionArgs,
     /// Where the gateway is
     #[command(flatten)]
     pub connect: ConnectArgs,
@@ -76,23 +54,18 @@ struct Target<'a> {
 
 pub(super) async fn run(args: ReqArgs) -> Result<(), Failure> {
     let target = target(&args)?;
-    let mut builder = CloudEventBuilder::new(&args.kind).source(&args.source);
-    if let Some(given) = target.data {
-        let bytes = if given == "-" { read_input().await? } else { given.as_bytes().to_vec() };
-        builder = data::with(builder, &bytes, args.content_type.as_deref());
-    }
-    let event = builder.checked()?;
+    let event = args.question.event(target.data).await?;
     let client = args.connect.connect().await.map_err(|failure| match failure {
         Failure::Failed(text) => Failure::Coded(UNREACHABLE, text),
         other => other,
     })?;
-    let options = CallOptions { timeout: Some(args.timeout) };
+    let options = CallOptions { timeout: Some(args.question.timeout) };
     let reply = match (target.channel, &args.session) {
         (None, Some(session)) => client.call_session(session, target.method, event, options).await,
         (channel, _) => client.call(channel.unwrap_or_default(), target.method, event, options).await,
     };
     client.close().await;
-    print(args.output, &reply.map_err(failure)?)
+    args.question.print(&reply.map_err(failure)?)
 }
 
 fn target(args: &ReqArgs) -> Result<Target<'_>, Failure> {
@@ -110,15 +83,6 @@ fn target(args: &ReqArgs) -> Result<Target<'_>, Failure> {
     }
 }
 
-pub(super) async fn read_input() -> Result<Vec<u8>, Failure> {
-    let mut bytes = Vec::new();
-    let read = tokio::io::stdin().take(MOST_INPUT + 1).read_to_end(&mut bytes).await?;
-    if read as u64 > MOST_INPUT {
-        return Err(Failure::Usage(format!("standard input has more than {MOST_INPUT} bytes")));
-    }
-    Ok(bytes)
-}
-
 fn failure(error: Error) -> Failure {
     let code = match &error {
         _ if error.is_timeout() => LATE,
@@ -128,28 +92,6 @@ fn failure(error: Error) -> Failure {
         _ => UNREACHABLE,
     };
     Failure::Coded(code, error.to_string())
-}
-
-pub(super) fn print(format: Format, reply: &CloudEvent) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
-    match format {
-        Format::Json => writeln!(out, "{}", output::event(reply))?,
-        Format::Text if out.is_terminal() => writeln!(out, "{}", output::data(reply))?,
-        // For a program or a file: nothing is changed, only a last line ended.
-        Format::Text => {
-            let bytes = data::of(reply);
-            out.write_all(bytes)?;
-            if std::str::from_utf8(bytes).is_ok() && !bytes.ends_with(b"\n") {
-                writeln!(out)?;
-            }
-        }
-    }
-    Ok(out.flush()?)
-}
-
-pub(super) fn timeout(text: &str) -> Result<Duration, String> {
-    let timeout = config::duration(text)?;
-    if timeout.is_zero() { Err("it must not be 0".to_owned()) } else { Ok(timeout) }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use streamgate_client::server::{Algorithm, ConnectionToken, SubscriptionToken, TokenMinter};
 
-use super::{Failure, Format, output, req};
+use super::{Failure, Format, output, question};
 
 /// Options of `token`.
 #[derive(Debug, Args)]
@@ -41,7 +41,7 @@ pub struct TokenArgs {
     #[arg(long, value_name = "ID", required_unless_present = "channel")]
     pub user: Option<String>,
     /// How long it is good
-    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = req::timeout)]
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = question::timeout)]
     pub ttl: Duration,
     /// For a subscription to this channel or pattern alone
     #[arg(long, conflicts_with_all = ["auto", "subscribe", "publish", "claims", "id"])]

@@ -1,11 +1,11 @@
 //! `streamgate call` and `survey`: asking clients as the server.
 
-use std::{io::Write as _, time::Duration};
+use std::io::Write as _;
 
 use clap::Args;
 use serde_json::json;
 use streamgate_client::{
-    CloudEvent, CloudEventBuilder, SurveyAnswer,
+    SurveyAnswer,
     server::{SurveyResult, Who},
 };
 
@@ -13,27 +13,7 @@ use super::{
     ApiArgs,
     connect::{LATE, error_object, failure},
 };
-use crate::cli::{Failure, Format, data, output, req, table::table};
-
-/// What is asked.
-#[derive(Debug, Args)]
-pub struct QuestionArgs {
-    /// How long to wait for answers: 500ms, 10s, 2m; the gateway's `server.rpc_timeout` ends it, too
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = req::timeout)]
-    pub timeout: Duration,
-    /// Type of the event that is sent
-    #[arg(long = "type", value_name = "TYPE", default_value = "streamgate.request")]
-    pub kind: String,
-    /// Source of the event, a URI reference
-    #[arg(long, default_value = "/streamgate-cli")]
-    pub source: String,
-    /// Media type of the data [default: application/json if it is JSON, else text/plain]
-    #[arg(long, value_name = "MEDIA_TYPE")]
-    pub content_type: Option<String>,
-    /// How to print: the data, or the whole event
-    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
-    pub output: Format,
-}
+use crate::cli::{Failure, Format, output, question::QuestionArgs, table::table};
 
 /// Options of `call`.
 #[derive(Debug, Args)]
@@ -82,23 +62,12 @@ pub struct SurveyArgs {
     pub api: ApiArgs,
 }
 
-impl QuestionArgs {
-    async fn event(&self, given: Option<&str>) -> Result<CloudEvent, Failure> {
-        let mut builder = CloudEventBuilder::new(&self.kind).source(&self.source);
-        if let Some(given) = given {
-            let bytes = if given == "-" { req::read_input().await? } else { given.as_bytes().to_vec() };
-            builder = data::with(builder, &bytes, self.content_type.as_deref());
-        }
-        Ok(builder.checked()?)
-    }
-}
-
 pub(super) async fn call(args: CallArgs) -> Result<(), Failure> {
     let (who, method, given) = target(&args)?;
     let event = args.question.event(given).await?;
     let api = args.api.client()?;
     let reply = api.call(who, method, event, Some(args.question.timeout)).await.map_err(failure)?;
-    req::print(args.question.output, &reply)
+    args.question.print(&reply)
 }
 
 /// Who is called, by which method, with what.

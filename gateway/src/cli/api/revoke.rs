@@ -10,7 +10,7 @@ use serde_json::json;
 use streamgate_client::server::Revocation;
 
 use super::{ApiArgs, connect::failure};
-use crate::cli::{Failure, Format, output, req};
+use crate::cli::{Failure, Format, output, question};
 
 /// Options of `revoke`.
 #[derive(Debug, Args)]
@@ -30,7 +30,7 @@ pub struct RevokeArgs {
     #[arg(long, value_name = "ID", group = "what")]
     pub token_id: Option<String>,
     /// For how long: until the last of them has expired by itself; up to 366 days
-    #[arg(long = "for", value_name = "TIME", default_value = "24h", value_parser = req::timeout)]
+    #[arg(long = "for", value_name = "TIME", default_value = "24h", value_parser = question::timeout)]
     pub time: Duration,
     /// How to print
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
