@@ -53,12 +53,13 @@ async fn nothing_is_lost_in_a_random_schedule_of_faults() {
             None => Some(random_seed()),
         };
         let Some(seed) = seed else { break };
-        if !run(&Plan::of(seed, seconds)).await.is_sound() {
-            failed.push(seed);
+        let report = run(&Plan::of(seed, seconds)).await;
+        if !report.is_sound() {
+            failed.push(format!("seed {seed}: {report}"));
         }
         if named.is_none() && start.elapsed() >= time {
             break;
         }
     }
-    assert!(failed.is_empty(), "failed with the seeds {failed:?}: see above");
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
 }

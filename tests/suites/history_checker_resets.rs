@@ -144,3 +144,25 @@ fn a_gap_back_to_a_history_that_was_thought_gone_is_sound() {
     goes_on_after_the_restart(&mut run);
     assert!(!run.rules().contains(&Rule::StaleGap));
 }
+
+#[test]
+fn a_trim_up_to_the_end_of_an_epoch_explains_a_reset() {
+    // Redis lost nothing when it was restarted, and the publications that would show it were trimmed.
+    let trimmed = || {
+        let mut run = Run::usual(&[1, 2], &[("one", &[1, 2])]);
+        run.0.trimmed(ROOM, ms(1));
+        [(3, 3), (4, 4)].into_iter().for_each(|(number, offset)| run.acked(number, at(9, offset)));
+        run
+    };
+    let mut run = trimmed();
+    run.told("one", Some(at(9, 2)), "EPOCH_RESET");
+    run.replays("one", 3, at(9, 3));
+    run.replays("one", 4, at(9, 4));
+    run.recovered("one", at(9, 4), Some("EPOCH_RESET"));
+    assert_eq!(run.rules(), []);
+    // Had it been one further, it would have been known to be missing.
+    let mut run = trimmed();
+    run.told("one", Some(at(9, 3)), "EPOCH_RESET");
+    run.sees("one", 4, at(9, 4));
+    assert_eq!(run.rules(), [Rule::UnfoundedGap]);
+}

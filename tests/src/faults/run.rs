@@ -44,7 +44,10 @@ pub async fn run(plan: &Plan) -> Report {
     stage.read_logs().await;
     let report = verdict(plan, &stage, began, healed);
     if !report.is_sound() {
-        println!("  the nodes' logs and all events are in {}", keep_logs(plan, &stage).await.display());
+        println!(
+            "  the nodes' logs and all events are in {}",
+            keep_logs(plan, &stage, &report).await.display()
+        );
     }
     report
 }
@@ -70,13 +73,16 @@ fn verdict(plan: &Plan, stage: &Stage, began: Duration, healed: Duration) -> Rep
 /// The default length of a run.
 pub const USUAL: Duration = Duration::from_secs(30);
 
-/// Writes down all that may help to find out what went wrong: the nodes' logs, what each subscriber saw, the histories.
-async fn keep_logs(plan: &Plan, stage: &Stage) -> PathBuf {
+/// Writes down all that may help to find out what went wrong: the verdict, the nodes' logs, what each subscriber saw, the
+/// histories.
+async fn keep_logs(plan: &Plan, stage: &Stage, report: &Report) -> PathBuf {
     let dir = std::env::temp_dir().join(format!("streamgate-faults-seed-{}", plan.seed));
     fs::create_dir_all(&dir).expect("create a directory for the logs");
     let keep = |name: String, lines: Vec<String>| {
         fs::write(dir.join(name.replace([' ', '*'], "_") + ".log"), lines.join("\n")).expect("keep a log");
     };
+    let faults = plan.faults.iter().map(|(at, fault)| format!("{at:?} {fault:?}"));
+    keep("verdict".to_owned(), [format!("{plan}"), report.to_string()].into_iter().chain(faults).collect());
     stage.logs().into_iter().for_each(|(name, lines)| keep(name, lines));
     stage.recorder.history().events().into_iter().for_each(|(name, lines)| keep(name, lines));
     keep("presence".to_owned(), stage.recorder.history().presence.events());

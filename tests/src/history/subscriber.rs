@@ -32,6 +32,8 @@ struct Course {
     pending: Vec<Pending>,
     /// A gap without position was told: whatever comes next, it goes on from there.
     loose: Option<Excuse>,
+    /// Nobody can tell any more whether what was seen last is what stood there: see [`Walk::untraceable`].
+    untraceable: bool,
 }
 
 /// What a gap that was told covers.
@@ -108,9 +110,13 @@ impl<'a> Walk<'a> {
                 self.continues(index, channel, *place, *replay);
             }
             Seen::Gap { channel, place, reason, at } => {
-                self.founded(index, Some(channel), reason, *at);
-                if !self.concerned(index, channel, *place) {
-                    self.lost_something(index, channel, reason);
+                if self.untraceable(channel, *place, reason, *at) {
+                    self.courses.entry(channel).or_default().untraceable = true;
+                } else {
+                    self.founded(index, Some(channel), reason, *at);
+                    if !self.concerned(index, channel, *place) {
+                        self.lost_something(index, channel, reason);
+                    }
                 }
                 let course = self.courses.entry(channel).or_default();
                 course.pending_told(Excuse::of(reason));
@@ -197,11 +203,27 @@ impl<'a> Walk<'a> {
         let cut = cuts.any(|(_, cut)| past(cut.removed) || (reason != "EPOCH_RESET" && past(cut.trimmed)));
         let lost = self.history.restarts.iter().any(|loss| loss.from <= at);
         let much = self.history.truncation && reason == "TRUNCATED";
-        if !(cut || lost || much) {
+        let told = reason == "EPOCH_RESET"
+            && self
+                .courses
+                .iter()
+                .any(|(name, course)| course.untraceable && channel.is_none_or(|channel| channel == *name));
+        if !(cut || lost || much || told) {
             let channel = channel.unwrap_or(&self.subscriber.target).to_owned();
             let what = format!("{reason} was told, and nothing can have been lost");
             self.report(Rule::UnfoundedGap, &channel, None, index, what);
         }
+    }
+
+    /// Whether the trim of a channel left nothing of the epoch in which this subscriber saw the last publication, and all
+    /// that came after it: whether anything was lost in between cannot be known then, and a reset must be told (DESIGN,
+    /// section 5, positions).
+    fn untraceable(&self, channel: &str, place: Option<Place>, reason: &str, at: Duration) -> bool {
+        let trimmed =
+            self.history.cuts.get(channel).and_then(|cut| cut.trimmed).is_some_and(|time| time <= at);
+        let last = self.courses.get(channel).and_then(|course| course.last);
+        let (Some(last), Some(place)) = (last, place) else { return false };
+        reason == "EPOCH_RESET" && trimmed && place.epoch > last.epoch && place.offset == last.offset
     }
 
     /// A reset is told to those only who had seen something that was lost.
