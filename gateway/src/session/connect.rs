@@ -47,6 +47,11 @@ impl Connecting {
 impl Session {
     pub(super) fn connect(&mut self, now: Now, reply: ReplyTo, connect: Connect, fx: &mut Effects) {
         self.connects = self.connects.saturating_add(1);
+        // A connect that failed may have brought a session back: this is another, or none that was before. Not earlier:
+        // what it had subscribed by then is given up under the former name.
+        if self.resume.take().is_some() {
+            self.id = uuid::Uuid::new_v4().to_string();
+        }
         self.extended = connect.caps.iter().any(|cap| cap == EXTENDED);
         self.client_id = connect.client_id;
         let client_type = connect.client_type;
@@ -257,10 +262,6 @@ impl Session {
         self.fail(now, reply, error, fx);
         for frame in deferred {
             self.fail(now, ReplyTo { id: frame.id, metadata: frame.metadata }, error, fx);
-        }
-        // Whoever connects next on this connection is somebody else's session, or none that was before.
-        if self.resume.take().is_some() {
-            self.id = uuid::Uuid::new_v4().to_string();
         }
         self.phase = Phase::New;
     }

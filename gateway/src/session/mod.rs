@@ -28,6 +28,8 @@ mod recheck;
 mod recheck_tests;
 mod refresh;
 mod render;
+#[cfg(test)]
+mod resume_tests;
 mod rights;
 #[cfg(test)]
 mod rights_tests;

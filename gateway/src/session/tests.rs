@@ -210,56 +210,6 @@ fn cursors_become_the_start_and_a_patterns_marker_travels_under_its_own_name() {
 }
 
 #[test]
-fn a_resume_token_brings_the_subscriptions_back_and_a_wrong_secret_does_not() {
-    let token = ResumeToken::fresh(&uuid::Uuid::new_v4().to_string());
-    let record = SessionRecord {
-        secret_hash: token.secret_hash(),
-        subscriptions: vec!["a".into(), "b.*".into()],
-        ephemeral: vec!["a".into()],
-        ..SessionRecord::default()
-    };
-    for (resumed, record) in
-        [(true, record.clone()), (false, SessionRecord { secret_hash: vec![0; 32], ..record })]
-    {
-        let mut client = Client::new(Limits::default());
-        let fx =
-            client.say("1", In::Connect(Connect { resume_token: token.wire(), ..connect(true, &["a"]) }));
-        let Some(Effect::LoadSession { session, connecting }) = fx.into_iter().next() else {
-            panic!("no load")
-        };
-        assert_eq!(session, token.session);
-        let mut fx = Effects::new();
-        client.session.session_loaded(client.now, *connecting, Ok(Some(record)), &mut fx);
-        let names: Vec<_> = batch(fx).items.iter().map(|item| item.target.to_string()).collect();
-        assert_eq!(names, if resumed { vec!["a", "b.*"] } else { vec!["a"] });
-        assert_eq!(client.session.id() == token.session, resumed);
-    }
-}
-
-#[test]
-fn the_token_of_a_living_session_is_good_for_the_whole_window_whenever_the_connection_breaks() {
-    let limits = Limits { resume_window: Duration::from_secs(2), ..Limits::default() };
-    let mut client = Client::new(limits);
-    let saves = |fx: &Effects| {
-        fx.iter().find_map(|effect| match effect {
-            Effect::SaveSession { ttl_ms, .. } => Some(*ttl_ms),
-            _ => None,
-        })
-    };
-    let fx = client.say("1", In::Connect(connect(true, &[])));
-    let mut good_until = client.now.mono_ms + saves(&fx).expect("saved at once");
-    while client.now.mono_ms < 20_000 {
-        let mut fx = Effects::new();
-        let next = client.session.tick(client.now, &mut fx);
-        if let Some(ttl_ms) = saves(&fx) {
-            good_until = client.now.mono_ms + ttl_ms;
-        }
-        assert!(good_until >= next + 2_000, "at {next} the token is good until {good_until}");
-        client.now.mono_ms = next;
-    }
-}
-
-#[test]
 fn twenty_undecodable_frames_in_a_row_close_with_3509_and_a_good_one_starts_anew() {
     let mut client = Client::connected(false);
     let bad = |client: &mut Client| {
