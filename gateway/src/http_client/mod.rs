@@ -31,10 +31,10 @@ pub use connector::{Https, Trust, https};
 pub use error::HttpError;
 
 /// How long an idle connection is kept for the next call: below what usual servers and balancers keep them for, so that a
-/// call seldom meets a connection that is just being closed.
+/// call seldom meets a connection that is just being closed. Nothing else bounds how many are idle: there are never more
+/// than there were calls at a time, and with a lower bound each call beyond it would open a connection of its own, which
+/// costs more than the call.
 const IDLE: Duration = Duration::from_secs(20);
-/// Idle connections to one server.
-const IDLE_CONNECTIONS: usize = 128;
 /// Bytes that the head of an answer may have.
 const HEAD_BYTES: usize = 64 * 1024;
 
@@ -62,7 +62,6 @@ impl HttpClient {
             .pool_timer(TokioTimer::new())
             .timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(IDLE_CONNECTIONS)
             .http1_max_buf_size(HEAD_BYTES);
         Ok(Self(builder.build(connector::http1(trust)?)))
     }

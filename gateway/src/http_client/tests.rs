@@ -1,6 +1,6 @@
 //! The client against servers that behave, and those that do not.
 
-use std::{net::SocketAddr, time::Instant};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use hyper::Method;
 use tokio::{
@@ -82,6 +82,37 @@ async fn answers_of_any_status_but_3xx_are_answers_and_connections_are_used_agai
         assert_eq!((answer.status().as_u16(), &answer.body()[..]), (503, &b"body"[..]));
     }
     assert_eq!(*connections.borrow(), 1);
+}
+
+#[tokio::test]
+async fn as_many_connections_stay_as_there_were_calls_at_a_time() {
+    const AT_A_TIME: usize = 300;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let (accepted, connections) = tokio::sync::watch::channel(0);
+    // Nobody is answered before all have asked.
+    let all = Arc::new(tokio::sync::Barrier::new(AT_A_TIME));
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            accepted.send_modify(|count| *count += 1);
+            let all = all.clone();
+            tokio::spawn(async move {
+                while take_request(&mut stream).await {
+                    all.wait().await;
+                    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+                }
+            });
+        }
+    });
+    let client = client();
+    for _ in 0..3 {
+        let calls = (0..AT_A_TIME).map(|_| client.call(post(addr), LIMITS));
+        for answer in futures_util::future::join_all(calls).await {
+            assert!(answer.unwrap().status().is_success());
+        }
+        assert_eq!(*connections.borrow(), AT_A_TIME);
+    }
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use streamgate_proto::{
 
 use super::{In, out, *};
 use crate::{
-    broker::{BrokerError, Published, SessionRecord, Start, Subscribed},
+    broker::{BrokerError, Published, Start, Subscribed},
     channel::Channel,
     policy::{ChannelPolicy, Limits, Policies},
     position::Position,
