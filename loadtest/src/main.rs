@@ -17,7 +17,8 @@ use clap::{Parser, Subcommand};
 
 use report::{compare, html, progress, repeat, table};
 use scenario::{
-    Scenario, fanout, history, idle, pairs, patterns, presence_storm, recover_storm, rooms, soak,
+    Scenario, connect, fanout, history, idle, pairs, patterns, presence_storm, recover_storm, rooms, rpc,
+    soak,
 };
 
 /// Load generator and benchmarks of Streamgate
@@ -35,6 +36,8 @@ struct Cli {
 enum Command {
     /// N idle connections with one subscription each: memory and CPU time of each
     Idle(idle::Args),
+    /// Clients that come with a token and go again, as often as goes; beside clients without one
+    Connect(connect::Args),
     /// One publisher, N subscribers; beside the bare writer
     Fanout(fanout::Args),
     /// N publishers, each with a channel and a subscriber of its own; with Redis beside the bare script
@@ -49,6 +52,8 @@ enum Command {
     RecoverStorm(recover_storm::Args),
     /// N members come and leave, watched by others
     PresenceStorm(presence_storm::Args),
+    /// Calls, answered by clients or by a backend through a hook; with a hook beside the same backend asked directly
+    Rpc(rpc::Args),
     /// Rooms for a long time, while members go and come back
     Soak(soak::Args),
     /// Floor of fanout: one write for each socket and message, and nothing else
@@ -66,12 +71,16 @@ enum Command {
     /// The server side of floor-write
     #[command(hide = true)]
     FloorWriter(floor::writer::Args),
+    /// A backend that answers calls with what it was sent
+    #[command(hide = true)]
+    FloorBackend(floor::backend::Args),
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
         Command::Idle(args) => repeated(&args).await,
+        Command::Connect(args) => repeated(&args).await,
         Command::Fanout(args) => repeated(&args).await,
         Command::Pairs(args) => repeated(&args).await,
         Command::Rooms(args) => repeated(&args).await,
@@ -79,6 +88,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         Command::History(args) => repeated(&args).await,
         Command::RecoverStorm(args) => repeated(&args).await,
         Command::PresenceStorm(args) => repeated(&args).await,
+        Command::Rpc(args) => repeated(&args).await,
         Command::Soak(args) => repeated(&args).await,
         Command::FloorWrite(args) => repeated(&fanout::Floor::from(args)).await,
         Command::FloorRedis(load) => floor::redis::plain(load).await.map(done),
@@ -87,6 +97,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         Command::Compare(args) => compare::run(&args).map(done),
         Command::Report(args) => html::run(&args).map(done),
         Command::FloorWriter(args) => floor::writer::run(args).await.map(done),
+        Command::FloorBackend(args) => floor::backend::run(args).await.map(done),
     }
 }
 

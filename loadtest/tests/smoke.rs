@@ -246,6 +246,40 @@ fn patterns_get_all_channels_that_match() {
 }
 
 #[test]
+fn calls_are_answered_by_clients_of_another_node() {
+    let args = ["rpc", "--broker", "redis", "--nodes", "2", "--callers", "4", "--seconds", "1"];
+    let result = run("rpc", &[&args[..], &["--threads", "2"]].concat());
+    delivered(&result, 100);
+    let acked = result["correctness"]["acked"].as_u64();
+    assert_eq!(acked, result["correctness"]["delivered"].as_u64(), "each call has one answerer");
+}
+
+#[test]
+fn calls_are_answered_by_a_backend_beside_the_same_asked_directly() {
+    let args = ["rpc", "--by", "hook", "--callers", "4", "--seconds", "1", "--transport", "grpc"];
+    let result = run("rpc-hook", &args);
+    assert!(result["correctness"]["acked"].as_u64() >= Some(100), "{}", result["correctness"]);
+    let backend = &result["processes"].as_array().unwrap()[1];
+    assert!(backend["name"] == "backend" && backend["cpu_seconds"].as_f64() > Some(0.0), "{backend}");
+    let floor = &result["beside"][0];
+    assert_eq!(floor["scenario"], "backend asked directly");
+    delivered(floor, 100);
+    assert_eq!(floor["correctness"]["lost"], 0, "{}", floor["correctness"]);
+}
+
+#[test]
+fn clients_come_with_tokens_of_every_algorithm() {
+    for algorithm in ["hs256", "rs256", "es256", "eddsa"] {
+        let args = ["connect", "--algorithm", algorithm, "--tokens", "20", "--clients", "4"];
+        let result = run(algorithm, &[&args[..], &["--seconds", "1"]].concat());
+        for run in [&result, &result["beside"][0]] {
+            let connects = run["figures"].as_array().unwrap().iter().find(|one| one["name"] == "connects");
+            assert!(connects.unwrap()["value"].as_f64() > Some(10.0), "{algorithm}: {connects:?}");
+        }
+    }
+}
+
+#[test]
 fn pages_of_history_are_whole() {
     let args = ["history", "--broker", "redis", "--clients", "10", "--channels", "5", "--messages", "60"];
     let result = run("history", &[&args[..], &["--rate", "100", "--seconds", "2"]].concat());

@@ -63,6 +63,8 @@ pub struct Client<'a> {
     pub number: usize,
     /// What it says of itself.
     pub name: String,
+    /// Proves who it is; empty: anonymous.
+    pub token: &'a str,
     /// What it subscribes to at once.
     pub subscriptions: &'a [Subscription],
 }
@@ -109,7 +111,8 @@ impl<C: Crowd> Swarm<C> {
         let at_once = self.links().dialect.subscribes_in_connect();
         let subscriptions = if at_once { client.subscriptions } else { &[] };
         self.links().await_connected(number, connected);
-        self.links().queue(number, CONNECT, &Request::Connect { client: &client.name, subscriptions })?;
+        let (name, token) = (&client.name, client.token);
+        self.links().queue(number, CONNECT, &Request::Connect { client: name, token, subscriptions })?;
         self.links().flush();
         match answer.await {
             Ok(Event::Connected) => {}

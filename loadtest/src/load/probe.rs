@@ -69,15 +69,30 @@ impl Args {
         Ok(())
     }
 
-    /// Measures all subjects, in this order.
+    /// Measures all subjects, in this order: their clients connect and publish.
     ///
     /// # Errors
     /// Those of [`Subject::run`].
     pub async fn probe(&self, subjects: &[Subject], topology: &Arc<Topology>) -> anyhow::Result<Vec<Probe>> {
+        self.probe_by(subjects, async |subject, load| {
+            subject.run(topology.clone(), (load, Detail::Stamps), connect_and_publish).await
+        })
+        .await
+    }
+
+    /// Measures all subjects, in this order, each by what `run` does with a load.
+    ///
+    /// # Errors
+    /// Those of `run`.
+    pub async fn probe_by(
+        &self,
+        subjects: &[Subject],
+        run: impl AsyncFn(&Subject, Load) -> anyhow::Result<Outcome>,
+    ) -> anyhow::Result<Vec<Probe>> {
         let mut mosts = Vec::new();
         if self.rate.is_none() {
             for subject in subjects {
-                mosts.push(run(subject, topology, Load::Saturate(self.window)).await?);
+                mosts.push(run(subject, Load::Saturate(self.window)).await?);
             }
         }
         let rate = self.rate.unwrap_or_else(|| {
@@ -88,15 +103,11 @@ impl Args {
         let mut mosts = mosts.into_iter();
         let mut probes = Vec::with_capacity(subjects.len());
         for subject in subjects {
-            let timed = run(subject, topology, Load::Rate(rate)).await?;
+            let timed = run(subject, Load::Rate(rate)).await?;
             probes.push(Probe { most: mosts.next(), timed, rate: Some(rate), window: self.window });
         }
         Ok(probes)
     }
-}
-
-async fn run(subject: &Subject, topology: &Arc<Topology>, load: Load) -> anyhow::Result<Outcome> {
-    subject.run(topology.clone(), (load, Detail::Stamps), connect_and_publish).await
 }
 
 impl From<Outcome> for Probe {
@@ -121,13 +132,13 @@ impl Probe {
         all
     }
 
-    /// What `timed` and `most` are called in a report.
-    pub fn headings(&self) -> [String; 2] {
-        let at = |rate: f64| format!("at {} publications a second", number::value(rate.round()));
+    /// What `timed` and `most` are called in a report, where rates count these.
+    pub fn headings(&self, unit: &str) -> [String; 2] {
+        let at = |rate: f64| format!("at {} {unit} a second", number::value(rate.round()));
         let window = self.window;
         [
             self.rate.map(at).unwrap_or_default(),
-            format!("as much as goes, {window} publications of each publisher under way"),
+            format!("as much as goes, {window} {unit} of each client under way"),
         ]
     }
 }

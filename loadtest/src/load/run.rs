@@ -78,7 +78,8 @@ pub struct Outcome {
 impl Outcome {
     /// The servers that were under load, without what is behind them.
     pub fn nodes(&self) -> impl Iterator<Item = &ProcessCost> {
-        self.processes.iter().filter(|process| process.name != servers::REDIS && process.name != servers::OWN)
+        let others = [servers::REDIS, servers::OWN, servers::BACKEND];
+        self.processes.iter().filter(move |process| !others.contains(&process.name.as_str()))
     }
 
     /// What they spent, CPU seconds; none if no process is known.

@@ -52,13 +52,20 @@ impl Subject {
     /// # Errors
     /// An adapter cannot be read, or those of [`Servers::start`].
     pub async fn all(options: &Options) -> anyhow::Result<Vec<Self>> {
+        Self::all_with(options, "").await
+    }
+
+    /// The same, where nodes that are started get these settings, in YAML, too.
+    ///
+    /// # Errors
+    /// As those of [`Subject::all`].
+    pub async fn all_with(options: &Options, settings: &str) -> anyhow::Result<Vec<Self>> {
         let speech = &options.speech;
-        let servers = async || Servers::start(&options.servers, "").await;
         let mut all = vec![Self {
             role: Role::Main,
             dialect: dialect(speech.adapter.as_deref(), speech.transport, options.clients.encoding)?,
             transport: speech.transport,
-            servers: servers().await?,
+            servers: Servers::start(&options.servers, settings).await?,
             clients: options.clients.clone(),
         }];
         let Beside { url, adapter, pid, redis } = options.beside.clone();
@@ -76,18 +83,22 @@ impl Subject {
         Ok(all)
     }
 
+    /// Other servers, spoken to as Streamgate is.
+    ///
+    /// # Errors
+    /// None is known.
+    pub fn of(servers: Servers, transport: Transport, clients: &Clients, role: Role) -> anyhow::Result<Self> {
+        let dialect = dialect(None, transport, clients.encoding)?;
+        Ok(Self { role, dialect, transport, servers, clients: clients.clone() })
+    }
+
     /// The bare writer, in the same encoding.
     ///
     /// # Errors
     /// It does not start.
     pub async fn bare_writer(clients: &Clients, role: Role) -> anyhow::Result<Self> {
-        Ok(Self {
-            role,
-            dialect: dialect(None, Transport::Ws, clients.encoding)?,
-            transport: Transport::Ws,
-            servers: Servers::bare_writer().await?,
-            clients: clients.clone(),
-        })
+        let servers = Servers::own("floor-writer", "floor", "bare writer").await?;
+        Self::of(servers, Transport::Ws, clients, role)
     }
 
     /// One run of `script` on these servers.

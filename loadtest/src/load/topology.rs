@@ -1,6 +1,6 @@
 //! Who listens to what, and who publishes where.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use crate::clients::dialect::Subscription;
 
@@ -13,16 +13,20 @@ pub struct Topology {
     pub clients: Vec<Vec<Subscription>>,
     /// The streams, by their number.
     pub streams: Vec<Stream>,
+    /// The place among the nodes where a client connects, where that matters; the others are spread.
+    pub homes: HashMap<usize, usize>,
 }
 
-/// One publisher's publications to one channel.
+/// One publisher's publications to one channel, or its calls of one method.
 #[derive(Debug, Clone)]
 pub struct Stream {
     /// The client that publishes.
     pub publisher: usize,
     /// Where to.
     pub channel: Arc<str>,
-    /// Clients that get each publication.
+    /// What is called; none: it is published.
+    pub method: Option<Arc<str>>,
+    /// Clients that get each publication; of a call, the one that answers.
     pub receivers: Receivers,
 }
 
@@ -63,7 +67,7 @@ impl Receivers {
 
 impl Default for Topology {
     fn default() -> Self {
-        Self { id: rand::random(), clients: Vec::new(), streams: Vec::new() }
+        Self { id: rand::random(), clients: Vec::new(), streams: Vec::new(), homes: HashMap::new() }
     }
 }
 
@@ -79,9 +83,28 @@ impl Topology {
         self.clients.len() - 1
     }
 
-    /// Adds a stream.
+    /// Adds a client that connects to this node, if there are so many, else to one of those before it in turn.
+    pub fn client_at(&mut self, node: usize) -> usize {
+        let client = self.client(Vec::new());
+        self.homes.insert(client, node);
+        client
+    }
+
+    /// Adds a stream of publications.
     pub fn stream(&mut self, publisher: usize, channel: &str, receivers: Receivers) {
-        self.streams.push(Stream { publisher, channel: channel.into(), receivers });
+        self.streams.push(Stream { publisher, channel: channel.into(), method: None, receivers });
+    }
+
+    /// Adds a stream of calls.
+    pub fn calls(&mut self, caller: usize, channel: &str, method: &str, receivers: Receivers) {
+        let (channel, method) = (channel.into(), Some(method.into()));
+        self.streams.push(Stream { publisher: caller, channel, method, receivers });
+    }
+
+    /// The methods that a client answers.
+    pub fn methods_of(&self, client: usize) -> Vec<String> {
+        let answers = self.streams.iter().filter(|stream| stream.receivers.contains(client));
+        answers.filter_map(|stream| stream.method.as_deref().map(str::to_owned)).collect()
     }
 
     /// Deliveries for one publication to each stream.

@@ -245,7 +245,11 @@ impl Traffic {
         }
         let next = &mut self.next[stream as usize];
         let stamp = Stamp { run: self.run, stream, sequence: *next, due };
-        let request = Request::Publish { channel: &plan.channel, stamp, size: self.size };
+        let (channel, size) = (&*plan.channel, self.size);
+        let request = match plan.method.as_deref() {
+            Some(method) => Request::Call { channel, method, stamp, size },
+            None => Request::Publish { channel, stamp, size },
+        };
         let id = match links.request(plan.publisher, &request) {
             Ok(id) => id,
             // Who is cut off publishes no more; that it was is counted as a fault.
@@ -301,8 +305,24 @@ impl Traffic {
 }
 
 impl Crowd for Traffic {
-    fn event(&mut self, client: usize, event: Event, _links: &Links) {
+    fn event(&mut self, client: usize, event: Event, links: &Links) {
         match event {
+            Event::Called { call, stamp } => {
+                self.delivered(client, stamp);
+                // An error: the connection has ended, which is counted.
+                let _ = links.request(client, &Request::Reply { call: &call, stamp, size: self.size });
+            }
+            Event::Replied { id, stamp } => match self.answered(id) {
+                Some(asked) if stamp == Some(asked) => {
+                    self.ledger.acked(asked.stream, asked.sequence);
+                    self.tally.acked(clock::now(), asked.due);
+                }
+                Some(_) => {
+                    self.ledger.misrouted(1);
+                    self.note("the answer to another call".to_owned());
+                }
+                None => self.note("an answer that nobody waits for".to_owned()),
+            },
             Event::Delivery(stamp) => self.delivered(client, stamp),
             Event::Placed { stamp, channel, position } => {
                 if let Some(position) = position {

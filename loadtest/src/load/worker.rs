@@ -169,17 +169,48 @@ impl Worker {
     /// # Errors
     /// It does not come about.
     pub async fn connect(&self, client: usize, subscriptions: &[Subscription]) -> anyhow::Result<()> {
+        self.connect_as(client, "", subscriptions).await
+    }
+
+    /// Connects one client that shows this token, with these subscriptions.
+    ///
+    /// # Errors
+    /// It does not come about.
+    pub async fn connect_as(
+        &self,
+        client: usize,
+        token: &str,
+        subscriptions: &[Subscription],
+    ) -> anyhow::Result<()> {
         let endpoint = &self.plan.endpoints[self.node_of(client)];
         *self.visits.borrow_mut().entry(client).or_default() += 1;
-        let who = Client { number: client, name: format!("load-{client}"), subscriptions };
+        let who = Client { number: client, name: format!("load-{client}"), token, subscriptions };
         self.traffic.borrow_mut().hush(client, false);
         self.swarm.open(endpoint, &who).await?;
         self.traffic.borrow_mut().connected(client, self.links().is_open(client));
         Ok(())
     }
 
-    /// The node that a client goes to: spread without regard to its number's meaning, and another one each time it comes.
+    /// Has the clients of this thread offer what they answer.
+    ///
+    /// # Errors
+    /// The server refuses.
+    pub async fn serve_all(&self) -> anyhow::Result<()> {
+        for client in self.clients() {
+            let methods = self.plan.topology.methods_of(client);
+            if !methods.is_empty() {
+                done(self.links().ask(client, &Request::Serve { methods: &methods }).await)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The node that a client goes to: its home, or spread without regard to its number's meaning, and another one each time
+    /// it comes.
     fn node_of(&self, client: usize) -> usize {
+        if let Some(home) = self.plan.topology.homes.get(&client) {
+            return home % self.plan.endpoints.len();
+        }
         let visit = self.visits.borrow().get(&client).copied().unwrap_or_default();
         // Fibonacci hashing: the high bits of the product are well mixed.
         let mixed = (client as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;

@@ -328,7 +328,7 @@ pub fn heading(phase: &RunResult) -> Option<String> {
         sum.delivered += second.delivered;
     }
     let [acked, delivered] = [sum.acked, sum.delivered].map(count);
-    let done = format!("{acked} publications acked and {delivered} deliveries in {} s", value(sum.at));
+    let done = format!("{acked} acked and {delivered} deliveries in {} s", value(sum.at));
     (!phase.phase.is_empty()).then(|| format!("{}: {done}", phase.phase))
 }
 

@@ -3,6 +3,7 @@
 //! A [`Scenario`] says what is measured and what is made of it; starting servers, the order of what is measured in turn,
 //! and the result are shared, here.
 
+pub mod connect;
 mod delivery;
 pub mod fanout;
 pub mod history;
@@ -12,6 +13,7 @@ pub mod patterns;
 pub mod presence_storm;
 pub mod recover_storm;
 pub mod rooms;
+pub mod rpc;
 pub mod soak;
 
 use serde::Serialize;
@@ -34,6 +36,8 @@ const BEHIND: f64 = 0.1;
 pub trait Scenario: Serialize {
     /// As on the command line.
     const NAME: &'static str;
+    /// What its rates count.
+    const UNIT: &'static str = "publications";
 
     /// Options that all have.
     fn options(&self) -> &Options;
@@ -163,7 +167,7 @@ fn result<S: Scenario>(
     let Value::Object(options) = serde_json::to_value(scenario)? else {
         anyhow::bail!("options are names and values")
     };
-    let (correctness, [phase, saturated]) = (probe.correctness(), probe.headings());
+    let (correctness, [phase, saturated]) = (probe.correctness(), probe.headings(S::UNIT));
     let Probe { most, timed, .. } = probe;
     Ok(RunResult {
         scenario: name.to_owned(),

@@ -4,6 +4,7 @@
 //! never touched beyond what a client does.
 
 mod node;
+mod own;
 mod settings;
 
 use std::{net::SocketAddr, path::PathBuf};
@@ -18,9 +19,9 @@ use streamgate_e2e::{
 use tokio::{net::lookup_host, task::JoinHandle};
 
 pub use node::Node;
+pub use own::OwnServer;
 
 use crate::{
-    floor::bare_server::BareWriter,
     measure::{
         limits::raise_open_files,
         sampler::{Source, Watched},
@@ -101,40 +102,46 @@ pub struct Servers {
     pub broker: &'static str,
     server: &'static str,
     nodes: Vec<GatewayProcess>,
-    _writer: Option<BareWriter>,
+    own: Vec<OwnServer>,
     /// Declared last: it outlives the nodes.
     _server: Option<RedisServer>,
 }
 
 impl Servers {
-    /// Finds or starts the nodes. `policies` is what the scenario needs of its channels: the YAML text of a list, as
-    /// `channels` in the gateway's configuration, empty for the defaults; it means nothing for nodes that run already.
+    /// Finds or starts the nodes. `scenario` is the YAML text of what the scenario needs of the gateway's configuration,
+    /// empty for the defaults; it means nothing for nodes that run already.
     ///
     /// # Errors
     /// A URL or the settings are wrong, a name has no address, or something does not start.
-    pub async fn start(args: &Args, policies: &str) -> anyhow::Result<Self> {
+    pub async fn start(args: &Args, scenario: &str) -> anyhow::Result<Self> {
         // Before any process is started: it inherits the limit.
         raise_open_files()?;
-        if args.url.is_empty() { Self::launch(args, policies).await } else { Self::find(args).await }
+        if args.url.is_empty() { Self::launch(args, scenario).await } else { Self::find(args).await }
     }
 
-    /// The bare writer in the place of a node, as the process `floor`.
+    /// A server of this program's own in the place of a node, as the process `name`, which a result calls `server`.
     ///
     /// # Errors
     /// It does not start.
-    pub async fn bare_writer() -> anyhow::Result<Self> {
+    pub async fn own(command: &'static str, name: &str, server: &'static str) -> anyhow::Result<Self> {
         raise_open_files()?;
-        let writer = blocking("the bare writer", BareWriter::start).await??;
+        let own = own(command).await?;
         Ok(Self {
-            endpoints: vec![Node::resolve(FLOOR.to_owned(), &format!("ws://{}/ws", writer.address)).await?],
-            processes: vec![(FLOOR.to_owned(), writer.pid())],
+            endpoints: vec![Node::resolve(name.to_owned(), &format!("ws://{}/ws", own.address)).await?],
+            processes: vec![(name.to_owned(), own.pid())],
             redis: None,
             broker: "",
-            server: FLOOR_SERVER,
+            server,
             nodes: Vec::new(),
-            _writer: Some(writer),
+            own: vec![own],
             _server: None,
         })
+    }
+
+    /// Measures this server, too, under this name, and ends it with the others.
+    pub fn add(&mut self, name: &str, own: OwnServer) {
+        self.processes.push((name.to_owned(), own.pid()));
+        self.own.push(own);
     }
 
     /// What to sample: this process, the nodes and Redis, as far as they are known.
@@ -186,19 +193,19 @@ impl Servers {
             broker: redis.map_or("", |_| Broker::Redis.name()),
             server: STREAMGATE,
             nodes: Vec::new(),
-            _writer: None,
+            own: Vec::new(),
             _server: None,
         })
     }
 
-    async fn launch(args: &Args, policies: &str) -> anyhow::Result<Self> {
+    async fn launch(args: &Args, scenario: &str) -> anyhow::Result<Self> {
         let (count, broker) = (args.nodes, args.broker);
         ensure!(count > 0, "--nodes 0: there is nothing to load");
         ensure!(
             count == 1 || broker == Broker::Redis,
             "--nodes {count} need --broker redis to know each other"
         );
-        let settings = settings::read(args.config.as_deref(), policies, args.history)?;
+        let settings = settings::read(args.config.as_deref(), scenario, args.history)?;
         blocking("the gateway's binary", process::binary).await?;
         let server = match broker {
             Broker::Redis => Some(blocking("redis-server", cluster::redis).await?),
@@ -213,7 +220,7 @@ impl Servers {
             broker: broker.name(),
             server: STREAMGATE,
             nodes: Vec::with_capacity(count),
-            _writer: None,
+            own: Vec::new(),
             _server: server,
         };
         for at in 0..count {
@@ -231,12 +238,20 @@ impl Servers {
 pub const REDIS: &str = "redis";
 /// This process in results.
 pub const OWN: &str = "loadtest";
-const FLOOR: &str = "floor";
+/// A backend that was started here, in results.
+pub const BACKEND: &str = "backend";
 const STREAMGATE: &str = "streamgate";
-const FLOOR_SERVER: &str = "bare writer";
 
 fn gateway(at: usize) -> String {
     format!("gateway {}", at + 1)
+}
+
+/// Starts a server of this program's own.
+///
+/// # Errors
+/// It does not start.
+pub async fn own(command: &'static str) -> anyhow::Result<OwnServer> {
+    blocking(command, move || OwnServer::start(command)).await?
 }
 
 /// Starts one node and waits until it is ready.

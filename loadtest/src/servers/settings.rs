@@ -1,4 +1,4 @@
-//! The configuration of the nodes that are started here: the load generator's own, the scenario's policies, and what
+//! The configuration of the nodes that are started here: the load generator's own, the scenario's, and what
 //! the user wants to try.
 
 use std::{fs, net::SocketAddr, path::Path};
@@ -14,6 +14,7 @@ limits:
   publishes_per_second: 1000000
   new_channels_per_minute: 1000000
   subscriptions_per_client: 1000000
+  calls_per_second: 1000000
 ";
 
 /// What is decided by options of the load generator.
@@ -24,6 +25,9 @@ const TAKEN: [&[&str]; 5] = [
     &["broker", "redis", "addrs"],
     &["broker", "redis", "sentinel"],
 ];
+
+/// What errors call the scenario's own settings.
+const SCENARIO: &str = "the settings of the scenario";
 
 /// A configuration that the gateway accepts.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,18 +41,18 @@ pub struct Settings {
 ///
 /// # Errors
 /// The file cannot be read or decides what an option decides, or the gateway would refuse it.
-pub fn read(file: Option<&Path>, policies: &str, history: Option<u64>) -> anyhow::Result<Settings> {
+pub fn read(file: Option<&Path>, scenario: &str, history: Option<u64>) -> anyhow::Result<Settings> {
     let text = match file {
         Some(path) => fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
         None => String::new(),
     };
     let name = file.map_or_else(String::new, |path| path.display().to_string());
-    merge(&name, &text, policies, history)
+    merge(&name, &text, scenario, history)
 }
 
-/// The lifted limits, then the scenario's `policies` with this `history` if one is given, then the user's `text`, which
+/// The lifted limits, then the `scenario`'s own with this `history` if one is given, then the user's `text`, which
 /// wins key by key; of `channels` the user's elements come first, as the first that matches wins.
-fn merge(name: &str, text: &str, policies: &str, history: Option<u64>) -> anyhow::Result<Settings> {
+fn merge(name: &str, text: &str, scenario: &str, history: Option<u64>) -> anyhow::Result<Settings> {
     // Alone at first, for the lines that errors name.
     check(name, text)?;
     let mut user = mapping(name, text)?;
@@ -56,8 +60,10 @@ fn merge(name: &str, text: &str, policies: &str, history: Option<u64>) -> anyhow
         ensure!(!has(&user, path), "{name}: {} is decided by --broker, not by the file", path.join("."));
     }
     let mut channels = list(user.remove("channels").unwrap_or_default(), name)?;
-    channels.extend(wanted(policies, history)?);
+    let mut own = mapping(SCENARIO, scenario)?;
+    channels.extend(wanted(own.remove("channels").unwrap_or_default(), history)?);
     let mut document = Value::Mapping(mapping("the lifted limits", LIFTED)?);
+    overlay(&mut document, Value::Mapping(own));
     overlay(&mut document, Value::Mapping(user));
     overlay(
         &mut document,
@@ -84,13 +90,12 @@ impl Settings {
 }
 
 /// The scenario's policies, all with this history; it holds for channels that none of them matches, too.
-fn wanted(policies: &str, history: Option<u64>) -> anyhow::Result<Vec<Value>> {
-    let name = "the policies of the scenario";
-    let mut rules = list(serde_yaml_ng::from_str(policies).context(name)?, name)?;
+fn wanted(policies: Value, history: Option<u64>) -> anyhow::Result<Vec<Value>> {
+    let mut rules = list(policies, SCENARIO)?;
     let Some(size) = history else { return Ok(rules) };
     rules.push(Value::Mapping(Mapping::from_iter([("pattern".into(), "**".into())])));
     for rule in &mut rules {
-        let Value::Mapping(keys) = rule else { bail!("{name}: an element is no mapping") };
+        let Value::Mapping(keys) = rule else { bail!("{SCENARIO}: an element of channels is no mapping") };
         keys.insert("history_size".into(), size.into());
     }
     Ok(rules)
@@ -151,15 +156,15 @@ mod tests {
 
     use super::*;
 
-    const SCENARIO: &str = "[{pattern: 'load.**', history_size: 10, history_ttl: 60s}]";
+    const LOAD: &str = "channels: [{pattern: 'load.**', history_size: 10, history_ttl: 60s}]";
 
-    fn config(text: &str, policies: &str, history: Option<u64>) -> Config {
-        let settings = merge("try.yaml", text, policies, history).unwrap();
+    fn config(text: &str, scenario: &str, history: Option<u64>) -> Config {
+        let settings = merge("try.yaml", text, scenario, history).unwrap();
         assemble("test", &settings.yaml(None).unwrap(), &[]).unwrap().0
     }
 
-    fn error(text: &str, policies: &str) -> String {
-        format!("{:#}", merge("try.yaml", text, policies, None).unwrap_err())
+    fn error(text: &str, scenario: &str) -> String {
+        format!("{:#}", merge("try.yaml", text, scenario, None).unwrap_err())
     }
 
     /// Patterns and sizes of history.
@@ -181,7 +186,7 @@ mod tests {
     fn the_file_wins_key_by_key_and_its_channels_come_first() {
         let text = "limits: {publishes_per_second: 7}\nshards: 3\nchannels: [{pattern: a, history_size: 1}]\n\
                     transport: {websocket: {addr: ':9080', path: /other}}";
-        let config = config(&text.replace("addr: ':9080', ", ""), SCENARIO, None);
+        let config = config(&text.replace("addr: ':9080', ", ""), LOAD, None);
         assert_eq!((config.limits.publishes_per_second, config.shards), (7, 3));
         assert_eq!(config.limits.new_channels_per_minute, 1_000_000);
         assert_eq!(histories(&config), [("a", 1), ("load.**", 10)]);
@@ -190,9 +195,17 @@ mod tests {
     }
 
     #[test]
+    fn the_scenarios_settings_go_before_the_lifted_ones_and_the_users_before_them() {
+        let scenario = "{limits: {publishes_per_second: 5, calls_per_second: 6}, shards: 2}";
+        let config = config("limits: {calls_per_second: 7}", scenario, None);
+        assert_eq!((config.limits.publishes_per_second, config.limits.calls_per_second), (5, 7));
+        assert_eq!((config.limits.new_channels_per_minute, config.shards), (1_000_000, 2));
+    }
+
+    #[test]
     fn a_given_history_replaces_the_scenarios_and_holds_for_the_rest() {
         let text = "channels: [{pattern: a, history_size: 1}]";
-        assert_eq!(histories(&config(text, SCENARIO, Some(0))), [("a", 1), ("load.**", 0), ("**", 0)]);
+        assert_eq!(histories(&config(text, LOAD, Some(0))), [("a", 1), ("load.**", 0), ("**", 0)]);
         assert_eq!(histories(&config("", "", Some(5))), [("**", 5)]);
     }
 
@@ -214,8 +227,8 @@ mod tests {
     fn what_the_gateway_would_refuse_is_refused_at_once() {
         let wrong = error("limits: {publishes: 7}", "");
         assert!(wrong.contains("try.yaml") && wrong.contains("publishes"), "{wrong}");
-        let wrong = error("", "[{pattern: 'load.**', history_size: many}]");
+        let wrong = error("", "channels: [{pattern: 'load.**', history_size: many}]");
         assert!(wrong.contains("history_size"), "{wrong}");
-        assert!(error("", "{pattern: a}").contains("is a list"));
+        assert!(error("", "channels: {pattern: a}").contains("is a list"));
     }
 }

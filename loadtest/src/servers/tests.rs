@@ -59,7 +59,7 @@ async fn a_node_on_memory_is_started_and_measured() {
     std::fs::write(&file, "transport: {websocket: {path: /other, read_timeout: 5s}}").unwrap();
     let mut args = args("--history 5");
     args.config = Some(file.clone());
-    let servers = Servers::start(&args, "[{pattern: 'load.**', presence: false}]").await.unwrap();
+    let servers = Servers::start(&args, "channels: [{pattern: 'load.**', presence: false}]").await.unwrap();
     std::fs::remove_file(file).unwrap();
     assert_eq!(servers.endpoints[0].path, "/other");
     let warnings = servers.warnings();

@@ -48,6 +48,8 @@ pub enum Request<'a> {
     Connect {
         /// What the client says of itself.
         client: &'a str,
+        /// Proves who it is; empty: anonymous.
+        token: &'a str,
         /// Subscribed at once.
         subscriptions: &'a [Subscription],
     },
@@ -83,6 +85,31 @@ pub enum Request<'a> {
     Presence {
         /// In which channel.
         channel: &'a str,
+    },
+    /// Offers to answer calls; answered by [`Event::Done`].
+    Serve {
+        /// Of these methods.
+        methods: &'a [String],
+    },
+    /// A call with a payload as that of a publication; answered by [`Event::Replied`].
+    Call {
+        /// Where to.
+        channel: &'a str,
+        /// What is called.
+        method: &'a str,
+        /// Who, which and when.
+        stamp: Stamp,
+        /// Bytes of the payload.
+        size: usize,
+    },
+    /// The answer to [`Event::Called`]: what came.
+    Reply {
+        /// The call's own name.
+        call: &'a str,
+        /// As it came.
+        stamp: Stamp,
+        /// Bytes of the payload.
+        size: usize,
     },
     /// The answer to [`Event::Ping`].
     Pong,
@@ -159,6 +186,20 @@ pub enum Event {
         joined: bool,
         /// What the client said of itself when it connected.
         client: String,
+    },
+    /// Somebody calls a method that was offered; to be answered by [`Request::Reply`].
+    Called {
+        /// The call's own name.
+        call: String,
+        /// What came with it.
+        stamp: Stamp,
+    },
+    /// The answer to a call.
+    Replied {
+        /// Of the request.
+        id: u64,
+        /// What came back; none: something else.
+        stamp: Option<Stamp>,
     },
     /// To be answered by [`Request::Pong`].
     Ping,

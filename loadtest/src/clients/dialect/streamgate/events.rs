@@ -1,7 +1,7 @@
 //! Envelopes as events.
 
 use streamgate_proto::{
-    cloudevents::Data,
+    cloudevents::{CloudEvent, Data},
     v1::{self, Message, OutboundMessage, RecoverComplete, outbound_message::Envelope},
 };
 
@@ -34,10 +34,13 @@ pub fn events(message: &OutboundMessage, detail: Detail, tell: &mut dyn FnMut(Ev
             joined: event.action == "join",
             client: event.member.as_ref().map(|member| member.client_id.clone()).unwrap_or_default(),
         },
+        Envelope::RpcCall(call) => match call.payload.as_ref().and_then(stamp_of) {
+            Some(stamp) => Event::Called { call: call.request_id.clone(), stamp },
+            None => return,
+        },
+        Envelope::RpcReply(reply) => Event::Replied { id, stamp: stamp_of(reply) },
         Envelope::Reconnect(_) => Event::Leave,
         Envelope::Pong(_)
-        | Envelope::RpcReply(_)
-        | Envelope::RpcCall(_)
         | Envelope::SubRefreshAck(_)
         | Envelope::SurveyRequest(_)
         | Envelope::SurveyResponse(_)
@@ -65,7 +68,12 @@ fn delivery(message: &Message, detail: Detail) -> Option<Event> {
 
 /// The stamp that a payload begins with.
 fn stamp(message: &Message) -> Option<Stamp> {
-    match message.payload.as_ref()?.data.as_ref()? {
+    stamp_of(message.payload.as_ref()?)
+}
+
+/// The stamp of an event's payload, if that begins with one.
+pub fn stamp_of(event: &CloudEvent) -> Option<Stamp> {
+    match event.data.as_ref()? {
         Data::TextData(text) => Stamp::parse(text.as_bytes()),
         Data::BinaryData(_) | Data::ProtoData(_) => None,
     }

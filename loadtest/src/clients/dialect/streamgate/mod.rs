@@ -10,7 +10,10 @@ mod request;
 
 use streamgate_proto::{Encoding, decode_outbound, encode_inbound};
 
-pub use self::{events::events, request::request};
+pub use self::{
+    events::{events, stamp_of},
+    request::request,
+};
 
 use self::glance::Glance;
 use super::{Detail, Event, Request, Unreadable};

@@ -85,11 +85,13 @@ async fn converse(via: Via) {
     let subscription =
         |presence, cursor| Subscription { channel: CHANNEL.to_owned(), cursor, presence, ephemeral: false };
     let mut watcher = Client::open(&node, via, Detail::Positions).await;
-    watcher.ask(1, Request::Connect { client: "watcher", subscriptions: &[subscription(true, None)] }).await;
+    watcher
+        .ask(1, Request::Connect { client: "watcher", token: "", subscriptions: &[subscription(true, None)] })
+        .await;
     assert_eq!(watcher.next().await, Event::Connected);
 
     let mut other = Client::open(&node, via, Detail::Stamps).await;
-    other.ask(1, Request::Connect { client: "other", subscriptions: &[] }).await;
+    other.ask(1, Request::Connect { client: "other", token: "", subscriptions: &[] }).await;
     assert_eq!(other.next().await, Event::Connected);
     other.ask(2, Request::Subscribe { subscriptions: &[subscription(false, None)] }).await;
     assert_eq!(other.next().await, Event::Done { id: 2 });

@@ -4,8 +4,8 @@ use streamgate_proto::{
     cloudevent::SPEC_VERSION,
     cloudevents::{Attr, CloudEvent, CloudEventAttributeValue, Data},
     v1::{
-        self, Connect, HistoryRequest, InboundMessage, Pong, PresenceQuery, Subscribe, Unsubscribe,
-        inbound_message::Envelope,
+        self, Connect, HistoryRequest, InboundMessage, Pong, PresenceQuery, RpcResult, RpcServe, Subscribe,
+        Unsubscribe, inbound_message::Envelope, rpc_result::Outcome,
     },
 };
 
@@ -19,8 +19,9 @@ const EXTENSION: &str = "streamgate.v1";
 pub fn request(id: u64, request: &Request<'_>) -> InboundMessage {
     let mut message = InboundMessage { id: id.to_string(), ..InboundMessage::default() };
     message.envelope = Some(match *request {
-        Request::Connect { client, subscriptions } => Envelope::Connect(Connect {
+        Request::Connect { client, token, subscriptions } => Envelope::Connect(Connect {
             client_id: client.to_owned(),
+            token: token.to_owned(),
             caps: vec![EXTENSION.to_owned()],
             subscriptions: subscriptions.iter().map(subscription).collect(),
             ..Connect::default()
@@ -46,6 +47,16 @@ pub fn request(id: u64, request: &Request<'_>) -> InboundMessage {
         Request::Presence { channel } => {
             Envelope::PresenceQuery(PresenceQuery { channel: channel.to_owned() })
         }
+        Request::Serve { methods } => Envelope::RpcServe(RpcServe { methods: methods.to_vec() }),
+        Request::Call { channel, method, stamp, size } => {
+            message.channel = channel.to_owned();
+            message.method = method.to_owned();
+            Envelope::RpcRequest(event(stamp, size))
+        }
+        Request::Reply { call, stamp, size } => Envelope::RpcResult(RpcResult {
+            request_id: call.to_owned(),
+            outcome: Some(Outcome::Payload(event(stamp, size))),
+        }),
         Request::Pong => Envelope::Pong(Pong {}),
     });
     message

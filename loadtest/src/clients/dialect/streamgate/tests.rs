@@ -67,6 +67,11 @@ fn error(code: &str) -> Error {
 /// Every kind of envelope with the event that it must tell in full detail, if any; `id` is 5.
 fn envelopes() -> Vec<(Envelope, Option<Event>)> {
     let text = |number| message(Some(Data::TextData(stamped(number, 60))), "a.b");
+    let payload =
+        |number| CloudEvent { data: Some(Data::TextData(stamped(number, 60))), ..CloudEvent::default() };
+    let call = |payload| {
+        Envelope::RpcCall(v1::RpcCall { request_id: "c7".to_owned(), payload, ..v1::RpcCall::default() })
+    };
     let place = || Position { epoch: "e".to_owned(), offset: 3 };
     let wire_place = || Some(v1::Position { epoch: "e".to_owned(), offset: 3 });
     let channel = || "a.b".to_owned();
@@ -135,8 +140,10 @@ fn envelopes() -> Vec<(Envelope, Option<Event>)> {
         (presence("leave"), came(false)),
         (Envelope::Reconnect(v1::Reconnect { after_ms: 1 }), Some(Event::Leave)),
         (Envelope::Pong(v1::Pong {}), None),
-        (Envelope::RpcReply(CloudEvent::default()), None),
-        (Envelope::RpcCall(v1::RpcCall::default()), None),
+        (Envelope::RpcReply(payload(1)), Some(Event::Replied { id: 5, stamp: Some(stamp(1)) })),
+        (Envelope::RpcReply(CloudEvent::default()), Some(Event::Replied { id: 5, stamp: None })),
+        (call(Some(payload(2))), Some(Event::Called { call: "c7".to_owned(), stamp: stamp(2) })),
+        (call(None), None),
         (Envelope::SubRefreshAck(v1::SubRefreshAck {}), None),
         (Envelope::SurveyRequest(v1::SurveyRequest::default()), None),
         (Envelope::SurveyResponse(v1::SurveyResponse::default()), None),
@@ -286,15 +293,18 @@ fn servers_read_what_is_written() {
         },
         Subscription { channel: "a.*".to_owned(), ..Subscription::default() },
     ];
-    let channels = ["a.b".to_owned()];
+    let (channels, methods) = (["a.b".to_owned()], ["m.*".to_owned()]);
     let requests = [
-        Request::Connect { client: "c1", subscriptions: &subscriptions },
+        Request::Connect { client: "c1", token: "t.o.k", subscriptions: &subscriptions },
         Request::Subscribe { subscriptions: &subscriptions },
         Request::Unsubscribe { channels: &channels },
         Request::Publish { channel: "a.b", stamp: stamp(3), size: 128 },
         Request::History { channel: "a.b", since: Some(&position), limit: 10 },
         Request::Presence { channel: "a.b" },
         Request::Pong,
+        Request::Serve { methods: &methods },
+        Request::Call { channel: "a.b", method: "m.x", stamp: stamp(4), size: 128 },
+        Request::Reply { call: "c7", stamp: stamp(4), size: 128 },
     ];
     let json: Vec<serde_json::Value> = requests
         .iter()
@@ -312,7 +322,7 @@ fn servers_read_what_is_written() {
         { "channel": "a.b", "ephemeral": true, "recover": true, "cursor": { "epoch": "17", "offset": "4" }, "presence": true },
         { "channel": "a.*" },
     ]);
-    let connect = serde_json::json!({ "client_id": "c1", "caps": ["streamgate.v1"], "subscriptions": both });
+    let connect = serde_json::json!({ "client_id": "c1", "token": "t.o.k", "caps": ["streamgate.v1"], "subscriptions": both });
     assert_eq!(json[0], serde_json::json!({ "id": "6", "connect": connect }));
     assert_eq!(json[1], serde_json::json!({ "id": "6", "subscribe": { "subscriptions": both } }));
     let one = serde_json::json!({ "subscriptions": [{ "channel": "a.b" }] });
@@ -323,6 +333,11 @@ fn servers_read_what_is_written() {
     assert_eq!(json[4], serde_json::json!({ "id": "6", "history": history }));
     assert_eq!(json[5], serde_json::json!({ "id": "6", "presence_query": { "channel": "a.b" } }));
     assert_eq!(json[6], serde_json::json!({ "id": "6", "pong": {} }));
+    assert_eq!(json[7], serde_json::json!({ "id": "6", "rpc_serve": { "methods": ["m.*"] } }));
+    assert_eq!((&json[8]["channel"], &json[8]["method"]), (&"a.b".into(), &"m.x".into()));
+    assert_eq!(json[8]["rpc_request"]["text_data"], stamped(4, 128));
+    assert_eq!(json[9]["rpc_result"]["request_id"], "c7");
+    assert_eq!(json[9]["rpc_result"]["payload"]["text_data"], stamped(4, 128));
 }
 
 #[test]

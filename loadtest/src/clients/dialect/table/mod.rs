@@ -148,7 +148,8 @@ impl Table {
         let mut values = Values { id, ..Values::default() };
         let mut payload = String::new();
         let (key, template) = match *request {
-            Request::Connect { client, subscriptions } => {
+            Request::Connect { client, token, subscriptions } => {
+                ensure!(token.is_empty(), "{}: a table has no token to connect with", self.name);
                 ensure!(
                     subscriptions.is_empty(),
                     "{}: connect takes no subscriptions; subscribe afterwards",
@@ -179,6 +180,9 @@ impl Table {
             Request::Presence { channel } => {
                 values.channel = channel;
                 ("presence", self.presence.as_ref())
+            }
+            Request::Serve { .. } | Request::Call { .. } | Request::Reply { .. } => {
+                bail!("{}: a table knows no calls", self.name)
             }
             Request::Pong => ("pong", self.pong.as_ref()),
         };

@@ -82,7 +82,7 @@ fn what_a_table_cannot_ask_for_is_refused() {
         Request::Subscribe { subscriptions: &several },
         Request::Subscribe { subscriptions: &recovering },
         Request::Subscribe { subscriptions: &watching },
-        Request::Connect { client: "c", subscriptions: &several },
+        Request::Connect { client: "c", token: "", subscriptions: &several },
         Request::Unsubscribe { channels: &[] },
         Request::History { channel: "a", since: Some(&position), limit: 1 },
     ] {
@@ -124,7 +124,7 @@ fn centrifugo_is_asked_in_its_json_protocol() {
     let channels = ["load.1".to_owned()];
     let data = stamped(5);
     for (request, frame) in [
-        (Request::Connect { client: "c", subscriptions: &[] }, r#"{"id":3,"connect":{}}"#),
+        (Request::Connect { client: "c", token: "", subscriptions: &[] }, r#"{"id":3,"connect":{}}"#),
         (Request::Subscribe { subscriptions: &subscription }, r#"{"id":3,"subscribe":{"channel":"load.1"}}"#),
         (Request::Unsubscribe { channels: &channels }, r#"{"id":3,"unsubscribe":{"channel":"load.1"}}"#),
         (
