@@ -57,7 +57,7 @@ fn the_reference_file_with_every_key_brought_in_says_exactly_the_defaults() {
     let backends = std::mem::take(&mut config.backends);
     assert_eq!(backends.len(), 2);
     for backend in &backends {
-        assert_eq!((backend.max_concurrent, backend.lifecycle), (256, false));
+        assert_eq!((backend.max_concurrent, backend.lifecycle, backend.occupancy), (256, false, false));
         assert_eq!(backend.breaker, BreakerOptions::default());
     }
     let permissions = std::mem::take(&mut config.permissions);
@@ -208,10 +208,11 @@ fn every_wrong_value_is_reported_at_once_with_what_is_allowed() {
         "log.level: `inof` is not a level",
         "log.format: `xml` is unknown, allowed is text or json",
         "shards: 65 is out of range, allowed is 0 to 64",
+        "client_events.channel: \"$events.**\" is a pattern",
     ] {
         assert!(text.contains(expected), "{expected}\nnot in\n{text}");
     }
-    assert_eq!(error.problems.len(), 13, "{text}");
+    assert_eq!(error.problems.len(), 14, "{text}");
 }
 
 #[test]

@@ -54,7 +54,8 @@ fn own_types() -> Vec<OwnType> {
             UnsubscribeResponse,
         }
         proxy::{
-            AuthenticateRequest, AuthenticateResponse, OnConnectedRequest, OnConnectedResponse,
+            AuthenticateRequest, AuthenticateResponse, OnChannelOccupiedRequest, OnChannelOccupiedResponse,
+            OnChannelVacatedRequest, OnChannelVacatedResponse, OnConnectedRequest, OnConnectedResponse,
             OnDisconnectedRequest, OnDisconnectedResponse, OnSubscribedRequest, OnSubscribedResponse,
             OnUnsubscribedRequest, OnUnsubscribedResponse, PublishAclRequest, PublishAclResponse, RpcRequest, RpcResponse, SubscribeAclRequest,
             SubscribeAclResponse, UserInfo,

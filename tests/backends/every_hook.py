@@ -99,6 +99,7 @@ def configuration(endpoint):
 proxy:
   - endpoint: '{endpoint}'
     lifecycle: true
+    occupancy: true
     routes:
       - {{channel: '', method: $authenticate}}
       - {{channel: 'room.*', method: subscribe}}
@@ -189,6 +190,8 @@ def try_backend(name, serve, binary):
             until(told, seen, "OnSubscribed", lambda asked: mine(asked) and asked["channel"] == "room.blue")
             until(told, seen, "OnUnsubscribed", lambda asked: mine(asked) and asked["channel"] == "room.blue")
             until(told, seen, "OnDisconnected", mine)
+            until(told, seen, "OnChannelOccupied", lambda asked: asked["channel"] == "room.blue")
+            until(told, seen, "OnChannelVacated", lambda asked: asked["channel"] == "room.blue")
         finally:
             gateway.kill()
             gateway.wait()

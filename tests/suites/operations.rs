@@ -45,7 +45,8 @@ fn needs_configuration(name: &str) -> bool {
 async fn after_traffic_every_metric_has_a_value_and_none_is_a_summary() {
     let backend = HttpBackend::start(|_| Reply::Json(200, serde_json::json!({"payload": {"id": "1"}}))).await;
     let gateway = GatewayProcess::start(&format!(
-        "proxy: [{{name: b, endpoint: '{}', lifecycle: true, routes: [{{channel: calls, method: '*'}}]}}]",
+        "client_events: {{channel: $events}}\n\
+         proxy: [{{name: b, endpoint: '{}', lifecycle: true, routes: [{{channel: calls, method: '*'}}]}}]",
         backend.url()
     ))
     .await;

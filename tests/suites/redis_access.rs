@@ -135,7 +135,8 @@ async fn the_documented_user_may_do_all_that_a_node_does() {
     let redis = server_with_documented_user();
     let backend = HttpBackend::start(|_| Reply::Json(200, serde_json::json!({}))).await;
     let yaml = format!(
-        "{}\npresence: {{lease: 3s}}\nproxy: [{{endpoint: '{}', lifecycle: true}}]\n",
+        "{}\npresence: {{lease: 3s}}\nclient_events: {{channel: $events}}\n\
+         proxy: [{{endpoint: '{}', lifecycle: true, occupancy: true}}]\n",
         yaml(&redis, "username: streamgate, password: pw"),
         backend.url()
     );

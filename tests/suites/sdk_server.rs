@@ -10,8 +10,8 @@ use streamgate_client::{
     CloudEvent, Error, HistoryOptions,
     server::{
         ApiBuilder, ApiClient, AuthenticateRequest, ChannelsQuery, Close, Destination, HookError,
-        HookHandler, OnDisconnectedRequest, Publication, PublishAclRequest, RpcRequest, SessionsQuery,
-        SubscribeAclRequest, UserInfo, Who, serve,
+        HookHandler, OnChannelOccupiedRequest, OnChannelVacatedRequest, OnDisconnectedRequest, Publication,
+        PublishAclRequest, RpcRequest, SessionsQuery, SubscribeAclRequest, UserInfo, Who, serve,
     },
 };
 use streamgate_e2e::{
@@ -225,6 +225,8 @@ async fn the_api_is_reached_through_tls() {
 /// Lets in who shows `good`, lets them subscribe to `room.*`, marks what they publish, and echoes calls.
 struct Backend {
     ended: mpsc::UnboundedSender<OnDisconnectedRequest>,
+    /// Channels, and whether they are occupied.
+    channels: mpsc::UnboundedSender<(String, bool)>,
     told: AtomicBool,
 }
 
@@ -260,6 +262,14 @@ impl HookHandler for Backend {
         let again = self.told.swap(true, Relaxed);
         if again { Ok(()) } else { Err(HookError::new("BUSY", "tell it again")) }
     }
+
+    async fn on_channel_occupied(&self, request: OnChannelOccupiedRequest) -> Result<(), HookError> {
+        self.channels.send((request.channel, true)).map_err(|_| HookError::new("GONE", "the test is over"))
+    }
+
+    async fn on_channel_vacated(&self, request: OnChannelVacatedRequest) -> Result<(), HookError> {
+        self.channels.send((request.channel, false)).map_err(|_| HookError::new("GONE", "the test is over"))
+    }
 }
 
 struct Silent;
@@ -273,6 +283,7 @@ async fn gateway_for(listener: &TcpListener) -> TestNode {
     endpoint: '{}'
     grpc: {{insecure: true}}
     lifecycle: true
+    occupancy: true
     routes:
       - {{channel: '', method: $authenticate}}
       - {{channel: '**', method: subscribe}}
@@ -289,7 +300,8 @@ async fn a_handler_answers_every_hook() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let node = gateway_for(&listener).await;
     let (ended, mut endings) = mpsc::unbounded_channel();
-    let serving = tokio::spawn(serve(listener, Backend { ended, told: AtomicBool::new(false) }));
+    let (channels, mut occupancy) = mpsc::unbounded_channel();
+    let serving = tokio::spawn(serve(listener, Backend { ended, channels, told: AtomicBool::new(false) }));
     let mut stranger = RawClient::open(node.addrs(), Via::WsJson).await;
     let error = stranger.refused(frame(In::Connect(showing(extended([]), "bad")))).await;
     assert_eq!((error.code.as_str(), stranger.close_code().await), ("AUTH_ERROR", 3500));
@@ -314,6 +326,14 @@ async fn a_handler_answers_every_hook() {
     assert_eq!((told.user_id.as_str(), told.code, told.reason.as_str()), ("ann", 4000, "over"));
     let again = within("and again, for it was not noted", endings.recv()).await.unwrap();
     assert_eq!(again.event_id, told.event_id);
+    let mut of_channels = Vec::new();
+    while of_channels.len() < 4 {
+        of_channels.push(within("what becomes of channels", occupancy.recv()).await.unwrap());
+    }
+    for channel in ["room.a", "room.as.it.is"] {
+        let of_one: Vec<_> = of_channels.iter().filter(|(of, _)| of == channel).collect();
+        assert!(matches!(of_one[..], [(_, true), (_, false)]), "{of_channels:?}");
+    }
     serving.abort();
 }
 

@@ -17,6 +17,7 @@ mod error;
 pub mod interest;
 pub mod memory;
 mod node;
+mod occupancy;
 mod presence;
 mod publication;
 pub mod recovery;
@@ -34,6 +35,7 @@ use tokio::sync::watch;
 pub use catalogue::{ChannelPage, ChannelQuery};
 pub use error::BrokerError;
 pub use node::{Addressee, NodeId, Revocation, Revocations, Revoked, TakeLetter};
+pub use occupancy::{OCCUPANCY, Occupancy};
 pub use presence::{Member, Owner, PresenceAction, PresenceEvent, PresencePage};
 pub use publication::{Publication, PublisherInfo, Stored};
 pub use request::{
@@ -241,6 +243,11 @@ pub trait Broker: Send + Sync + 'static {
         lane: usize,
         ids: Vec<String>,
     ) -> BoxFuture<'static, Result<(), BrokerError>>;
+
+    /// From now on, and as long as a node lives that has asked for it, the first subscriber of a channel by its name and the
+    /// end of the last one, of all nodes, are items of the queue [`OCCUPANCY`]. To be asked for before the broker is ready;
+    /// later it may take a second. Of a lane that is full nothing is recorded, which is counted as dropped.
+    fn record_occupancy(&self);
 
     /// Lets another node have the lane at once.
     fn give_up_work(&self, queue: &str, lane: usize) -> BoxFuture<'static, Result<(), BrokerError>>;

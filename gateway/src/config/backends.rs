@@ -51,8 +51,11 @@ fn backend(checks: &mut Checks, path: &str, keys: Proxy) -> Option<BackendOption
     let breaker = breaker(checks, &format!("{path}.breaker"), keys.breaker.unwrap_or_default());
     let routes = routes(checks, path, keys.routes.unwrap_or_default());
     let endpoint = endpoint(checks, path, keys.endpoint.unwrap_or_default(), keys.http, keys.grpc)?;
-    let lifecycle = keys.lifecycle.unwrap_or(false);
-    Some(BackendOptions { name, endpoint, timeout, max_concurrent, breaker, lifecycle, routes })
+    let (lifecycle, occupancy) = (keys.lifecycle.unwrap_or(false), keys.occupancy.unwrap_or(false));
+    if occupancy && !lifecycle {
+        checks.wrong(&format!("{path}.occupancy"), "is for backends with `lifecycle: true`");
+    }
+    Some(BackendOptions { name, endpoint, timeout, max_concurrent, breaker, lifecycle, occupancy, routes })
 }
 
 fn breaker(checks: &mut Checks, path: &str, keys: Breaker) -> BreakerOptions {
@@ -276,6 +279,7 @@ mod tests {
             ("{endpoint: 'http://a', http: {retries: 1}}", "`retries`"),
             ("{endpoint: 'http://a', breaker: {failure_ratio: 0}}", "proxy[0].breaker.failure_ratio"),
             ("{endpoint: 'http://a', timeout: 0s}", "proxy[0].timeout"),
+            ("{endpoint: 'http://a', occupancy: true}", "proxy[0].occupancy: is for backends with"),
             ("{endpoint: 'http://a', routes: [{channel: a}]}", "proxy[0].routes[0].method: is missing"),
             ("{endpoint: 'http://a', routes: [{channel: a, method: $authenticate}]}", "routes[0].channel"),
             ("{endpoint: 'http://a', routes: [{channel: a, method: $other}]}", "routes[0].method"),

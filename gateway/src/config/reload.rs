@@ -64,6 +64,7 @@ impl Config {
                 ("drain.duration", old.drain.duration != new.drain.duration),
                 ("drain.delay", old.drain.delay != new.drain.delay),
                 ("proxy", old.backends != new.backends),
+                ("client_events", old.client_events != new.client_events),
             ]),
         }
     }

@@ -6,6 +6,7 @@ use super::listen::ListenAddr;
 use crate::api::ApiToken;
 use crate::auth::JwtVerifier;
 use crate::broker::redis::TlsOptions;
+use crate::channel::Channel;
 use crate::hooks::BackendOptions;
 use crate::policy::{ChannelPolicy, Limits, Policies, PolicyRule, rights::Rule};
 use crate::tls::TlsFiles;
@@ -54,6 +55,8 @@ pub struct Config {
     pub drain: DrainConfig,
     /// Backends of the user (`proxy`).
     pub backends: Vec<BackendOptions>,
+    /// Where events of sessions and channels are published (`client_events.channel`); none: nowhere.
+    pub client_events: Option<Channel>,
 }
 
 /// The WebSocket and client HTTP listener (`transport.websocket`).

@@ -26,6 +26,7 @@ section! {
         presence: Presence,
         drain: Drain,
         proxy: Vec<Proxy>,
+        client_events: ClientEvents,
     }
 }
 
@@ -185,6 +186,11 @@ section! {
 }
 
 section! {
+    /// `client_events`
+    ClientEvents { channel: String, }
+}
+
+section! {
     /// `drain`
     Drain { duration: Span, delay: Span, }
 }
@@ -241,6 +247,7 @@ section! {
         timeout: Span,
         max_concurrent: u64,
         lifecycle: bool,
+        occupancy: bool,
         breaker: Breaker,
         http: ProxyHttp,
         grpc: ProxyGrpc,

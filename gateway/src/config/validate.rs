@@ -13,10 +13,11 @@ use super::{
     permissions::permissions,
     policies::{limits, policies},
     runtime::{Config, DrainConfig, LogConfig, LogFormat, WebSocketConfig},
-    schema::{Drain, Log, Root, WebSocket},
+    schema::{ClientEvents, Drain, Log, Root, WebSocket},
     tls::listener_tls,
     trusted_proxies::trusted_proxies,
 };
+use crate::channel::Channel;
 
 /// Sinks that a broker can have ([`SinkId`](crate::broker::SinkId)).
 const MAX_SHARDS: u64 = 64;
@@ -60,6 +61,7 @@ pub(super) fn validate(root: Root) -> Result<(Config, Vec<Problem>), ConfigError
         ),
         drain: drain(&mut checks, root.drain.unwrap_or_default()),
         backends: backends(&mut checks, root.proxy.unwrap_or_default()),
+        client_events: client_events(&mut checks, root.client_events.unwrap_or_default()),
     };
     refuse_open_doors(&mut checks, &config);
     if checks.problems.is_empty() {
@@ -140,6 +142,12 @@ fn drain(checks: &mut Checks, keys: Drain) -> DrainConfig {
         duration: checks.span("drain.duration", keys.duration, Duration::from_secs(10), 0..=3_600_000),
         delay: checks.span("drain.delay", keys.delay, Duration::ZERO, 0..=600_000),
     }
+}
+
+/// The channel, if there is to be one.
+fn client_events(checks: &mut Checks, keys: ClientEvents) -> Option<Channel> {
+    let name = keys.channel.filter(|name| !name.is_empty())?;
+    Channel::parse(&name).map_err(|error| checks.wrong("client_events.channel", error.to_string())).ok()
 }
 
 fn log(checks: &mut Checks, keys: Log) -> LogConfig {

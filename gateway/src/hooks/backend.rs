@@ -40,7 +40,10 @@ pub(super) struct Backend {
     places: (Arc<Semaphore>, usize),
     breaker: Mutex<Breaker>,
     since: Instant,
+    /// Whether it is told of sessions and subscriptions,
     pub lifecycle: bool,
+    /// and of channels, too.
+    pub occupancy: bool,
 }
 
 #[derive(Debug)]
@@ -75,6 +78,7 @@ impl Backend {
             breaker: Mutex::new(Breaker::new(options.breaker)),
             since: Instant::now(),
             lifecycle: options.lifecycle,
+            occupancy: options.occupancy,
             name: options.name,
         })
     }

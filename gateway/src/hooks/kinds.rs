@@ -5,7 +5,8 @@ use std::fmt::Debug;
 use prost::Message;
 use serde::{Serialize, de::DeserializeOwned};
 use streamgate_proto::proxy::{
-    AuthenticateRequest, AuthenticateResponse, OnConnectedRequest, OnConnectedResponse,
+    AuthenticateRequest, AuthenticateResponse, OnChannelOccupiedRequest, OnChannelOccupiedResponse,
+    OnChannelVacatedRequest, OnChannelVacatedResponse, OnConnectedRequest, OnConnectedResponse,
     OnDisconnectedRequest, OnDisconnectedResponse, OnSubscribedRequest, OnSubscribedResponse,
     OnUnsubscribedRequest, OnUnsubscribedResponse, PublishAclRequest, PublishAclResponse, RpcRequest,
     RpcResponse, SubscribeAclRequest, SubscribeAclResponse,
@@ -45,4 +46,6 @@ hooks! {
     OnSubscribedRequest -> OnSubscribedResponse = "OnSubscribed";
     OnUnsubscribedRequest -> OnUnsubscribedResponse = "OnUnsubscribed";
     OnDisconnectedRequest -> OnDisconnectedResponse = "OnDisconnected";
+    OnChannelOccupiedRequest -> OnChannelOccupiedResponse = "OnChannelOccupied";
+    OnChannelVacatedRequest -> OnChannelVacatedResponse = "OnChannelVacated";
 }

@@ -32,7 +32,7 @@ pub use breaker::{Breaker, BreakerOptions, Phase, Ticket, Verdict};
 pub use error::HookError;
 pub use http::{HOOK_HEADER, HOOK_IN_URL};
 pub use kinds::{Hook, NAMES};
-pub use lifecycle::{Happening, Lifecycle, Who};
+pub use lifecycle::{Happening, Lifecycle, SystemChannel, Who};
 pub use options::{BackendOptions, BackendRoute, Endpoint, GrpcOptions, HttpOptions};
 pub use routes::{AUTHENTICATE, PUBLISH, SUBSCRIBE};
 pub use verdict::Credential;

@@ -22,6 +22,8 @@ pub struct BackendOptions {
     pub breaker: BreakerOptions,
     /// Whether it is told of sessions and subscriptions.
     pub lifecycle: bool,
+    /// Whether it is told of channels that are occupied and vacated, too; only with `lifecycle`.
+    pub occupancy: bool,
     /// What else goes to this backend.
     pub routes: Vec<BackendRoute>,
 }

@@ -23,7 +23,7 @@ use crate::{
     auth::{Authenticator, NO_VERSION, RevokedTokens},
     broker::{Broker, BrokerStatus},
     config::{Config, ListenAddr},
-    hooks::{Hooks, Lifecycle},
+    hooks::{Hooks, Lifecycle, SystemChannel},
     peers::NodeCard,
     policy::rights::{Arbiter, Rights},
     rpc::{Handler, Handlers, Router},
@@ -115,7 +115,7 @@ impl NodeBuilder {
         let hooks = Hooks::new(&config.backends, config.rpc_timeout).map_err(StartError::Hooks)?;
         let settings = Settings::new(config.policies.build(), config.limits.clone())
             .authenticator(authenticator(&config, &hooks, &Authenticator::open()))
-            .rights(Rights::new(config.permissions.clone()), self.arbiter.or_else(|| hooks.arbiter()))
+            .rights(rights(&config), self.arbiter.or_else(|| hooks.arbiter()))
             .revoked(RevokedTokens::unread());
         let websocket = listen("transport.websocket.addr", &config.websocket.addr)?;
         let grpc_listener = listen("transport.grpc.addr", &config.grpc)?;
@@ -125,6 +125,12 @@ impl NodeBuilder {
             Some(broker) => broker,
             None => broker::make(&config.broker, config.lease, &settings.policies)?,
         };
+        let delivering = CancellationToken::new();
+        let system = config.client_events.clone();
+        let system =
+            system.map(|channel| SystemChannel::new(broker.clone(), channel, settings.policies.clone()));
+        // Before Redis is there: it is told at once whether anybody wants to know of channels.
+        let lifecycle = Lifecycle::start(&hooks, system, &broker, config.lease, &delivering);
         // Redis is not there yet: then it is read when it is.
         let _ = settings.revoked.read(&*broker, NO_VERSION).await;
         let origins = OriginPolicy::new(&config.websocket.allowed_origins);
@@ -134,8 +140,6 @@ impl NodeBuilder {
             hooks: hooks.clone(),
             ..Router::new(broker.clone(), running.clone())
         };
-        let delivering = CancellationToken::new();
-        let lifecycle = Lifecycle::start(&hooks, &broker, config.lease, &delivering);
         let shard_config = ShardConfig {
             broker: broker.clone(),
             settings: settings.clone(),
@@ -275,6 +279,15 @@ fn readiness(broker: &BrokerStatus, draining: bool, revocations: bool) -> Readin
     };
     let reason = if draining { "draining".to_owned() } else { why };
     Readiness { ready: usable && !draining, reason, broker, draining }
+}
+
+/// What clients may do: on the system channel next to nothing.
+fn rights(config: &Config) -> Rights {
+    let rights = Rights::new(config.permissions.clone());
+    match &config.client_events {
+        Some(channel) => rights.guarding(channel.clone()),
+        None => rights,
+    }
 }
 
 /// How clients of a node with this configuration prove who they are; keys that `former` has fetched are taken over.

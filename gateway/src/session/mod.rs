@@ -60,7 +60,7 @@ pub use effect::{
 };
 pub use presence::{MOST_MEMBERS, presence_frame};
 pub(crate) use presence::{switched_off, wire_member};
-pub(crate) use publish_rules::{check_event, check_key};
+pub(crate) use publish_rules::{check_event, check_key, sound};
 pub(crate) use render::message as wire_message;
 pub use render::{Recovered, gap_frame, publication_frame, recover_complete_frame};
 pub use rights::{Answer, Judging, Question, not_allowed};

@@ -1,4 +1,4 @@
-//! Telling backends what becomes of sessions and their subscriptions. Costs nothing where nobody wants to know.
+//! Telling others what becomes of sessions and their subscriptions. Costs nothing where nobody wants to know.
 
 use super::{Shard, State, connection::Connection};
 use crate::{
@@ -53,5 +53,10 @@ impl Shard {
 
 fn who(connection: &Connection) -> Who<'_> {
     let session = &connection.session;
-    Who { session_id: session.id(), user_id: session.user_id(), client_id: session.client_id() }
+    Who {
+        session_id: session.id(),
+        user_id: session.user_id(),
+        client_id: session.client_id(),
+        client_type: session.client_type(),
+    }
 }

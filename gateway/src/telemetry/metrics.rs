@@ -106,7 +106,9 @@ metrics_table! {
     HOOK_BREAKER = "streamgate_hook_breaker", Kind::Gauge, ["backend"],
         "Circuit breaker of a backend: 0 closed, 1 open, 0.5 on trial.";
     HOOK_EVENTS_DROPPED = "streamgate_hook_events_dropped_total", Kind::Counter, ["reason"],
-        "Events of sessions that a backend will not be told of, by cause.";
+        "Events of sessions and channels that somebody will not be told of, by cause.";
+    CLIENT_EVENTS = "streamgate_client_events_total", Kind::Counter, ["outcome"],
+        "Events for the system channel: published, or repeated and there already.";
     JWKS_FETCHES = "streamgate_jwks_fetches_total", Kind::Counter, ["outcome"],
         "Fetches of the key set for tokens, by what became of them.";
     JWKS_KEYS = "streamgate_jwks_keys", Kind::Gauge, [],

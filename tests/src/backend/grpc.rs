@@ -134,4 +134,18 @@ impl ProxyService for Service {
     ) -> Result<Response<OnDisconnectedResponse>, Status> {
         self.answer("OnDisconnected", request).await
     }
+
+    async fn on_channel_occupied(
+        &self,
+        request: Request<OnChannelOccupiedRequest>,
+    ) -> Result<Response<OnChannelOccupiedResponse>, Status> {
+        self.answer("OnChannelOccupied", request).await
+    }
+
+    async fn on_channel_vacated(
+        &self,
+        request: Request<OnChannelVacatedRequest>,
+    ) -> Result<Response<OnChannelVacatedResponse>, Status> {
+        self.answer("OnChannelVacated", request).await
+    }
 }

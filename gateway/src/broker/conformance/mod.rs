@@ -13,6 +13,7 @@ mod delivery;
 mod history;
 mod idempotency;
 mod names;
+mod occupancy;
 mod patterns;
 mod peers;
 mod presence;
@@ -144,6 +145,8 @@ pub const CASES: &[(&str, CaseFn)] = cases! {
         a_lane_that_is_given_up_goes_to_another_node_with_what_is_not_finished,
         a_full_lane_takes_no_more_and_says_so,
         queues_are_separate;
+    occupancy:
+        the_first_and_the_last_subscriber_are_recorded_once_somebody_wants_to_know;
     names:
         payloads_arrive_byte_by_byte,
         odd_names_are_ordinary,

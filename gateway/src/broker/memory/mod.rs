@@ -16,6 +16,7 @@ mod clock;
 mod expiring;
 mod history;
 mod members;
+mod occupancy;
 mod pages;
 mod peers;
 mod replay;
@@ -87,6 +88,8 @@ struct State {
     sinks: Vec<Arc<dyn Sink>>,
     peers: Peers,
     work: Work,
+    /// Whether the first and last subscribers of channels are recorded.
+    records_occupancy: bool,
     stopped: bool,
 }
 
@@ -105,6 +108,7 @@ impl MemoryBroker {
             sinks: Vec::new(),
             peers: Peers::default(),
             work: Work::default(),
+            records_occupancy: false,
             stopped: false,
         };
         let status = watch::Sender::new(BrokerStatus::Ready);
@@ -178,7 +182,9 @@ impl Broker for MemoryBroker {
                 SubscribeTo::Channel { channel, .. } => Target::Channel(channel.clone()),
                 SubscribeTo::Pattern { pattern, .. } => Target::Pattern(pattern.clone()),
             };
-            state.interest.insert(&target, sink);
+            if state.interest.insert(&target, sink) {
+                state.record_occupancy(&target, true, now_ms);
+            }
             let answer = state.store.subscribe(request.to, now_ms);
             if let Some(catchup) = &answer.catchup {
                 let gap = catchup.channels.iter().find_map(|part| part.gap);
@@ -190,7 +196,10 @@ impl Broker for MemoryBroker {
     }
 
     fn unsubscribe(&self, sink: SinkId, target: Target) {
-        self.shared.lock().interest.remove(&target, sink);
+        let mut state = self.shared.lock();
+        if state.interest.remove(&target, sink) {
+            state.record_occupancy(&target, false, self.shared.clock.now_ms());
+        }
     }
 
     fn history(&self, query: HistoryQuery) -> BoxFuture<'static, Result<HistoryPage, BrokerError>> {
@@ -336,6 +345,10 @@ impl Broker for MemoryBroker {
             state.work.finish(queue, &ids);
             Ok(())
         })
+    }
+
+    fn record_occupancy(&self) {
+        self.shared.lock().records_occupancy = true;
     }
 
     fn give_up_work(&self, _queue: &str, _lane: usize) -> BoxFuture<'static, Result<(), BrokerError>> {

@@ -4,7 +4,14 @@ mod peers;
 mod presence;
 mod work;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt, join_all, ready};
@@ -60,6 +67,7 @@ pub struct RedisBroker {
     deadline: Duration,
     lease: Duration,
     inbox_max: u64,
+    records_occupancy: Arc<AtomicBool>,
     stop: CancellationToken,
     /// Ends the readers alone; ended by `stop`, too.
     reading: CancellationToken,
@@ -79,6 +87,7 @@ impl RedisBroker {
         let (node_tx, node) = watch::channel(None);
         let (status_tx, status) = watch::channel(BrokerStatus::Starting("connecting to Redis".to_owned()));
         let (boot_tx, boot) = watch::channel(None);
+        let records_occupancy = Arc::new(AtomicBool::new(false));
         let (mut partitions, mut inboxes) = (Vec::new(), Vec::new());
         for partition in 0..keys.partitions() {
             let (handle, inbox) = Partition::start(Environment {
@@ -92,6 +101,7 @@ impl RedisBroker {
                 deadline: options.command_timeout,
                 inbox_max: options.inbox_max_length,
                 catalogue_max: CATALOGUE_MAX,
+                records_occupancy: records_occupancy.clone(),
                 stop: stop.clone(),
             });
             partitions.push(handle);
@@ -104,6 +114,7 @@ impl RedisBroker {
             lease: options.lease,
             deadline: options.command_timeout,
             keep: options.inbox_ttl,
+            records_occupancy: records_occupancy.clone(),
             node: node_tx,
             status: status_tx,
             refused: boot_tx,
@@ -125,6 +136,7 @@ impl RedisBroker {
             deadline,
             lease: options.lease,
             inbox_max,
+            records_occupancy,
             stop,
             reading,
         })
@@ -465,6 +477,10 @@ impl Broker for RedisBroker {
 
     fn finish_work(&self, queue: &str, lane: usize, ids: Vec<String>) -> Answer<()> {
         self.remove_work(queue, lane, ids)
+    }
+
+    fn record_occupancy(&self) {
+        self.records_occupancy.store(true, Ordering::Relaxed);
     }
 
     fn give_up_work(&self, queue: &str, lane: usize) -> Answer<()> {

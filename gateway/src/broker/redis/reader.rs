@@ -8,7 +8,10 @@
 //!   partition re-sync.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -53,6 +56,8 @@ pub struct Reader {
     replid: String,
     appetite: Appetite,
     generation: u64,
+    /// Whether the node wants to know which channels are occupied.
+    records_occupancy: Arc<AtomicBool>,
     /// Whether the inboxes exist and are being read.
     ready: watch::Sender<bool>,
 }
@@ -140,6 +145,7 @@ impl Reader {
             replid: String::new(),
             appetite: Appetite::default(),
             generation: 0,
+            records_occupancy: Arc::default(),
             ready,
         }
     }
@@ -148,6 +154,13 @@ impl Reader {
     #[must_use]
     pub fn beside(mut self, commands: Vec<Arc<Link>>) -> Self {
         self.commands = commands;
+        self
+    }
+
+    /// Tells Redis, while it is so, that the node wants to know which channels are occupied.
+    #[must_use]
+    pub fn recording(mut self, records_occupancy: Arc<AtomicBool>) -> Self {
+        self.records_occupancy = records_occupancy;
         self
     }
 
@@ -259,6 +272,7 @@ impl Reader {
                 self.keep_ms(),
                 self.keys.base(inbox.partition),
                 self.times.lease.as_millis().to_string().into(),
+                Bytes::from_static(if self.records_occupancy.load(Ordering::Relaxed) { b"1" } else { b"0" }),
             ];
             calls.push(connection.call_script(
                 &scripts::REGISTER_NODE,

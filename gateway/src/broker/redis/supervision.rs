@@ -1,6 +1,9 @@
 //! Brings the node up and tells how it is: boots on the first connection, starts the readers, follows links and readers.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use futures_util::future::select_all;
 use tokio::{
@@ -34,6 +37,8 @@ pub struct Supervision {
     pub deadline: Duration,
     /// How long an inbox outlives the last sign of its node.
     pub keep: Duration,
+    /// Whether the node wants to know which channels are occupied.
+    pub records_occupancy: Arc<AtomicBool>,
     /// Gets this node's incarnation, once its inboxes exist.
     pub node: watch::Sender<Option<u64>>,
     /// Gets how the broker is.
@@ -76,6 +81,7 @@ async fn run(supervision: Supervision) {
         let commands = reads.partitions.iter().map(|p| supervision.topology.commands(*p)).collect();
         let reader =
             Reader::new(reads.clone(), to, &supervision.keys, node, times, ready_tx).beside(commands);
+        let reader = reader.recording(supervision.records_occupancy.clone());
         tasks.spawn(reader.run(supervision.reading.clone()));
         readers.push(ready);
     }

@@ -1,40 +1,35 @@
-//! From storage to a backend: one lane of one backend, by the node that has it.
+//! From storage to where it is to go: one lane of one queue, by the node that has it.
 
-use std::{
-    collections::HashMap,
-    pin::pin,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{pin::pin, sync::Arc, time::Duration};
 
-use futures_util::stream::{self, StreamExt as _};
-use prost::Message as _;
 use tokio::{
     sync::Notify,
     time::{interval, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{OLDEST, dropped, event::Stored};
-use crate::{
-    broker::{Broker, BrokerError, Turn, WorkItem},
-    hooks::{Hook, HookError, backend::Backend},
-};
+use crate::broker::{Broker, BrokerError, Turn, WorkItem};
 
-/// Events that are taken together.
+/// Items that are taken together.
 const BATCH: usize = 64;
-/// Sessions that are told of side by side.
-const SIDE_BY_SIDE: usize = 8;
 /// How often a lane is looked at, unless something is known to be there.
 const LOOK: Duration = Duration::from_millis(250);
-/// First and longest pause while the backend cannot be told.
+/// First and longest pause while not all can be done.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 /// Longest that giving up the lane may take at the end.
 const GIVE_UP: Duration = Duration::from_secs(1);
 
+/// What is done with the items of a queue.
+pub(super) trait Work: Send + Sync + 'static {
+    /// Does items of a lane, as far as that is possible now; answers the ids of those that need not be done again.
+    ///
+    /// Cancel: some may be done; all of them come again, to this node or another.
+    fn work(&self, lane: usize, items: Vec<WorkItem>) -> impl Future<Output = Vec<String>> + Send;
+}
+
 /// See the module.
-pub(super) struct Inbox {
-    pub backend: Arc<Backend>,
+pub(super) struct Inbox<W> {
+    pub work: Arc<W>,
     pub broker: Arc<dyn Broker>,
     pub queue: String,
     pub lane: usize,
@@ -44,7 +39,7 @@ pub(super) struct Inbox {
     pub nudge: Arc<Notify>,
 }
 
-impl Inbox {
+impl<W: Work> Inbox<W> {
     /// Delivers until `stop`, then lets another node have the lane.
     pub async fn run(self, stop: CancellationToken) {
         tokio::select! {
@@ -97,77 +92,20 @@ impl Inbox {
         }
     }
 
-    /// Tells the backend; answers whether it was told of all.
+    /// Has the items done; answers whether all are.
     async fn deliver(&self, items: Vec<WorkItem>) -> bool {
         let count = items.len();
-        let mut sessions: Vec<Vec<(String, Stored)>> = Vec::new();
-        let mut places: HashMap<String, usize> = HashMap::new();
-        let mut done = Vec::new();
-        for item in items {
-            let stored = Stored::decode(item.payload).unwrap_or_default();
-            let Some((session, time_ms)) = stored.of() else {
-                tracing::warn!(queue = self.queue, "an event that cannot be read is dropped");
-                dropped("unreadable", 1);
-                done.push(item.id);
-                continue;
-            };
-            if now_ms().saturating_sub(time_ms) > OLDEST.as_millis() as u64 {
-                dropped("old", 1);
-                done.push(item.id);
-                continue;
-            }
-            let place = *places.entry(session.to_owned()).or_insert(sessions.len());
-            if place == sessions.len() {
-                sessions.push(Vec::new());
-            }
-            sessions[place].push((item.id, stored));
-        }
-        let telling = stream::iter(sessions).map(|events| self.tell_in_order(events));
-        let telling = telling.buffer_unordered(SIDE_BY_SIDE).collect::<Vec<_>>();
-        let told = tokio::select! {
-            told = telling => told,
+        let done = tokio::select! {
+            done = self.work.work(self.lane, items) => done,
             // Somebody else has the lane, and does it all again.
             () = self.stay() => return false,
         };
-        done.extend(told.into_iter().flatten());
         let all = done.len() == count;
         if let Err(error) = self.broker.finish_work(&self.queue, self.lane, done).await {
             tracing::debug!(queue = self.queue, lane = self.lane, %error, "events that were told will be told again");
             return false;
         }
         all
-    }
-
-    /// Tells of one session until it fails; answers what need not be told again.
-    async fn tell_in_order(&self, events: Vec<(String, Stored)>) -> Vec<String> {
-        let mut done = Vec::new();
-        for (id, stored) in events {
-            let told = match stored {
-                Stored { connected: Some(event), .. } => self.tell(&event).await,
-                Stored { subscribed: Some(event), .. } => self.tell(&event).await,
-                Stored { unsubscribed: Some(event), .. } => self.tell(&event).await,
-                Stored { disconnected: Some(event), .. } => self.tell(&event).await,
-                _ => true,
-            };
-            if !told {
-                break;
-            }
-            done.push(id);
-        }
-        done
-    }
-
-    /// Whether the backend has taken the event, or will never take it.
-    async fn tell<H: Hook>(&self, event: &H) -> bool {
-        match self.backend.ask(event, Duration::MAX).await {
-            Ok(_) => true,
-            Err(error @ (HookError::Refused { .. } | HookError::Failed { unwell: false, .. })) => {
-                tracing::debug!(backend = self.backend.name(), hook = H::NAME, %error, "the backend does not want an event");
-                dropped("refused", 1);
-                true
-            }
-            Err(_) => false,
-        }
     }
 
     /// Keeps the lane; ends when it is no longer this node's.
@@ -181,9 +119,4 @@ impl Inbox {
             }
         }
     }
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

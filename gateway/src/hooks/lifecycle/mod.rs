@@ -1,16 +1,23 @@
-//! Telling backends of sessions and subscriptions: `OnConnected`, `OnSubscribed`, `OnUnsubscribed`, `OnDisconnected`.
+//! Telling backends, and whoever subscribes to the system channel, of sessions, subscriptions and channels: the hooks
+//! `OnConnected`, `OnSubscribed`, `OnUnsubscribed`, `OnDisconnected`, `OnChannelOccupied` and `OnChannelVacated`, and the
+//! events of `client_events`.
 //!
-//! What a node sees goes into a queue of shared work for each backend, and from there to the backend by whichever node has
-//! the lane: so it arrives even if the node that saw it dies. At least once: an answer that is lost makes it come again,
-//! under the same `event_id`. All events of a session are in one lane, so they come in the order in which its node saw
-//! them; those of different sessions come side by side.
+//! What a node sees of sessions goes into a queue of shared work for each backend and one for the system channel, and from
+//! there to where it is to go by whichever node has the lane: so it arrives even if the node that saw it dies. What the
+//! broker records of channels is handed on into the same queues. At least once: an answer that is lost makes it come again,
+//! under the same `event_id`. All events of a session, or of a channel, are in one lane, so they come in the order in which
+//! they were seen; those of different ones come side by side.
 //!
-//! Bounds: [`WAITING`] events in the node while storage is away, [`MOST`] unfinished ones in a lane of a backend; beyond
+//! Bounds: [`WAITING`] events in the node while storage is away, [`MOST`] unfinished ones in a lane of a queue; beyond
 //! that new ones are dropped, counted and logged. An event that is older than [`OLDEST`] is not told any more.
 
 mod event;
+mod in_order;
 mod inbox;
+mod occupancy;
 mod outbox;
+mod to_backend;
+mod to_channel;
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,19 +26,30 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 pub use event::{Happening, Who};
+pub use to_channel::SystemChannel;
 
 use super::Hooks;
-use crate::{broker::Broker, telemetry::metrics::HOOK_EVENTS_DROPPED};
+use crate::{
+    broker::{Broker, OCCUPANCY},
+    telemetry::metrics::HOOK_EVENTS_DROPPED,
+};
 use event::Event;
+use in_order::InOrder;
+use inbox::{Inbox, Work};
+use occupancy::HandOn;
+use outbox::{Nudges, Queue};
+use to_backend::ToBackend;
 
 /// Events that wait in the node to be stored.
 const WAITING: usize = 65_536;
-/// Events of one backend that may be unfinished in a lane.
+/// Events of one queue that may be unfinished in a lane.
 const MOST: u64 = 100_000;
 /// Why events are dropped.
 const REASONS: [&str; 5] = ["node", "full", "old", "refused", "unreadable"];
 /// Age from which an event is given up.
 const OLDEST: Duration = Duration::from_secs(24 * 60 * 60);
+/// The queue of the system channel.
+const SYSTEM: &str = "client-events";
 
 /// Where shards tell what happened. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -45,39 +63,46 @@ enum Told {
 }
 
 impl Lifecycle {
-    /// Starts to store and to deliver, until `stop`; `None` if no backend wants to be told. Events are delivered by this
-    /// node as well as by any other.
+    /// Starts to store and to deliver, until `stop`; `None` if nobody wants to be told. Events are delivered by this node as
+    /// well as by any other.
     #[must_use]
     pub fn start(
         hooks: &Hooks,
+        system: Option<SystemChannel>,
         broker: &Arc<dyn Broker>,
         lease: Duration,
         stop: &CancellationToken,
     ) -> Option<Self> {
         let backends = hooks.told();
-        if backends.is_empty() {
+        if backends.is_empty() && system.is_none() {
             return None;
         }
         for reason in REASONS {
             dropped(reason, 0);
         }
-        let (sender, events) = mpsc::channel(WAITING);
-        let queues: Vec<_> = backends.iter().map(|backend| queue(backend.name())).collect();
         let (stored, nudges) = outbox::nudges(broker.lanes());
-        tokio::spawn(outbox::run(events, broker.clone(), queues.clone(), stored, stop.clone()));
-        for (backend, queue) in backends.iter().zip(queues) {
-            for (lane, nudge) in nudges.iter().enumerate() {
-                let inbox = inbox::Inbox {
-                    backend: backend.clone(),
-                    broker: broker.clone(),
-                    queue: queue.clone(),
-                    lane,
-                    lease,
-                    nudge: nudge.clone(),
-                };
-                tokio::spawn(inbox.run(stop.clone()));
+        let delivery = Delivery { broker, lease, nudges, stop };
+        let (mut queues, mut of_channels) = (Vec::new(), Vec::new());
+        for backend in backends {
+            let name = format!("hooks:{}", backend.name());
+            if backend.occupancy {
+                of_channels.push(name.clone());
             }
+            queues.push(Queue { name: name.clone(), subscriptions: true });
+            delivery.start(&name, InOrder(ToBackend(backend)));
         }
+        if let Some(system) = system {
+            of_channels.push(SYSTEM.to_owned());
+            queues.push(Queue { name: SYSTEM.to_owned(), subscriptions: false });
+            delivery.start(SYSTEM, InOrder(system));
+        }
+        if !of_channels.is_empty() {
+            broker.record_occupancy();
+            let nudges = stored.clone();
+            delivery.start(OCCUPANCY, HandOn { broker: broker.clone(), queues: of_channels, nudges });
+        }
+        let (sender, events) = mpsc::channel(WAITING);
+        tokio::spawn(outbox::run(events, broker.clone(), queues, stored, stop.clone()));
         Some(Self(sender))
     }
 
@@ -98,12 +123,33 @@ impl Lifecycle {
     }
 }
 
-/// The queue of a backend.
-fn queue(backend: &str) -> String {
-    format!("hooks:{backend}")
+/// How queues are worked off.
+struct Delivery<'a> {
+    broker: &'a Arc<dyn Broker>,
+    lease: Duration,
+    nudges: Nudges,
+    stop: &'a CancellationToken,
 }
 
-/// Counts events that no backend will be told of.
+impl Delivery<'_> {
+    /// Starts to work off every lane of a queue that is or becomes this node's.
+    fn start<W: Work>(&self, queue: &str, work: W) {
+        let work = Arc::new(work);
+        for (lane, nudge) in self.nudges.iter().enumerate() {
+            let inbox = Inbox {
+                work: work.clone(),
+                broker: self.broker.clone(),
+                queue: queue.to_owned(),
+                lane,
+                lease: self.lease,
+                nudge: nudge.clone(),
+            };
+            tokio::spawn(inbox.run(self.stop.clone()));
+        }
+    }
+}
+
+/// Counts events that somebody will not be told of.
 fn dropped(reason: &'static str, count: u64) {
     counter!(HOOK_EVENTS_DROPPED, "reason" => reason).increment(count);
 }

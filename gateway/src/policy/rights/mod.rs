@@ -10,9 +10,11 @@
 //! - An action that no rule names has its default: `subscribe`, `publish`, `presence`, `history` and `rpc` are for anybody,
 //!   `survey` and `serve` for nobody. One rule that names it, and the default is gone.
 //! - A pattern is allowed only if one rule or claim that allows covers all of it, and denied if one that denies overlaps it.
+//! - A channel that is guarded ([`Rights::guarding`]) is open only by rules that name exactly it, and closed for publishes.
 //! - A lookup sees one whole table; a reload swaps it at once.
 
 mod arbiter;
+mod guarded;
 mod rule;
 mod table;
 

@@ -149,6 +149,12 @@ impl RulePattern {
         Ok(Self { text: text.into(), of_user })
     }
 
+    /// Whether it is this very name.
+    #[must_use]
+    pub fn names(&self, name: &str) -> bool {
+        &*self.text == name
+    }
+
     /// Whether all that `name`, a channel or a pattern, stands for is of this pattern, for the user of that id.
     #[must_use]
     pub fn covers(&self, name: &str, user_id: &str) -> bool {

@@ -7,15 +7,25 @@ use std::sync::{
 
 use arc_swap::ArcSwap;
 
-use super::{Action, Effect, Rule, Who};
-use crate::{auth::Grants, channel::covers};
+use super::{
+    Action, Effect, Rule, RulePattern, Who,
+    guarded::{Concern, Guarded},
+};
+use crate::{
+    auth::Grants,
+    channel::{Channel, covers},
+};
 
 /// Numbers tables, so that sessions know whether theirs is the one that holds.
 static REVISIONS: AtomicU64 = AtomicU64::new(1);
 
 /// The rules of a node, replaced as a whole on reload. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Rights(Arc<ArcSwap<Table>>);
+pub struct Rights {
+    table: Arc<ArcSwap<Table>>,
+    /// Outlives a reload.
+    guarded: Option<Guarded>,
+}
 
 #[derive(Debug)]
 struct Table {
@@ -52,31 +62,43 @@ impl Rights {
     /// The table of these rules.
     #[must_use]
     pub fn new(rules: Vec<Rule>) -> Self {
-        Self(Arc::new(ArcSwap::from_pointee(Table::new(rules))))
+        Self { table: Arc::new(ArcSwap::from_pointee(Table::new(rules))), guarded: None }
+    }
+
+    /// The same with a channel of the gateway's own: nobody may publish to it, only rules that name exactly this channel open
+    /// it for anything else, and a pattern that it matches is denied. Calls and offers are not concerned.
+    #[must_use]
+    pub fn guarding(self, channel: Channel) -> Self {
+        Self { guarded: Some(Guarded(channel)), ..self }
     }
 
     /// Whether `subject` may do `action` on `name`, a channel or a pattern.
     #[must_use]
     pub fn verdict(&self, action: Action, name: &str, subject: Subject<'_>) -> Verdict {
-        self.0.load().verdict(action, name, subject)
+        let table = self.table.load();
+        match self.guarded.as_ref().and_then(|guarded| guarded.concern(action, name)) {
+            None => table.verdict(action, name, subject),
+            Some(Concern::Closed) => Verdict::Denied,
+            Some(Concern::ByName) => table.by_name(action, name, subject),
+        }
     }
 
     /// Whether no rule names `action`, so that its default holds.
     #[must_use]
     pub fn by_default(&self, action: Action) -> bool {
-        self.0.load().by_default(action)
+        self.table.load().by_default(action)
     }
 
     /// Changes with each [`Self::replace`] by other rules.
     #[must_use]
     pub fn revision(&self) -> u64 {
-        self.0.load().revision
+        self.table.load().revision
     }
 
     /// Replaces the whole table; later lookups see only the new one.
     pub fn replace(&self, rules: Vec<Rule>) {
-        if self.0.load().rules != rules {
-            self.0.store(Arc::new(Table::new(rules)));
+        if self.table.load().rules != rules {
+            self.table.store(Arc::new(Table::new(rules)));
         }
     }
 }
@@ -104,28 +126,50 @@ impl Table {
     }
 
     fn verdict(&self, action: Action, name: &str, subject: Subject<'_>) -> Verdict {
-        let Subject { user_id, grants } = subject;
-        let (deny, allow) = (&self.deny[action as usize], &self.allow[action as usize]);
-        let deny = deny.iter().map(|at| &self.rules[*at]);
-        let mut allow = allow.iter().map(|at| &self.rules[*at]);
-        let is_for = |rule: &Rule| rule.who.is(user_id, &grants.claims);
-        let touched = |rule: &Rule| rule.channels.iter().any(|of| of.overlaps(name, user_id));
-        if deny.clone().any(|rule| is_for(rule) && touched(rule)) {
+        let user_id = subject.user_id;
+        if self.denied(action, name, subject) {
             return Verdict::Denied;
         }
         if self.by_default(action) && action.open_by_default() {
             return Verdict::Allowed;
         }
-        let covered = |rule: &Rule| rule.channels.iter().any(|of| of.covers(name, user_id));
-        if allow.clone().any(|rule| is_for(rule) && covered(rule))
-            || granted(grants, action).iter().any(|pattern| covers(pattern, name))
-        {
+        let granted = || granted(subject.grants, action).iter().any(|pattern| covers(pattern, name));
+        match self.allowed(action, subject, |of| of.covers(name, user_id)) {
+            Verdict::Ask | Verdict::Unallowed if granted() => Verdict::Allowed,
+            verdict => verdict,
+        }
+    }
+
+    /// What the rules say that have this very name. What none of them allows is denied, and not merely not allowed.
+    fn by_name(&self, action: Action, name: &str, subject: Subject<'_>) -> Verdict {
+        if self.denied(action, name, subject) {
+            return Verdict::Denied;
+        }
+        match self.allowed(action, subject, |of| of.names(name)) {
+            Verdict::Unallowed => Verdict::Denied,
+            verdict => verdict,
+        }
+    }
+
+    /// Whether a rule denies it.
+    fn denied(&self, action: Action, name: &str, subject: Subject<'_>) -> bool {
+        self.deny[action as usize].iter().map(|at| &self.rules[*at]).any(|rule| {
+            rule.who.is(subject.user_id, &subject.grants.claims)
+                && rule.channels.iter().any(|of| of.overlaps(name, subject.user_id))
+        })
+    }
+
+    /// What the rules say that allow `action`, of those with a pattern that is `meant`.
+    fn allowed(&self, action: Action, subject: Subject<'_>, meant: impl Fn(&RulePattern) -> bool) -> Verdict {
+        let allow = self.allow[action as usize].iter().map(|at| &self.rules[*at]);
+        let mut allow = allow.filter(|rule| rule.channels.iter().any(&meant));
+        if allow.clone().any(|rule| rule.who.is(subject.user_id, &subject.grants.claims)) {
             return Verdict::Allowed;
         }
-        if allow.any(|rule| rule.who == Who::Hook && covered(rule)) {
-            return Verdict::Ask;
+        match allow.any(|rule| rule.who == Who::Hook) {
+            true => Verdict::Ask,
+            false => Verdict::Unallowed,
         }
-        Verdict::Unallowed
     }
 }
 

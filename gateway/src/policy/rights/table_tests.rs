@@ -8,7 +8,7 @@ use super::{
     super::{Actions, RulePattern},
     *,
 };
-use crate::auth::Claims;
+use crate::{auth::Claims, channel::Channel};
 
 fn rule(channels: &[&str], actions: &[Action], who: Who, effect: Effect) -> Rule {
     Rule {
@@ -234,4 +234,41 @@ fn a_reload_is_a_new_revision_only_if_it_changes_something() {
     assert_ne!(rights.revision(), before);
     let subject = Subject { user_id: "ann", grants: &Grants::default() };
     assert_eq!(rights.verdict(Action::Subscribe, "a", subject), Verdict::Denied);
+}
+
+#[test]
+fn a_guarded_channel_is_open_only_by_rules_that_name_it() {
+    let guarding =
+        |rules: &[Rule]| Rights::new(rules.to_vec()).guarding(Channel::parse("$sys.events").unwrap());
+    let own = grants(&["**", "$sys.events"], &["**", "$sys.events"], json!({}));
+    let subject = Subject { user_id: "ann", grants: &own };
+    let read = [Action::Subscribe, Action::Presence, Action::History, Action::Survey];
+    let named = |who: Who, effect| rule(&["a", "$sys.events"], &Action::ALL, who, effect);
+    for (rules, expected) in [
+        (vec![], Verdict::Denied),
+        (vec![allow(&["**", "$sys.*", "*.events"], Who::Any)], Verdict::Denied),
+        (vec![named(Who::Any, Effect::Allow)], Verdict::Allowed),
+        (vec![named(users(&["ann"]), Effect::Allow)], Verdict::Allowed),
+        (vec![named(users(&["bob"]), Effect::Allow), allow(&["**"], Who::Any)], Verdict::Denied),
+        (vec![named(Who::Hook, Effect::Allow)], Verdict::Ask),
+        (vec![named(Who::Any, Effect::Allow), deny(&["$sys.**"], Who::Any)], Verdict::Denied),
+    ] {
+        let rights = guarding(&rules);
+        for action in read {
+            assert_eq!(rights.verdict(action, "$sys.events", subject), expected, "{action:?} {rules:?}");
+        }
+        assert_eq!(rights.verdict(Action::Publish, "$sys.events", subject), Verdict::Denied, "{rules:?}");
+    }
+    let rights = guarding(&[named(Who::Any, Effect::Allow), allow(&["**"], Who::Any)]);
+    for pattern in ["**", "*.*", "$sys.**", "$sys.*", "$sys.events.**"] {
+        assert_eq!(rights.verdict(Action::Subscribe, pattern, subject), Verdict::Denied, "{pattern}");
+    }
+    for name in ["*", "a.**", "$sys.other", "$sys", "$sys.events.more"] {
+        assert_eq!(rights.verdict(Action::Subscribe, name, subject), Verdict::Allowed, "{name}");
+    }
+    assert_eq!(rights.verdict(Action::Publish, "$sys.other", subject), Verdict::Allowed);
+    assert_eq!(rights.verdict(Action::Rpc, "$sys.events", subject), Verdict::Allowed);
+    rights.replace(vec![]);
+    assert_eq!(rights.verdict(Action::Subscribe, "$sys.events", subject), Verdict::Denied, "after a reload");
+    assert_eq!(rights.verdict(Action::Subscribe, "**", subject), Verdict::Denied);
 }

@@ -12,8 +12,9 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, transport::Server};
 
 pub use streamgate_proto::proxy::{
-    AuthenticateRequest, OnConnectedRequest, OnDisconnectedRequest, OnSubscribedRequest,
-    OnUnsubscribedRequest, PublishAclRequest, RpcRequest, SubscribeAclRequest, UserInfo,
+    AuthenticateRequest, OnChannelOccupiedRequest, OnChannelVacatedRequest, OnConnectedRequest,
+    OnDisconnectedRequest, OnSubscribedRequest, OnUnsubscribedRequest, PublishAclRequest, RpcRequest,
+    SubscribeAclRequest, UserInfo,
 };
 
 use crate::error::Error;
@@ -119,7 +120,7 @@ pub trait HookHandler: Send + Sync + 'static {
         async { Err(HookError::denied("this backend allows no publishes")) }
     }
 
-    /// A session began. At least once, as the three below: `event_id` is the same however often it is told. An error has
+    /// A session began. At least once, as those below: `event_id` is the same however often it is told. An error has
     /// it told again, and what follows of the session wait.
     fn on_connected(
         &self,
@@ -151,6 +152,24 @@ pub trait HookHandler: Send + Sync + 'static {
     fn on_disconnected(
         &self,
         request: OnDisconnectedRequest,
+    ) -> impl Future<Output = Result<(), HookError>> + Send {
+        drop(request);
+        async { Ok(()) }
+    }
+
+    /// A channel got its first subscriber by its name, of all nodes. Told where the backend's entry says `occupancy: true`.
+    fn on_channel_occupied(
+        &self,
+        request: OnChannelOccupiedRequest,
+    ) -> impl Future<Output = Result<(), HookError>> + Send {
+        drop(request);
+        async { Ok(()) }
+    }
+
+    /// A channel lost its last subscriber by its name, of all nodes.
+    fn on_channel_vacated(
+        &self,
+        request: OnChannelVacatedRequest,
     ) -> impl Future<Output = Result<(), HookError>> + Send {
         drop(request);
         async { Ok(()) }
@@ -257,5 +276,19 @@ impl<H: HookHandler> ProxyService for Answers<H> {
         request: Request<OnDisconnectedRequest>,
     ) -> Result<Response<wire::OnDisconnectedResponse>, Status> {
         noted(self.0.on_disconnected(request.into_inner()).await, wire::OnDisconnectedResponse {})
+    }
+
+    async fn on_channel_occupied(
+        &self,
+        request: Request<OnChannelOccupiedRequest>,
+    ) -> Result<Response<wire::OnChannelOccupiedResponse>, Status> {
+        noted(self.0.on_channel_occupied(request.into_inner()).await, wire::OnChannelOccupiedResponse {})
+    }
+
+    async fn on_channel_vacated(
+        &self,
+        request: Request<OnChannelVacatedRequest>,
+    ) -> Result<Response<wire::OnChannelVacatedResponse>, Status> {
+        noted(self.0.on_channel_vacated(request.into_inner()).await, wire::OnChannelVacatedResponse {})
     }
 }

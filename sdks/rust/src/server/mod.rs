@@ -45,9 +45,9 @@ pub use api::{ApiBuilder, ApiClient};
 pub use ask::SurveyResult;
 pub use channels::ChannelsQuery;
 pub use hooks::{
-    AuthenticateRequest, HookError, HookHandler, HookService, OnConnectedRequest, OnDisconnectedRequest,
-    OnSubscribedRequest, OnUnsubscribedRequest, PublishAclRequest, RpcRequest, SubscribeAclRequest, UserInfo,
-    serve, service,
+    AuthenticateRequest, HookError, HookHandler, HookService, OnChannelOccupiedRequest,
+    OnChannelVacatedRequest, OnConnectedRequest, OnDisconnectedRequest, OnSubscribedRequest,
+    OnUnsubscribedRequest, PublishAclRequest, RpcRequest, SubscribeAclRequest, UserInfo, serve, service,
 };
 pub use pages::Page;
 pub use publish::{Delivered, Destination, Publication, PublishResult};

@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -72,6 +72,8 @@ pub struct Environment {
     pub inbox_max: u64,
     /// Most names in the catalogue of a partition.
     pub catalogue_max: u64,
+    /// Whether the node wants to know which channels are occupied.
+    pub records_occupancy: Arc<AtomicBool>,
     /// Ends the task.
     pub stop: CancellationToken,
 }

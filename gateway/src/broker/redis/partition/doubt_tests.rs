@@ -45,6 +45,7 @@ pub(super) fn actor() -> Actor {
         deadline: Duration::from_secs(1),
         inbox_max: 1,
         catalogue_max: 1,
+        records_occupancy: Arc::default(),
         stop: CancellationToken::new(),
     })
 }

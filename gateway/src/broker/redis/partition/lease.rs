@@ -1,6 +1,6 @@
 //! This node's lease in the partition, and its turns at cleaning up after nodes that are gone.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
 
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     broker::BrokerError,
-    telemetry::metrics::{LEASES_LOST, MEMBERS_REAPED, NODES_REAPED},
+    telemetry::metrics::{HOOK_EVENTS_DROPPED, LEASES_LOST, MEMBERS_REAPED, NODES_REAPED},
 };
 
 /// Longest time between two heartbeats.
@@ -38,14 +38,17 @@ pub(super) struct Beat {
     nodes: u64,
     members: u64,
     extended: bool,
+    /// What there was no room for in the queue of occupancy.
+    dropped: u64,
 }
 
 impl Beat {
     fn of(items: &[Reply]) -> Result<Self, BrokerError> {
-        let [lost, more, nodes, members, extended, error @ ..] = items else {
+        let [lost, more, nodes, members, extended, rest @ ..] = items else {
             return Err(ReplyError::Length { expected: 5, got: items.len() }.into());
         };
-        if let Some(error) = error.first().and_then(|error| error.as_str().ok()) {
+        let error = rest.first().and_then(|error| error.as_str().ok());
+        if let Some(error) = error.filter(|error| !error.is_empty()) {
             tracing::warn!(error, "cleaning up failed, trying again");
         }
         Ok(Self {
@@ -54,6 +57,7 @@ impl Beat {
             nodes: nodes.as_u64()?,
             members: members.as_u64()?,
             extended: extended.as_int()? == 1,
+            dropped: rest.get(1).map_or(Ok(0), Reply::as_u64)?,
         })
     }
 }
@@ -81,7 +85,8 @@ impl Actor {
         args.extend([ms(lease), ms(beat(lease).mul_f64(0.9)), ms(AWAY.min(lease.mul_f64(0.6)))]);
         // A server that may be one of a Cluster counts as one.
         let clustered = !caller.connection.hello().standalone;
-        args.extend([REAP_BATCH.to_string().into(), flag(go_on), flag(clustered)]);
+        let records = self.environment.records_occupancy.load(Ordering::Relaxed);
+        args.extend([REAP_BATCH.to_string().into(), flag(go_on), flag(clustered), flag(records)]);
         self.beating = true;
         let call = caller.call(&scripts::HEARTBEAT, args);
         self.later(async move {
@@ -112,6 +117,14 @@ impl Actor {
             );
             metrics::counter!(NODES_REAPED).increment(beat.nodes);
             metrics::counter!(MEMBERS_REAPED).increment(beat.members);
+        }
+        if beat.dropped > 0 {
+            tracing::warn!(
+                partition,
+                lost = beat.dropped,
+                "nobody takes what is recorded of occupied channels: nobody will be told of these"
+            );
+            metrics::counter!(HOOK_EVENTS_DROPPED, "reason" => "full").increment(beat.dropped);
         }
         if beat.lost {
             tracing::warn!(

@@ -4,8 +4,10 @@
 --   Redis that was away; all in ms
 -- ARGV[7] greatest number of things to clean up, ARGV[8] '1' to go on at once with what the call before left
 -- ARGV[9] '1' in a Redis Cluster, whose slots may migrate, else '0'
+-- ARGV[10] '1' if the node wants to know which channels are occupied (interest.lua)
 -- Result: { 1 if something that this node holds was taken away (or never was there), 1 if more is to be cleaned up,
---   nodes ended, members removed, 1 if leases were extended, and the error if cleaning up failed }
+--   nodes ended, members removed, 1 if leases were extended }; then, if there is one of both, the error of cleaning up or '',
+--   and how many items there was no room for in the queue of occupancy since somebody was told
 local lease, every, away, most = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
 -- Names of the catalogue in one run.
 local SWEPT = 20
@@ -21,11 +23,26 @@ end
 redis.call('EXISTS', KEYS[1], leases, base .. 'n:' .. node)
 local fresh = redis.call('SADD', base .. 'n:' .. node, 'lease')
 redis.call('ZADD', leases, stamp(now + lease), node)
+local lost = 0
+if ARGV[10] == '1' then
+  redis.call('HSET', KEYS[1], 'occupancy', stamp(now + 3 * lease))
+  lost = tonumber(redis.call('HGET', KEYS[1], 'occupancy_lost') or '0')
+  if lost > 0 then
+    redis.call('HDEL', KEYS[1], 'occupancy_lost')
+  end
+end
+local function answer(more, nodes, members, extended, err)
+  if err or lost > 0 then
+    return { fresh, more, nodes, members, extended, err or '', lost }
+  end
+  return { fresh, more, nodes, members, extended }
+end
+
 local reaped = tonumber(redis.call('HGET', KEYS[1], 'reaped') or '')
 local since = reaped and now - reaped
 local at_work = since and since >= 0 and since <= away
 if at_work and since < every and ARGV[8] ~= '1' then
-  return { fresh, 0, 0, 0, 0 }
+  return answer(0, 0, 0, 0)
 end
 -- While a slot migrates a node whose `n:` has gone ahead cannot renew. Then nobody may reap: who did would show that
 -- leases could be renewed, and take that node for dead as soon as the slot has arrived. An error would be no answer, and
@@ -36,7 +53,7 @@ if ARGV[9] == '1' then
     touched[#touched + 1] = base .. 'n:' .. other
   end
   if type(redis.pcall('EXISTS', unpack(touched))) == 'table' then
-    return { fresh, 0, 0, 0, 0 }
+    return answer(0, 0, 0, 0)
   end
 end
 redis.call('HSET', KEYS[1], 'reaped', stamp(now))
@@ -46,16 +63,16 @@ if not at_work then
   for _, other in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', '(' .. until_then)) do
     redis.call('ZADD', leases, until_then, other)
   end
-  return { fresh, 0, 0, 0, 1 }
+  return answer(0, 0, 0, 1)
 end
 local dead = redis.call('ZRANGEBYSCORE', leases, '-inf', stamp(now), 'LIMIT', 0, 2)
 if not dead[1] then
   local swept, err = pcall(sweep, SWEPT)
-  return { fresh, 0, 0, 0, 0, not swept and text_of(err) or nil }
+  return answer(0, 0, 0, 0, not swept and text_of(err) or nil)
 end
 -- What fails goes on at a later turn.
 local cleaned, left, removed = pcall(clean, dead[1], most)
 if not cleaned then
-  return { fresh, 0, 0, 0, 0, text_of(left) }
+  return answer(0, 0, 0, 0, text_of(left))
 end
-return { fresh, (left > 0 or dead[2]) and 1 or 0, left == 0 and 1 or 0, removed, 0 }
+return answer((left > 0 or dead[2]) and 1 or 0, left == 0 and 1 or 0, removed, 0)

@@ -1,5 +1,5 @@
 -- Withdraws a node's interest.
--- KEYS[1] meta (unused, names the slot)
+-- KEYS[1] meta (see interest.lua)
 -- ARGV[1] base, ARGV[2] node, then the interests: `i:<channel>` or `w:<literal prefix>`
 -- Result: number of interests
 local base, node = ARGV[1], ARGV[2]

@@ -1,0 +1,38 @@
+//! Telling a backend, by its hooks.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{dropped, event::Fact, in_order::Audience};
+use crate::hooks::{Hook, HookError, backend::Backend};
+
+/// See the module.
+pub(super) struct ToBackend(pub Arc<Backend>);
+
+impl Audience for ToBackend {
+    async fn tell(&self, fact: &Fact) -> bool {
+        match fact {
+            Fact::Connected(event) => self.ask(event).await,
+            Fact::Subscribed(event) => self.ask(event).await,
+            Fact::Unsubscribed(event) => self.ask(event).await,
+            Fact::Disconnected(event) => self.ask(event).await,
+            Fact::Occupied(event) => self.ask(event).await,
+            Fact::Vacated(event) => self.ask(event).await,
+        }
+    }
+}
+
+impl ToBackend {
+    /// Whether the backend has taken the event, or will never take it.
+    async fn ask<H: Hook>(&self, event: &H) -> bool {
+        let backend = &self.0;
+        match backend.ask(event, Duration::MAX).await {
+            Ok(_) => true,
+            Err(error @ (HookError::Refused { .. } | HookError::Failed { unwell: false, .. })) => {
+                tracing::debug!(backend = backend.name(), hook = H::NAME, %error, "the backend does not want an event");
+                dropped("refused", 1);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+}
