@@ -11,7 +11,7 @@ use streamgate_proto::{
     proxy::{RpcRequest, RpcResponse},
     v1::inbound_message::Envelope,
 };
-use tokio::{select, task::JoinSet};
+use tokio::{select, sync::Semaphore, task::JoinSet};
 
 use crate::{
     clients::dialect::{self, Detail, streamgate},
@@ -28,6 +28,9 @@ use crate::{
 
 /// From due to answered.
 pub const CALL: &str = "call";
+/// Calls of a thread at a time, as many as one node has under way to a backend unless it is told otherwise. Others wait, and
+/// their time counts: without a bound each moment of a busy backend would open connections that make it busier.
+const AT_A_TIME: usize = 256;
 const LIMITS: CallLimits = CallLimits { deadline: Duration::from_secs(30), max_response_bytes: 1 << 20 };
 
 /// Asks the backend that stands in the place of a node, by so many callers.
@@ -90,13 +93,15 @@ struct Caller {
     client: HttpClient,
     url: String,
     size: usize,
+    room: Semaphore,
 }
 
 impl Caller {
     fn new(worker: &Worker) -> anyhow::Result<Self> {
         let backend = worker.plan.endpoints.first().context("there is no backend")?;
         let client = HttpClient::new(&Trust::System).map_err(|reason| anyhow!(reason))?;
-        Ok(Self { client, url: format!("http://{}/RPC", backend.addr), size: worker.plan.size })
+        let url = format!("http://{}/RPC", backend.addr);
+        Ok(Self { client, url, size: worker.plan.size, room: Semaphore::new(AT_A_TIME) })
     }
 
     /// Calls once, and counts it.
@@ -113,7 +118,9 @@ impl Caller {
             let (_, tally) = traffic.counted();
             tally.asked(now);
         }
+        let room = self.room.acquire().await?;
         let answer = self.client.call(request, LIMITS).await;
+        drop(room);
         let now = clock::now();
         let mut traffic = worker.traffic.borrow_mut();
         let right = match &answer {
