@@ -37,6 +37,7 @@ mod jwks;
 mod limits;
 mod node_death;
 mod occupancy_scripts;
+mod one_connection;
 mod operations;
 mod order;
 mod outage_answers;

@@ -42,7 +42,7 @@ pub use request::{
     Catchup, ChannelCatchup, From, GapReason, HistoryPage, HistoryQuery, PatternCursors, Publish, Published,
     Start, Subscribe, SubscribeTo, Subscribed,
 };
-pub use session_record::SessionRecord;
+pub use session_record::{Kept, LoadedSession, SessionRecord};
 pub use work::{Turn, WorkItem};
 
 use crate::{
@@ -173,20 +173,22 @@ pub trait Broker: Send + Sync + 'static {
     /// Ends that. What is under way may still arrive.
     fn unwatch(&self, sink: SinkId, target: Target);
 
-    /// Keeps (or replaces) the record by which any node resumes the session, and that it is on this node; both are
-    /// forgotten after `ttl_ms`.
+    /// Keeps (or replaces) the record by which any node resumes the session, and that it is on this node, for the
+    /// connection of this tenure; forgotten after `ttl_ms`. Once a later tenure has saved, an earlier one changes nothing
+    /// any more. A session that begins has tenure 1.
     fn save_session(
         &self,
         session: &str,
+        tenure: u32,
         record: SessionRecord,
         ttl_ms: u64,
-    ) -> BoxFuture<'static, Result<(), BrokerError>>;
+    ) -> BoxFuture<'static, Result<Kept, BrokerError>>;
 
     /// The node that saved the session's record last; it may have gone since, or the session from it.
     fn find_session(&self, session: &str) -> BoxFuture<'static, Result<Option<NodeId>, BrokerError>>;
 
-    /// The record that was saved last, if it is still kept.
-    fn load_session(&self, session: &str) -> BoxFuture<'static, Result<Option<SessionRecord>, BrokerError>>;
+    /// The record that was saved last, if it is still kept, with a tenure for who resumes it.
+    fn load_session(&self, session: &str) -> BoxFuture<'static, Result<Option<LoadedSession>, BrokerError>>;
 
     /// This node's name; none before the broker was ready for the first time.
     fn node(&self) -> Option<NodeId>;
@@ -251,6 +253,10 @@ pub trait Broker: Send + Sync + 'static {
 
     /// Lets another node have the lane at once.
     fn give_up_work(&self, queue: &str, lane: usize) -> BoxFuture<'static, Result<(), BrokerError>>;
+
+    /// Counts how often letters to this node, or what it keeps in storage, may have been lost: while it was away, taken for
+    /// dead, or when storage lost its data.
+    fn doubts(&self) -> watch::Receiver<u64>;
 
     /// Follows whether the broker can take work.
     fn status(&self) -> watch::Receiver<BrokerStatus>;

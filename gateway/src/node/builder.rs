@@ -3,7 +3,7 @@
 use std::{
     io,
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -28,13 +28,16 @@ use crate::{
     policy::rights::{Arbiter, Rights},
     rpc::{Handler, Handlers, Router},
     session::Settings,
-    shard::{self, Mail, ShardConfig},
+    shard::{self, Mail, Neighbours, ShardConfig},
     telemetry::metrics,
     transport::{
         grpc::{self, GrpcConfig},
         ws::{OriginPolicy, http},
     },
 };
+
+/// Shortest time between two rounds of keeping all sessions' records anew.
+const DOUBTS_REST: Duration = Duration::from_secs(10);
 
 /// A node to be.
 pub struct NodeBuilder {
@@ -140,9 +143,11 @@ impl NodeBuilder {
             hooks: hooks.clone(),
             ..Router::new(broker.clone(), running.clone())
         };
+        let neighbours = Neighbours::default();
         let shard_config = ShardConfig {
             broker: broker.clone(),
             settings: settings.clone(),
+            neighbours: neighbours.clone(),
             rpc: rpc.clone(),
             lifecycle: lifecycle.clone(),
             rpc_timeout: config.rpc_timeout,
@@ -180,7 +185,9 @@ impl NodeBuilder {
         for number in (0u16..).take(node.config.shards) {
             node.shards.push(shard::spawn(number, shard_config.clone())?);
         }
+        neighbours.introduce(node.shards.iter().map(|shard| shard.mailbox().clone()));
         node.answer_peers();
+        node.follow_doubts();
         node.follow_revocations();
         node.serve_clients(websocket, grpc_listener);
         node.serve_admin(admin_listener, metrics_handle);
@@ -225,6 +232,26 @@ impl Node {
         let list = self.settings.revoked.clone();
         let broker = Arc::downgrade(&self.broker);
         self.listeners.push(tokio::spawn(list.follow(broker, changed, self.running.clone())));
+    }
+
+    /// Keeps the records of sessions anew when they, or what other nodes said of them, may have been lost.
+    fn follow_doubts(&mut self) {
+        let shards: Vec<_> = self.shards.iter().map(|shard| shard.mailbox().clone()).collect();
+        let (mut doubts, running) = (self.broker.doubts(), self.running.clone());
+        let follow = async move {
+            while doubts.changed().await.is_ok() {
+                for shard in &shards {
+                    // One that is gone has no sessions.
+                    shard.send(Mail::Doubt);
+                }
+                // Doubts come in rows, one for each partition.
+                tokio::time::sleep(DOUBTS_REST).await;
+            }
+        };
+        self.listeners.push(tokio::spawn(async move {
+            // Stopped or not: there is nothing left to follow.
+            running.run_until_cancelled(follow).await;
+        }));
     }
 
     fn serve_clients(&mut self, websocket: tokio::net::TcpListener, grpc_listener: tokio::net::TcpListener) {

@@ -11,7 +11,8 @@ use crate::{
     error::{ClientError, CloseCode, ErrorCode},
     peers::{
         Answer, Ask, CallAsk, CallTarget, Counts, DisconnectAsk, Place, Places, Respond, SendAsk,
-        SessionsAnswer, SessionsAsk, SubscribeAnswer, SubscribeAsk, SurveyAnswers, SurveyAsk, Who, who,
+        SessionsAnswer, SessionsAsk, SubscribeAnswer, SubscribeAsk, SurveyAnswers, SurveyAsk, Who, YieldAsk,
+        who,
     },
     rpc::{Responders, not_found},
     shard::{Errand, Mail, Mailbox},
@@ -42,6 +43,7 @@ impl Respond for Respondent {
                 Ask::Unsubscribe(subscribe) => respondent.subscribe(subscribe, true).await,
                 Ask::Send(send) => respondent.send(send).await,
                 Ask::Sessions(sessions) => respondent.sessions(sessions).await,
+                Ask::Yield(ask) => respondent.give_up(ask).await,
             }
         }
         .boxed()
@@ -167,6 +169,16 @@ impl Respondent {
             Some(error) if reached == 0 => Err(error),
             _ => Ok(Answer::Counted(Counts { counts: vec![reached as u32] })),
         }
+    }
+
+    async fn give_up(&self, ask: YieldAsk) -> Result<Answer, ClientError> {
+        let closed = match self.places.before(&ask.session, ask.tenure) {
+            None => None,
+            Some(Place { shard, conn }) => {
+                self.errand(shard, |reply| Errand::Yield { conn, reply: Some(reply) }).await
+            }
+        };
+        Ok(Answer::Counted(Counts { counts: vec![u32::from(closed.is_some())] }))
     }
 
     async fn sessions(&self, ask: SessionsAsk) -> Result<Answer, ClientError> {

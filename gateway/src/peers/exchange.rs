@@ -327,7 +327,7 @@ async fn watch_lives(inner: Weak<Inner>, stop: CancellationToken) {
 
 /// Makes the metrics known before the first ask.
 fn announce() {
-    for kind in ["call", "survey", "disconnect", "subscribe", "unsubscribe", "send", "sessions"] {
+    for kind in ["call", "survey", "disconnect", "subscribe", "unsubscribe", "send", "sessions", "yield"] {
         metrics::counter!(ASKS, "ask" => kind).increment(0);
     }
     for from in ["client", "node"] {
@@ -344,6 +344,7 @@ fn kind(ask: &Ask) -> &'static str {
         Ask::Unsubscribe(_) => "unsubscribe",
         Ask::Send(_) => "send",
         Ask::Sessions(_) => "sessions",
+        Ask::Yield(_) => "yield",
     }
 }
 

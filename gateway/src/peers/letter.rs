@@ -40,7 +40,7 @@ pub struct AskBody {
     #[prost(uint64, tag = "1")]
     pub timeout_ms: u64,
     /// What; none: it is not known here.
-    #[prost(oneof = "Ask", tags = "2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "Ask", tags = "2, 3, 4, 5, 6, 7, 8, 9")]
     pub ask: Option<Ask>,
 }
 
@@ -68,6 +68,9 @@ pub enum Ask {
     /// Tell of your sessions.
     #[prost(message, tag = "8")]
     Sessions(SessionsAsk),
+    /// Close a connection whose session goes on elsewhere.
+    #[prost(message, tag = "9")]
+    Yield(YieldAsk),
 }
 
 /// A session or all sessions of a user.
@@ -210,6 +213,17 @@ pub struct SessionsAsk {
     pub limit: u32,
 }
 
+/// A session that has another connection now.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct YieldAsk {
+    /// Which.
+    #[prost(string, tag = "1")]
+    pub session: String,
+    /// Of that connection: those of earlier tenures are to be closed.
+    #[prost(uint32, tag = "2")]
+    pub tenure: u32,
+}
+
 /// An answer or why there is none.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct AnswerBody {
@@ -230,7 +244,7 @@ pub enum Answer {
     /// Of a survey.
     #[prost(message, tag = "3")]
     Surveyed(SurveyAnswers),
-    /// Of a disconnect, in the order of the ask; or of a send, with one count.
+    /// Of a disconnect, in the order of the ask; or of a send or a yield, with one count.
     #[prost(message, tag = "4")]
     Counted(Counts),
     /// Of a subscribe or an unsubscribe.

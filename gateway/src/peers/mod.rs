@@ -17,11 +17,12 @@ mod letter;
 mod places;
 #[cfg(test)]
 mod tests;
+mod yielding;
 
 pub use cards::{CardSource, Cards, NodeCard, Offer};
 pub use exchange::{Peers, Respond};
 pub use letter::{
     Answer, Ask, CallAsk, CallTarget, Counts, DisconnectAsk, Outcome, SendAsk, SessionInfo, SessionsAnswer,
-    SessionsAsk, SubscribeAnswer, SubscribeAsk, SurveyAnswers, SurveyAsk, Who, who,
+    SessionsAsk, SubscribeAnswer, SubscribeAsk, SurveyAnswers, SurveyAsk, Who, YieldAsk, who,
 };
-pub use places::{Place, Places};
+pub use places::{Opened, Place, Places};

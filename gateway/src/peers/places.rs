@@ -19,10 +19,24 @@ pub struct Place {
     pub conn: ConnId,
 }
 
-/// The open sessions of this node, by id and by user. Written when one opens and when it ends.
+/// What became of a session that opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opened {
+    /// Nobody on this node had it.
+    Alone,
+    /// It was here, over this connection, which is to be closed.
+    Took(Place),
+    /// A later connection on this node has it already: nothing was noted, and this one is to be closed.
+    Late,
+}
+
+/// A session's place, and the tenure of its connection.
+type Held = (Place, u32);
+
+/// The open sessions of this node, by id and by user. Written when one opens and when it ends. A session has one place.
 #[derive(Debug)]
 pub struct Places {
-    sessions: [Mutex<AHashMap<Uuid, Place>>; STRIPES],
+    sessions: [Mutex<AHashMap<Uuid, Held>>; STRIPES],
     users: [Mutex<AHashMap<Box<str>, AHashSet<Place>>>; STRIPES],
     hasher: ahash::RandomState,
 }
@@ -38,21 +52,30 @@ impl Default for Places {
 }
 
 impl Places {
-    /// Notes a session that opened; `user` is empty if it is anonymous.
-    pub fn open(&self, session: &str, user: &str, place: Place) {
+    /// Notes a session that opened, unless a connection of a later tenure has it; `user` is empty if it is anonymous.
+    #[must_use]
+    pub fn open(&self, session: &str, user: &str, place: Place, tenure: u32) -> Opened {
+        let mut opened = Opened::Alone;
         if let Ok(id) = Uuid::try_parse(session) {
-            lock(&self.sessions[self.stripe(&id)]).insert(id, place);
+            let mut sessions = lock(&self.sessions[self.stripe(&id)]);
+            match sessions.get(&id) {
+                Some((_, held)) if *held > tenure => return Opened::Late,
+                Some((former, _)) if *former != place => opened = Opened::Took(*former),
+                _ => {}
+            }
+            sessions.insert(id, (place, tenure));
         }
         if !user.is_empty() {
             lock(&self.users[self.stripe(user)]).entry(user.into()).or_default().insert(place);
         }
+        opened
     }
 
     /// Forgets a session, unless another connection has it now.
     pub fn close(&self, session: &str, user: &str, place: Place) {
         if let Ok(id) = Uuid::try_parse(session) {
             let mut sessions = lock(&self.sessions[self.stripe(&id)]);
-            if sessions.get(&id) == Some(&place) {
+            if sessions.get(&id).is_some_and(|(held, _)| *held == place) {
                 sessions.remove(&id);
             }
         }
@@ -70,8 +93,13 @@ impl Places {
     /// Where a session is.
     #[must_use]
     pub fn session(&self, session: &str) -> Option<Place> {
-        let id = Uuid::try_parse(session).ok()?;
-        lock(&self.sessions[self.stripe(&id)]).get(&id).copied()
+        self.held(session).map(|(place, _)| place)
+    }
+
+    /// Where a session is, if over a connection of an earlier tenure.
+    #[must_use]
+    pub fn before(&self, session: &str, tenure: u32) -> Option<Place> {
+        self.held(session).filter(|(_, held)| *held < tenure).map(|(place, _)| place)
     }
 
     /// Where the sessions of a user are.
@@ -85,6 +113,11 @@ impl Places {
     #[must_use]
     pub fn count(&self) -> usize {
         self.sessions.iter().map(|stripe| lock(stripe).len()).sum()
+    }
+
+    fn held(&self, session: &str) -> Option<Held> {
+        let id = Uuid::try_parse(session).ok()?;
+        lock(&self.sessions[self.stripe(&id)]).get(&id).copied()
     }
 
     fn stripe<T: std::hash::Hash + ?Sized>(&self, key: &T) -> usize {

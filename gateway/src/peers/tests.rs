@@ -95,13 +95,17 @@ fn places_are_found_by_session_and_by_user_until_they_close() {
         shards.sort_unstable();
         shards
     };
-    places.open(&id, "ann", first);
-    places.open(&other, "ann", bystander);
+    assert_eq!(places.open(&id, "ann", first, 1), Opened::Alone);
+    assert_eq!(places.open(&other, "ann", bystander, 1), Opened::Alone);
     assert_eq!((places.session(&id), of_ann(), places.count()), (Some(first), vec![0, 2], 2));
     // The session has moved to another connection: the end of the former one changes nothing of it.
-    places.open(&id, "ann", second);
+    assert_eq!(places.open(&id, "ann", second, 3), Opened::Took(first));
     places.close(&id, "ann", first);
     assert_eq!((places.session(&id), of_ann()), (Some(second), vec![1, 2]));
+    // One that was resumed before that, and opens after it, has come too late.
+    assert_eq!(places.open(&id, "ann", first, 2), Opened::Late);
+    assert_eq!((places.session(&id), of_ann()), (Some(second), vec![1, 2]));
+    assert_eq!((places.before(&id, 3), places.before(&id, 4)), (None, Some(second)));
     places.close(&id, "ann", second);
     places.close(&other, "ann", bystander);
     assert_eq!((places.session(&id), of_ann(), places.session("no id")), (None, vec![], None));

@@ -5,22 +5,19 @@ use std::collections::VecDeque;
 use streamgate_proto::v1::{Connect, Connected, Subscription, outbound_message as out};
 
 use super::{
-    Asking, EXTENDED, Effect, Effects, Held, Judging, Now, Phase, Question, ReplyTo, ResumeToken, Session,
-    SubscribeBatch, millis,
+    Asking, EXTENDED, Effect, Effects, FIRST_TENURE, Judging, Now, Phase, Question, ReplyTo, ResumeToken,
+    Session, SubscribeBatch, millis,
     rights::{Answer, Then},
     screen::Wanted,
     subscribe::Plan,
 };
 use crate::{
     auth::{Grants, Identity, Refusal, Token},
-    broker::{BrokerError, SessionRecord},
+    broker::{BrokerError, LoadedSession},
     channel::Target,
     error::{ClientError, CloseCode, ErrorCode},
     hooks::Credential,
 };
-
-/// How often a session's record is written because its subscriptions change; the burst is as many.
-const SAVES_PER_SECOND: u32 = 10;
 
 /// A connect that is being carried out.
 #[derive(Debug)]
@@ -51,6 +48,7 @@ impl Session {
         // what it had subscribed by then is given up under the former name.
         if self.resume.take().is_some() {
             self.id = uuid::Uuid::new_v4().to_string();
+            self.tenure = FIRST_TENURE;
         }
         self.extended = connect.caps.iter().any(|cap| cap == EXTENDED);
         self.client_id = connect.client_id;
@@ -169,15 +167,15 @@ impl Session {
         &mut self,
         now: Now,
         mut connecting: Connecting,
-        loaded: Result<Option<SessionRecord>, BrokerError>,
+        loaded: Result<Option<LoadedSession>, BrokerError>,
         fx: &mut Effects,
     ) {
-        let record = match loaded {
-            Ok(record) => record,
+        let loaded = match loaded {
+            Ok(loaded) => loaded,
             Err(error) => return self.connect_failed(now, connecting.reply, &(&error).into(), fx),
         };
         let token = connecting.token.take();
-        if let (Some(record), Some(token)) = (record, token)
+        if let (Some(LoadedSession { record, tenure }), Some(token)) = (loaded, token)
             && record.secret_hash == token.secret_hash()
             && record.user_id == self.user_id
         {
@@ -191,6 +189,7 @@ impl Session {
             connecting.resumed = true;
             self.id.clone_from(&token.session);
             self.resume = Some(token);
+            self.tenure = tenure;
         }
         self.connect_subscriptions(now, connecting, fx);
     }
@@ -296,51 +295,5 @@ impl Session {
                 self.receive(now, frame, fx);
             }
         }
-    }
-
-    /// Keeps what brings the session back, if the client can use it.
-    pub(super) fn save(&mut self, now: Now, fx: &mut Effects) {
-        if self.resume.is_some() {
-            self.keep(now, fx);
-        }
-    }
-
-    /// Keeps where the session is, and what brings it back.
-    pub(super) fn keep(&mut self, now: Now, fx: &mut Effects) {
-        if !matches!(self.phase, Phase::Open) {
-            return;
-        }
-        // Each change is a write, of all names: a client that changes its mind all the time is kept up with later.
-        self.unsaved = !self.saves.take(now.mono_ms, SAVES_PER_SECOND);
-        if self.unsaved {
-            return;
-        }
-        self.saved_ms = now.mono_ms;
-        let names = |wanted: &dyn Fn(&Held) -> bool| {
-            let mut names: Vec<_> = self
-                .subscriptions
-                .iter()
-                .filter(|(_, held)| wanted(held))
-                .map(|(target, _)| target.as_str().to_owned())
-                .collect();
-            names.sort_unstable();
-            names
-        };
-        let record = match &self.resume {
-            // No secret has an empty hash: nobody comes back by this.
-            None => SessionRecord::default(),
-            Some(token) => SessionRecord {
-                secret_hash: token.secret_hash(),
-                user_id: self.user_id.clone(),
-                subscriptions: names(&|_| true),
-                ephemeral: names(&|held| held.ephemeral),
-                watching: names(&|held| held.watch),
-            },
-        };
-        // Refreshed after half a window, and kept for half a window longer: whenever the connection breaks, the token
-        // is good for the whole window.
-        let window = millis(self.settings.limits.load().resume_window);
-        let ttl_ms = window.saturating_add(window / 2);
-        fx.push(Effect::SaveSession { session: self.id.clone(), record, ttl_ms });
     }
 }

@@ -6,7 +6,7 @@ use streamgate_proto::{cloudevents::CloudEvent, v1::OutboundMessage};
 
 use super::{Judging, screen::Grant};
 use crate::{
-    broker::{HistoryQuery, PatternCursors, Publish, SessionRecord, Start, SubscribeTo},
+    broker::{HistoryQuery, NodeId, PatternCursors, Publish, SessionRecord, Start, SubscribeTo},
     channel::{Channel, Target},
     error::{ClientError, CloseCode},
     hooks::Credential,
@@ -40,7 +40,7 @@ pub enum Effect {
     Send(Box<OutboundMessage>),
     /// Write this frame, a page of history or a list of members, as soon as there is room for it, then [`super::Session::page_sent`].
     SendPage(Box<OutboundMessage>),
-    /// Connect succeeded: deadlines change, so check them anew.
+    /// Connect succeeded: others can find the session, and deadlines change.
     Opened,
     /// Ping below the protocol, if the transport can.
     TransportPing,
@@ -98,10 +98,14 @@ pub enum Effect {
         /// Goes back with the result.
         connecting: Box<super::connect::Connecting>,
     },
-    /// Keep the record; failure is only logged, as it costs a resume and nothing else.
+    /// Deadlines changed: check them anew.
+    Deadlines,
+    /// Keep the record, then [`super::Session::saved`].
     SaveSession {
         /// Its id.
         session: String,
+        /// Of this connection.
+        tenure: u32,
         /// What to keep.
         record: SessionRecord,
         /// For how long.
@@ -144,6 +148,17 @@ pub enum Effect {
         /// What.
         outcome: Result<(), ClientError>,
     },
+    /// Have the connection closed that the session had before, on this node.
+    Yield {
+        /// Where that was.
+        node: NodeId,
+        /// The session.
+        session: String,
+        /// Of this connection.
+        tenure: u32,
+    },
+    /// The session goes on over another connection: nobody is told that it ends with this one.
+    GoesOn,
     /// Close the connection; the last effect.
     Close {
         /// Code on the wire.

@@ -17,6 +17,7 @@ mod budget;
 mod connect;
 mod effect;
 mod history;
+mod keep;
 mod presence;
 #[cfg(test)]
 mod presence_tests;
@@ -76,6 +77,7 @@ use crate::{
     policy::{Bucket, Stay},
 };
 use budget::ChannelBudget;
+use keep::FIRST_TENURE;
 use publish_queue::PublishQueue;
 use screen::{Grant, Pending};
 
@@ -150,10 +152,13 @@ pub struct Session {
     connected_unix_ms: u64,
     heard_ms: u64,
     pinged_ms: u64,
-    saved_ms: u64,
+    /// When its record is to be kept again.
+    save_ms: u64,
     saves: Bucket,
-    /// The subscriptions changed more often than they are kept.
-    unsaved: bool,
+    /// Numbers its connections: this one is later than those of lower numbers.
+    tenure: u32,
+    /// The connection before this one is being closed, if there was one.
+    settled: bool,
     /// Pages of history and lists of members that are being read.
     reading: u32,
     publishes: Bucket,
@@ -208,9 +213,10 @@ impl Session {
             connected_unix_ms: now.unix_ms,
             heard_ms: now.mono_ms,
             pinged_ms: now.mono_ms,
-            saved_ms: now.mono_ms,
+            save_ms: u64::MAX,
             saves: Bucket::default(),
-            unsaved: false,
+            tenure: FIRST_TENURE,
+            settled: false,
             reading: 0,
             publishes: Bucket::default(),
             channels: ChannelBudget::default(),
@@ -344,11 +350,10 @@ impl Session {
             .min(self.heard_ms.saturating_add(patience))
             .min(good_for.map_or(u64::MAX, |ms| now.mono_ms.saturating_add(ms)))
             .min(subscribed_for.map_or(u64::MAX, |ms| now.mono_ms.saturating_add(ms)));
-        let refresh = millis(limits.resume_window) / 2;
-        if self.unsaved || now.mono_ms >= self.saved_ms.saturating_add(refresh) {
+        if now.mono_ms >= self.save_ms {
             self.keep(now, fx);
         }
-        next.min(self.saved_ms.saturating_add(refresh))
+        next.min(self.save_ms)
     }
 
     /// Ends the session by our own will.

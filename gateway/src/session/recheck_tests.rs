@@ -21,7 +21,7 @@ use crate::{
         Algorithm, Authenticator, Identity, JwtConfig, JwtKey, JwtVerifier, KeyMaterial, Refusal,
         SubscriptionToken,
     },
-    broker::SessionRecord,
+    broker::{LoadedSession, SessionRecord},
     policy::{
         Limits,
         rights::{Action, Effect as RuleEffect, Rule, Who},
@@ -242,7 +242,12 @@ fn claims_subscribe_by_themselves_unless_denied_and_what_is_brought_back_is_left
         ..SessionRecord::default()
     };
     let mut fx = Effects::new();
-    client.session.session_loaded(client.now, *connecting, Ok(Some(record)), &mut fx);
+    client.session.session_loaded(
+        client.now,
+        *connecting,
+        Ok(Some(LoadedSession { record, tenure: 7 })),
+        &mut fx,
+    );
     assert_eq!(names(&batch(fx)), ["mine", "open"]);
 }
 

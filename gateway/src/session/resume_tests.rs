@@ -6,11 +6,11 @@ use streamgate_proto::v1::Connect;
 
 use super::{
     In,
-    tests::{Client, batch, connect, error_code},
+    tests::{Client, batch, closed, connect, error_code},
     *,
 };
 use crate::{
-    broker::{BrokerError, SessionRecord},
+    broker::{BrokerError, Kept, LoadedSession, NodeId, SessionRecord},
     policy::Limits,
 };
 
@@ -32,7 +32,12 @@ fn resumes(client: &mut Client, token: &ResumeToken, record: SessionRecord) -> S
     let Some(Effect::LoadSession { session, connecting }) = fx.into_iter().next() else { panic!("no load") };
     assert_eq!(session, token.session);
     let mut fx = Effects::new();
-    client.session.session_loaded(client.now, *connecting, Ok(Some(record)), &mut fx);
+    client.session.session_loaded(
+        client.now,
+        *connecting,
+        Ok(Some(LoadedSession { record, tenure: 7 })),
+        &mut fx,
+    );
     batch(fx)
 }
 
@@ -88,4 +93,62 @@ fn what_a_resume_had_subscribed_before_it_failed_is_given_up_under_the_sessions_
     client.say("2", In::Connect(connect(true, &[])));
     assert!(client.session.is_open());
     assert_ne!(client.session.id(), token.session, "it brought nothing back this time");
+}
+
+/// A client that is connected by its token.
+fn resumed(limits: Limits) -> Client {
+    let (token, record) = left_behind();
+    let mut client = Client::new(limits);
+    let batch = resumes(&mut client, &token, record);
+    let mut fx = Effects::new();
+    let answer = crate::broker::Subscribed::default();
+    client.session.subscribe_done(client.now, batch, &vec![answer; 2], &mut fx);
+    let saved = fx.iter().any(|effect| matches!(effect, Effect::SaveSession { tenure: 7, .. }));
+    assert!(client.session.is_open() && saved, "{fx:?}");
+    client
+}
+
+fn saved(client: &mut Client, outcome: Result<Kept, BrokerError>) -> Effects {
+    let mut fx = Effects::new();
+    client.session.saved(client.now, outcome, &mut fx);
+    fx
+}
+
+#[test]
+fn the_node_that_had_the_session_before_is_told_once() {
+    let mut client = resumed(Limits::default());
+    let held = Kept::Held { former: Some(NodeId(3)) };
+    let fx = saved(&mut client, Ok(held));
+    let [Effect::Yield { node: NodeId(3), session, tenure: 7 }] = &fx[..] else { panic!("{fx:?}") };
+    assert_eq!(session, client.session.id());
+    assert!(saved(&mut client, Ok(held)).is_empty());
+}
+
+#[test]
+fn a_record_that_could_not_be_kept_is_kept_again_soon() {
+    let mut client = resumed(Limits::default());
+    let away = BrokerError::NotAvailable { reason: "away".into(), sent: true };
+    let fx = saved(&mut client, Err(away));
+    assert!(matches!(fx[..], [Effect::Deadlines]), "{fx:?}");
+    let mut fx = Effects::new();
+    let next = client.session.tick(client.now, &mut fx);
+    assert!(fx.is_empty() && next == client.now.mono_ms + 2_000, "{fx:?} {next}");
+    client.now.mono_ms = next;
+    client.session.tick(client.now, &mut fx);
+    assert!(matches!(fx[..], [Effect::SaveSession { tenure: 7, .. }]), "{fx:?}");
+}
+
+#[test]
+fn a_connection_whose_session_has_a_later_one_is_closed_for_good_and_keeps_nothing_more() {
+    let mut client = resumed(Limits::default());
+    let fx = saved(&mut client, Ok(Kept::Lost));
+    assert!(matches!(fx[..], [Effect::GoesOn, Effect::Close { .. }]), "{fx:?}");
+    let code = closed(&fx).unwrap();
+    assert!(code == CloseCode::ForceDisconnect && !code.reconnect());
+    client.now.mono_ms += 3_600_000;
+    let mut fx = Effects::new();
+    client.session.tick(client.now, &mut fx);
+    client.session.save_by(client.now.mono_ms, &mut fx);
+    client.session.keep(client.now, &mut fx);
+    assert!(fx.is_empty(), "{fx:?}");
 }

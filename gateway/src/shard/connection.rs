@@ -177,16 +177,6 @@ impl Shard {
         }
     }
 
-    /// Lets others find an open session.
-    pub(super) fn place(&self, state: &mut State, key: u32) {
-        let connection = &mut state.connections[key as usize];
-        if !std::mem::replace(&mut connection.placed, true) {
-            let conn = ConnId { key, serial: connection.serial };
-            let place = Place { shard: self.0.number, conn };
-            self.0.rpc.places.open(connection.session.id(), connection.session.user_id(), place);
-        }
-    }
-
     /// Takes back what a client offers to answer, for it is about to go.
     pub(super) fn withdraw_offers(&self, id: ConnId) {
         if self.0.rpc.responders.withdraw(Place { shard: self.0.number, conn: id }) {

@@ -37,6 +37,9 @@ impl Shard {
             }
             Effect::Opened => {
                 self.place(state, key);
+                if state.connections[key as usize].closing {
+                    return;
+                }
                 let now = self.now();
                 self.tell_connected(state, key, now);
                 self.tick_connection(state, key, now);
@@ -93,14 +96,17 @@ impl Shard {
                     });
                 });
             }
-            Effect::SaveSession { session, record, ttl_ms } => {
-                let saved = self.0.broker.save_session(&session, record, ttl_ms);
+            Effect::SaveSession { session, tenure, record, ttl_ms } => {
+                let saved = self.0.broker.save_session(&session, tenure, record, ttl_ms);
+                let shard = self.clone();
                 tokio::task::spawn_local(async move {
-                    if let Err(error) = saved.await {
-                        tracing::debug!(%error, "a session could not be saved, it cannot be resumed");
-                    }
+                    let outcome = saved.await;
+                    shard.with_session(id, |_, session, now, fx| session.saved(now, outcome, fx));
                 });
             }
+            Effect::Deadlines => self.tick_connection(state, key, self.now()),
+            Effect::Yield { node, session, tenure } => self.have_yielded(node, session, tenure),
+            Effect::GoesOn => state.connections[key as usize].told = false,
             Effect::Rpc { reply, request } => self.rpc(state, id, reply, *request),
             Effect::Serve { reply, methods } => self.serve(state, id, reply, methods),
             Effect::RpcResult { request_id, outcome } => self.call_answered(state, id, &request_id, outcome),

@@ -63,6 +63,13 @@ pub enum Errand {
         /// Who waits.
         reply: oneshot::Sender<()>,
     },
+    /// Close a connection whose session has a later one.
+    Yield {
+        /// Which.
+        conn: ConnId,
+        /// Who waits.
+        reply: Option<oneshot::Sender<()>>,
+    },
     /// Subscribe a session, or unsubscribe it.
     Subscribe {
         /// Which.
@@ -134,6 +141,16 @@ impl Shard {
                         let _ = reply.send(());
                     },
                 );
+            }
+            Errand::Yield { conn, reply } => {
+                let state = &mut *self.0.state.borrow_mut();
+                if self.move_away(state, conn)
+                    && let Some(reply) = reply
+                {
+                    // As above.
+                    let _ = reply.send(());
+                }
+                self.flush(state);
             }
             Errand::Subscribe { conn, channels, leave, reply } => {
                 self.subscribe_client(conn, &channels, leave, reply);

@@ -54,6 +54,8 @@ pub enum Mail {
     Errand(Box<Errand>),
     /// Tokens were revoked: look whose.
     Revoked,
+    /// What storage keeps of sessions, or what others said of them, may have been lost: keep it anew.
+    Doubt,
     /// Send every client away, evenly over that time, and tell how far that is.
     Drain(Duration, watch::Sender<Option<DrainProgress>>),
     /// End, with whatever is still connected.

@@ -24,6 +24,7 @@ pub mod index;
 mod lifecycle;
 mod mailbox;
 mod meters;
+mod places;
 mod presence;
 mod rights;
 mod run;
@@ -51,6 +52,7 @@ pub use errand::Errand;
 #[cfg(test)]
 pub use mailbox::mailbox;
 pub use mailbox::{Mail, Mailbox};
+pub use places::Neighbours;
 pub use run::{Serve, ShardConfig, ShardHandle, spawn};
 
 use crate::{
@@ -101,6 +103,7 @@ struct Inner {
     settings: Settings,
     /// Which of the node's shards this is.
     number: u16,
+    neighbours: Neighbours,
     rpc: Router,
     lifecycle: Option<Lifecycle>,
     rpc_timeout: Duration,

@@ -11,7 +11,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    DrainProgress, FLUSH_BYTES, Inner, Mail, Mailbox, Shard, State,
+    DrainProgress, FLUSH_BYTES, Inner, Mail, Mailbox, Neighbours, Shard, State,
     frames::ReplayFrames,
     index::Index,
     mailbox::{Inbox, mailbox},
@@ -42,6 +42,8 @@ pub struct ShardConfig {
     pub broker: Arc<dyn Broker>,
     /// Policies and limits.
     pub settings: Settings,
+    /// The node's shards, once all of them run.
+    pub neighbours: Neighbours,
     /// Who answers calls, and where sessions are.
     pub rpc: Router,
     /// Backends that are told of sessions and subscriptions; none: nobody is.
@@ -141,6 +143,7 @@ impl Shard {
             sink,
             settings: config.settings,
             number,
+            neighbours: config.neighbours,
             rpc: config.rpc,
             lifecycle: config.lifecycle,
             rpc_timeout: config.rpc_timeout,
@@ -197,6 +200,7 @@ impl Shard {
                 Mail::Frame(id, payload, _permit) => self.receive(id, &payload),
                 Mail::Failed(id, code, reason) => self.fail(id, code, &reason),
                 Mail::Revoked => self.check_revoked(),
+                Mail::Doubt => self.keep_all(),
                 Mail::Errand(errand) => self.run_errand(*errand),
                 Mail::Drained(id) => self.drained(id),
                 Mail::Gone(id) => self.gone(id),

@@ -109,6 +109,7 @@ async fn replaying(count: usize) -> (Shard, ConnId, Client) {
     }
     let policies = Policies::new(Vec::new(), ChannelPolicy::default());
     let config = ShardConfig {
+        neighbours: Default::default(),
         broker: broker.clone(),
         settings: Settings::new(policies, Limits { write_queue_bytes: LIMIT, ..Limits::default() }),
         rpc: Router::new(broker, Default::default()),

@@ -134,7 +134,9 @@ pub const CASES: &[(&str, CaseFn)] = cases! {
         members_that_hop_between_nodes_stay;
     sessions:
         any_node_loads_what_was_saved_last,
-        records_expire;
+        records_expire,
+        who_resumes_later_has_the_session_whoever_saves_first,
+        a_record_that_storage_lost_is_kept_anew_by_whoever_has_the_session;
     peers:
         letters_reach_the_nodes_they_are_for,
         nodes_show_their_cards,

@@ -45,8 +45,8 @@ pub(super) async fn nodes_show_their_cards(cx: Context) {
 pub(super) async fn a_session_is_found_where_it_was_saved_last(cx: Context) {
     let session = cx.name("session", "x");
     assert_eq!(cx.node(0).find_session(&session).await, Ok(None));
-    for node in [0, 1, 0] {
-        cx.node(node).save_session(&session, Default::default(), 60_000).await.unwrap();
+    for (node, tenure) in [(0, 1), (1, 2), (0, 3)] {
+        cx.node(node).save_session(&session, tenure, Default::default(), 60_000).await.unwrap();
         assert_eq!(cx.node(1).find_session(&session).await, Ok(cx.node(node).node()));
     }
 }

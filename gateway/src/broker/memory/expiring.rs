@@ -52,6 +52,11 @@ impl<V> Expiring<V> {
         self.values.get(name).filter(|kept| kept.expires_ms > now_ms).map(|kept| &kept.value)
     }
 
+    /// The same, to be changed without another size.
+    pub(super) fn get_mut(&mut self, name: &str, now_ms: u64) -> Option<&mut V> {
+        self.values.get_mut(name).filter(|kept| kept.expires_ms > now_ms).map(|kept| &mut kept.value)
+    }
+
     /// Forgets what has expired.
     pub(super) fn expire(&mut self, now_ms: u64) {
         while let Some((expires_ms, name)) = self.queue.first() {

@@ -37,9 +37,9 @@ use tokio::{runtime::Handle, sync::watch, task::JoinHandle, time};
 use self::{clock::Clock, members::Members, peers::Peers, store::Store, work::Work};
 use super::{
     Addressee, Broker, BrokerError, BrokerStatus, ChannelPage, ChannelQuery, Delivery, GapReason,
-    HistoryPage, HistoryQuery, Member, NodeId, Owner, PresenceAction, PresenceEvent, PresencePage, Publish,
-    Published, Revocations, Revoked, SessionRecord, Sink, SinkId, Subscribe, SubscribeTo, Subscribed,
-    TakeLetter, Turn,
+    HistoryPage, HistoryQuery, Kept, LoadedSession, Member, NodeId, Owner, PresenceAction, PresenceEvent,
+    PresencePage, Publish, Published, Revocations, Revoked, SessionRecord, Sink, SinkId, Subscribe,
+    SubscribeTo, Subscribed, TakeLetter, Turn,
     interest::{Interest, SinkSet},
 };
 use crate::{
@@ -260,18 +260,19 @@ impl Broker for MemoryBroker {
     fn save_session(
         &self,
         session: &str,
+        tenure: u32,
         record: SessionRecord,
         ttl_ms: u64,
-    ) -> BoxFuture<'static, Result<(), BrokerError>> {
-        self.now(|state, now_ms| state.store.save_session(session, record, ttl_ms, now_ms))
+    ) -> BoxFuture<'static, Result<Kept, BrokerError>> {
+        self.now(|state, now_ms| state.store.save_session(session, tenure, record, ttl_ms, now_ms))
     }
 
-    fn load_session(&self, session: &str) -> BoxFuture<'static, Result<Option<SessionRecord>, BrokerError>> {
+    fn load_session(&self, session: &str) -> BoxFuture<'static, Result<Option<LoadedSession>, BrokerError>> {
         self.now(|state, now_ms| Ok(state.store.load_session(session, now_ms)))
     }
 
     fn find_session(&self, session: &str) -> BoxFuture<'static, Result<Option<NodeId>, BrokerError>> {
-        self.now(|state, now_ms| Ok(state.store.load_session(session, now_ms).map(|_| peers::THIS)))
+        self.now(|state, now_ms| Ok(state.store.has_session(session, now_ms).then_some(peers::THIS)))
     }
 
     fn node(&self) -> Option<NodeId> {
@@ -353,6 +354,11 @@ impl Broker for MemoryBroker {
 
     fn give_up_work(&self, _queue: &str, _lane: usize) -> BoxFuture<'static, Result<(), BrokerError>> {
         self.now(|_, _| Ok(()))
+    }
+
+    fn doubts(&self) -> watch::Receiver<u64> {
+        // There is nothing between this node and its storage: it never changes.
+        watch::channel(0).1
     }
 
     fn status(&self) -> watch::Receiver<BrokerStatus> {

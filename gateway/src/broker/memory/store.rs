@@ -15,9 +15,10 @@ use super::{
     budget,
     expiring::Expiring,
     history::{History, entry_bytes},
+    peers::THIS,
 };
 use crate::{
-    broker::{BrokerError, Publication, Publish, Published, SessionRecord, Stored},
+    broker::{BrokerError, Kept, LoadedSession, Publication, Publish, Published, SessionRecord, Stored},
     channel::Channel,
     policy::{ChannelPolicy, Policies},
     position::Position,
@@ -47,11 +48,23 @@ pub(super) struct Store {
     /// Newest lost epoch of the channels that are no longer in the catalogue.
     pub(super) forgotten: Option<u64>,
     first_positions: Expiring<Option<Position>>,
-    sessions: Expiring<SessionRecord>,
+    sessions: Expiring<Session>,
     /// Bytes of all channels and their entries.
     channel_bytes: usize,
     /// When lack of memory last made everything that had expired go.
     swept_ms: u64,
+}
+
+/// What is known of a session.
+#[derive(Debug)]
+struct Session {
+    record: SessionRecord,
+    /// Of the connection that has it.
+    tenure: u32,
+    /// The last tenure that was given out.
+    given: u32,
+    /// Another connection had it before.
+    has_former: bool,
 }
 
 /// What is known of one channel; at least one of the two.
@@ -201,18 +214,33 @@ impl Store {
     pub(super) fn save_session(
         &mut self,
         session: &str,
+        tenure: u32,
         record: SessionRecord,
         ttl_ms: u64,
         now_ms: u64,
-    ) -> Result<(), BrokerError> {
+    ) -> Result<Kept, BrokerError> {
         let bytes = record.encoded_len();
-        self.make_room(Expiring::<SessionRecord>::cost(session, bytes), now_ms)?;
-        self.sessions.insert(session, record, bytes, now_ms.saturating_add(ttl_ms));
-        Ok(())
+        self.make_room(Expiring::<Session>::cost(session, bytes), now_ms)?;
+        let before = self.sessions.get(session, now_ms);
+        let held = before.map_or(0, |before| before.tenure);
+        if held > tenure {
+            return Ok(Kept::Lost);
+        }
+        let former = (0 < held && held < tenure) || before.is_some_and(|before| before.has_former);
+        let given = before.map_or(0, |before| before.given).max(tenure);
+        let kept = Session { record, tenure, given, has_former: former };
+        self.sessions.insert(session, kept, bytes, now_ms.saturating_add(ttl_ms));
+        Ok(Kept::Held { former: former.then_some(THIS) })
     }
 
-    pub(super) fn load_session(&self, session: &str, now_ms: u64) -> Option<SessionRecord> {
-        self.sessions.get(session, now_ms).cloned()
+    pub(super) fn load_session(&mut self, session: &str, now_ms: u64) -> Option<LoadedSession> {
+        let session = self.sessions.get_mut(session, now_ms)?;
+        session.given += 1;
+        Some(LoadedSession { record: session.record.clone(), tenure: session.given })
+    }
+
+    pub(super) fn has_session(&self, session: &str, now_ms: u64) -> bool {
+        self.sessions.get(session, now_ms).is_some()
     }
 
     /// Drops what has expired of at most `count` channels after `after`; answers where to go on, `None` at the end.

@@ -138,7 +138,7 @@ async fn the_sweeper_gives_memory_back() {
     publish(&broker, "a", 10_000).await;
     let keyed = Publish { idempotency_key: Some("k".into()), ..event("none.a", 0) };
     broker.publish(keyed).await.unwrap();
-    broker.save_session("s", SessionRecord::default(), 1_000).await.unwrap();
+    broker.save_session("s", 1, SessionRecord::default(), 1_000).await.unwrap();
     let before = broker.used_bytes();
     // Paused time goes on by itself only while everybody waits: the sweeper has then run.
     time::sleep(ChannelPolicy::default().history_ttl + Duration::from_secs(2)).await;

@@ -2,6 +2,7 @@
 
 mod peers;
 mod presence;
+mod sessions;
 mod work;
 
 use std::{
@@ -15,14 +16,12 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt, join_all, ready};
-use prost::Message as _;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     catalogue,
     combiner::Waiting,
-    command::{Command, CommandName},
     deployment::BootError,
     keys::{Keys, idempotency_record},
     marker,
@@ -38,8 +37,9 @@ use super::{
 use crate::{
     broker::{
         Addressee, Broker, BrokerError, BrokerStatus, Catchup, ChannelPage, ChannelQuery, HistoryPage,
-        HistoryQuery, Member, NodeId, Owner, PatternCursors, PresencePage, Publish, Published, Revocations,
-        Revoked, SessionRecord, Sink, SinkId, Start, Subscribe, SubscribeTo, Subscribed, TakeLetter, Turn,
+        HistoryQuery, Kept, LoadedSession, Member, NodeId, Owner, PatternCursors, PresencePage, Publish,
+        Published, Revocations, Revoked, SessionRecord, Sink, SinkId, Start, Subscribe, SubscribeTo,
+        Subscribed, TakeLetter, Turn,
     },
     channel::{Channel, Pattern, Target},
     policy::Policies,
@@ -398,33 +398,12 @@ impl Broker for RedisBroker {
         }
     }
 
-    fn save_session(&self, session: &str, record: SessionRecord, ttl_ms: u64) -> Answer<()> {
-        let partition = self.keys.partition_of(session);
-        let caller = match self.caller(partition) {
-            Ok(caller) => caller,
-            Err(error) => return failed(error),
-        };
-        let keys = vec![self.keys.key(partition, &format!("s:{session}"))];
-        let node = caller.node.to_string().into();
-        let args = vec![record.encode_to_vec().into(), ttl_ms.max(1).to_string().into(), node];
-        let call = caller.connection.call_script(&scripts::SAVE_SESSION, keys, args, self.deadline);
-        async move { call.await.map(drop).map_err(Into::into) }.boxed()
+    fn save_session(&self, session: &str, tenure: u32, record: SessionRecord, ttl_ms: u64) -> Answer<Kept> {
+        self.keep_session(session, tenure, &record, ttl_ms)
     }
 
-    fn load_session(&self, session: &str) -> Answer<Option<SessionRecord>> {
-        let partition = self.keys.partition_of(session);
-        let caller = match self.caller(partition) {
-            Ok(caller) => caller,
-            Err(error) => return failed(error),
-        };
-        let key = self.keys.key(partition, &format!("s:{session}"));
-        let command = Command::new(CommandName::HGet).arg(key).arg("record");
-        let call = caller.connection.call(command, self.deadline);
-        async move {
-            let Some(record) = call.await?.into_optional_bytes()? else { return Ok(None) };
-            SessionRecord::decode(record).map(Some).map_err(|error| BrokerError::Damaged(error.to_string()))
-        }
-        .boxed()
+    fn load_session(&self, session: &str) -> Answer<Option<LoadedSession>> {
+        self.read_session(session)
     }
 
     fn find_session(&self, session: &str) -> Answer<Option<NodeId>> {
@@ -485,6 +464,10 @@ impl Broker for RedisBroker {
 
     fn give_up_work(&self, queue: &str, lane: usize) -> Answer<()> {
         self.release_work(queue, lane)
+    }
+
+    fn doubts(&self) -> watch::Receiver<u64> {
+        self.sinks.doubts()
     }
 
     fn status(&self) -> watch::Receiver<BrokerStatus> {

@@ -61,8 +61,10 @@ scripts! {
     REVOKE = "revoke" ["clock", "revoke"];
     /// The list of revocations.
     REVOCATIONS = "revocations" ["clock", "revocations"];
-    /// Keeps a session's record.
+    /// Keeps a session's record, for the connection that has the session.
     SAVE_SESSION = "save_session" ["save_session"];
+    /// Reads a session's record, and numbers who resumes it.
+    LOAD_SESSION = "load_session" ["load_session"];
     /// Appends shared work.
     ADD_WORK = "add_work" ["add_work"];
     /// Takes a lane of shared work and its next items.

@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use crate::broker::{Delivery, Sink, SinkId, TakeLetter, interest::SinkSet};
 
@@ -15,6 +16,7 @@ const GREATEST: usize = 64;
 pub struct Sinks {
     shards: Arc<ArcSwap<Vec<Arc<dyn Sink>>>>,
     letters: Arc<OnceLock<TakeLetter>>,
+    doubts: Arc<watch::Sender<u64>>,
 }
 
 impl Sinks {
@@ -47,6 +49,16 @@ impl Sinks {
         if self.letters.set(take).is_err() {
             tracing::error!("letters are taken by somebody else already");
         }
+    }
+
+    /// Tells that something may have been lost ([`crate::broker::Broker::doubts`]).
+    pub fn doubt(&self) {
+        self.doubts.send_modify(|times| *times += 1);
+    }
+
+    /// How often.
+    pub fn doubts(&self) -> watch::Receiver<u64> {
+        self.doubts.subscribe()
     }
 
     /// Hands a letter to whoever takes them.

@@ -8,14 +8,7 @@ use futures_util::future::FutureExt as _;
 use super::{Answer, RedisBroker, failed};
 use crate::broker::{
     Addressee, BrokerError, NodeId, Revocation, Revocations, Revoked,
-    redis::{
-        command::{Command, CommandName},
-        error::CallError,
-        paging::Caller,
-        reply::Reply,
-        script::Script,
-        scripts,
-    },
+    redis::{error::CallError, paging::Caller, reply::Reply, script::Script, scripts},
 };
 
 /// The partition that holds what is of no channel.
@@ -25,24 +18,6 @@ const BOARD: usize = 0;
 static TURN: AtomicUsize = AtomicUsize::new(0);
 
 impl RedisBroker {
-    pub(super) fn look_up_session(&self, session: &str) -> Answer<Option<NodeId>> {
-        let partition = self.keys.partition_of(session);
-        let caller = match self.caller(partition) {
-            Ok(caller) => caller,
-            Err(error) => return failed(error),
-        };
-        let key = self.keys.key(partition, &format!("s:{session}"));
-        let call =
-            caller.connection.call(Command::new(CommandName::HGet).arg(key).arg("node"), self.deadline);
-        async move {
-            let Some(node) = call.await?.into_optional_bytes()? else { return Ok(None) };
-            let node = std::str::from_utf8(&node).ok().and_then(|node| node.parse().ok());
-            node.map(|node| Some(NodeId(node)))
-                .ok_or_else(|| BrokerError::Damaged("a session is on a node without a number".to_owned()))
-        }
-        .boxed()
-    }
-
     pub(super) fn send_letter(&self, to: Addressee, letter: Bytes) -> Answer<Vec<NodeId>> {
         let (turn, count) = (TURN.fetch_add(1, Ordering::Relaxed), self.partitions.len());
         // In a Cluster some partitions may be away while the others are not.

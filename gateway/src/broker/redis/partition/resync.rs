@@ -70,6 +70,7 @@ impl Actor {
         tracing::info!(partition = self.environment.partition, reason, "re-syncing with the histories");
         metrics::counter!(crate::telemetry::metrics::RESYNCS, "reason" => reason).increment(1);
         self.doubts += 1;
+        self.environment.sinks.doubt();
         self.unchecked = self.slots.keys().cloned().collect();
         for slot in self.slots.values_mut() {
             slot.doubtful = true;
