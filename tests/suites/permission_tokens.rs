@@ -1,9 +1,12 @@
 //! Rights by tokens, of connections and of subscriptions, and rights that change while a client is there.
 
+use std::time::{Duration, Instant};
+
 use jsonwebtoken::get_current_timestamp;
 use serde_json::{Value, json};
 use streamgate::policy::rights::Action;
 use streamgate_e2e::{
+    api::post,
     events::{extended, frame, live, text, v1},
     gateway::TestNode,
     process::GatewayProcess,
@@ -129,6 +132,33 @@ async fn a_subscription_ends_with_its_token_unless_another_one_comes_in_time() {
         assert_eq!(code, 3507, "{via:?}");
         assert!(reason.contains("expired"), "{reason}");
         stays.publish("a", text("1", "still here")).await;
+    }
+}
+
+#[tokio::test]
+async fn a_held_subscription_ends_when_its_token_is_revoked() {
+    let node =
+        TestNode::start(&permissions("{channels: [open], actions: [subscribe, publish], who: any}")).await;
+    let until = (get_current_timestamp() + 3_600) * 1_000;
+    let named = |id: &str| with_token("a", &json!({"sub": "ann", "channel": "a", "jti": id}));
+    for via in Via::ALL {
+        let mut revoked = client(&node, via, &token("ann")).await;
+        let mut stays = client(&node, via, &token("ann")).await;
+        let (gone, good) = (format!("gone-{via:?}"), format!("good-{via:?}"));
+        revoked.subscribe([live("open"), named(&gone)]).await;
+        stays.subscribe([live("open"), named(&good)]).await;
+        let since = Instant::now();
+        let body = json!({"token_id": gone, "until": until}).to_string();
+        assert_eq!(post(node.addrs().admin, "revoke", &[], &body).await.status, 200);
+        let closed = revoked.closed().await;
+        assert_eq!(closed, (3507, "the token of the subscription to a is revoked".to_owned()), "{via:?}");
+        assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
+        stays.publish("open", text("1", "still here")).await;
+        assert_eq!(stays.texts(1).await, ["still here"], "{via:?}");
+        // It does not come back by the token, either.
+        let mut again = client(&node, via, &token("ann")).await;
+        let subscribe = Subscribe { subscriptions: vec![named(&gone)] };
+        assert_eq!(again.refused(frame(In::Subscribe(subscribe))).await.code, "ACL_ERROR", "{via:?}");
     }
 }
 

@@ -125,6 +125,8 @@ mod tests {
         let got = identity(answer(info.clone()), 0)
             .map(|identity| Identity { stamp: Stamp::default(), ..identity });
         assert_eq!(got, Ok(expected));
+        // What it says is as old as the question: a revocation since then is younger.
+        assert_eq!(identity(answer(info.clone()), 7).unwrap().stamp.issued_unix_ms, Some(7));
         let named = UserInfo { username: "bob".into(), ..UserInfo::default() };
         assert_eq!(identity(answer(named), 0).unwrap().user_id, "bob");
         let past = UserInfo { expires_at: 1, ..info.clone() };

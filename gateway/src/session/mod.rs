@@ -31,6 +31,8 @@ mod refresh;
 mod render;
 #[cfg(test)]
 mod resume_tests;
+#[cfg(test)]
+mod revoked_tests;
 mod rights;
 #[cfg(test)]
 mod rights_tests;

@@ -6,10 +6,11 @@ use std::collections::HashSet;
 use streamgate_proto::v1::{SubRefresh, outbound_message as out};
 
 use super::{
-    Effect, Effects, Judging, Now, Question, ReplyTo, Session,
+    Effect, Effects, Held, Judging, Now, Question, ReplyTo, Session,
     rights::{Answer, Then},
 };
 use crate::{
+    auth::{Refusal, Stamp},
     channel::Target,
     error::{ClientError, CloseCode, ErrorCode},
     policy::rights::{Action, Verdict},
@@ -78,9 +79,9 @@ impl Session {
                 continue;
             }
             let name = target.as_str();
-            let grant = held.grant;
+            let grant = &held.grant;
             let trusted = named.is_none();
-            let mut rights = vec![(Action::Subscribe, grant.hook, grant.token_until)];
+            let mut rights = vec![(Action::Subscribe, grant.hook, grant.token_until())];
             if grant.server && self.may(Action::Subscribe, name) != Verdict::Denied {
                 rights.clear();
             }
@@ -138,14 +139,28 @@ impl Session {
 
     /// Ends the session if the token of one of its subscriptions has ended; else tells how long, in ms, that is not so.
     pub(super) fn subscription_tokens(&mut self, now: Now, fx: &mut Effects) -> Option<u64> {
-        let ends = |(target, held): (&Target, &super::Held)| Some((held.grant.token_until?, target.clone()));
-        let (until, target) = self.subscriptions.iter().filter_map(ends).min_by_key(|(until, _)| *until)?;
+        let ends =
+            self.subscriptions.iter().filter_map(|(target, held)| Some((held.grant.token_until()?, target)));
+        let (until, target) = ends.min_by_key(|(until, _)| *until)?;
         let left = until.saturating_sub(now.unix_ms);
         if left == 0 {
             let reason = format!("the token of the subscription to {target} has expired");
             self.close(CloseCode::PermissionDenied, &reason, fx);
         }
         Some(left)
+    }
+
+    /// Closes the session if its token, or that of one of its subscriptions, has been revoked.
+    pub fn check_revoked(&mut self, now: Now, fx: &mut Effects) {
+        let has = |stamp: &Stamp| self.settings.revoked.has(&self.user_id, stamp, now.unix_ms);
+        if self.stamp.as_deref().is_some_and(has) {
+            return self.close(CloseCode::InvalidToken, &Refusal::Revoked.to_string(), fx);
+        }
+        let revoked = |held: &Held| held.grant.token.as_ref().is_some_and(|token| has(&token.stamp));
+        if let Some((target, _)) = self.subscriptions.iter().find(|(_, held)| revoked(held)) {
+            let reason = format!("the token of the subscription to {target} is revoked");
+            self.close(CloseCode::PermissionDenied, &reason, fx);
+        }
     }
 
     fn lost(&mut self, action: Action, name: &str, fx: &mut Effects) {

@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// With a key: tokens are looked at; what they say is made up.
-fn locked(rules: Vec<Rule>) -> Settings {
+pub(super) fn locked(rules: Vec<Rule>) -> Settings {
     let key = JwtKey { id: None, algorithm: Algorithm::HS256, material: KeyMaterial::Secret(vec![7; 32]) };
     let jwt = JwtVerifier::new(JwtConfig { keys: vec![key], ..JwtConfig::default() }).unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -37,7 +37,7 @@ fn locked(rules: Vec<Rule>) -> Settings {
 }
 
 /// As `ann`, whose token says this.
-fn known(settings: Settings, identity: Identity) -> Client {
+pub(super) fn known(settings: Settings, identity: Identity) -> Client {
     let mut client = Client::with(settings);
     let fx = client.say("1", In::Connect(v1::Connect { token: "t".into(), ..connect(true, &[]) }));
     let fx = told(&mut client, fx, identity);
@@ -45,11 +45,11 @@ fn known(settings: Settings, identity: Identity) -> Client {
     client
 }
 
-fn ann() -> Identity {
+pub(super) fn ann() -> Identity {
     Identity { user_id: "ann".into(), ..Identity::default() }
 }
 
-fn told(client: &mut Client, fx: Effects, identity: Identity) -> Effects {
+pub(super) fn told(client: &mut Client, fx: Effects, identity: Identity) -> Effects {
     let Some(Effect::Authenticate { asking, .. }) = fx.into_iter().next() else {
         panic!("no token is checked")
     };
@@ -58,7 +58,7 @@ fn told(client: &mut Client, fx: Effects, identity: Identity) -> Effects {
     fx
 }
 
-fn held(client: &mut Client, wanted: &[Subscription]) {
+pub(super) fn held(client: &mut Client, wanted: &[Subscription]) {
     let fx = want(client, wanted);
     let batch = batch(fx);
     done(client, batch);
@@ -82,7 +82,7 @@ fn subscription_token(channel: &str, user_id: &str, expires_unix_ms: Option<u64>
     })
 }
 
-fn with_token(channel: &str) -> Subscription {
+pub(super) fn with_token(channel: &str) -> Subscription {
     Subscription { token: "s".into(), ..subscription(channel) }
 }
 

@@ -5,7 +5,7 @@ use streamgate_proto::v1::outbound_message as out;
 use super::{Asking, Effect, Effects, Now, ReplyTo, Session};
 use crate::{
     auth::{Identity, Refusal, Token},
-    error::{ClientError, CloseCode, ErrorCode},
+    error::{ClientError, ErrorCode},
 };
 
 impl Session {
@@ -20,14 +20,6 @@ impl Session {
         let is_revoked =
             !identity.user_id.is_empty() && revoked.has(&identity.user_id, &identity.stamp, now.unix_ms);
         if is_revoked { Err(Refusal::Revoked) } else { Ok(identity) }
-    }
-
-    /// Closes the session if its token has been revoked.
-    pub fn check_revoked(&mut self, now: Now, fx: &mut Effects) {
-        let revoked = &self.settings.revoked;
-        if self.stamp.as_ref().is_some_and(|stamp| revoked.has(&self.user_id, stamp, now.unix_ms)) {
-            self.close(CloseCode::InvalidToken, &Refusal::Revoked.to_string(), fx);
-        }
     }
 
     pub(super) fn refresh(&mut self, now: Now, reply: ReplyTo, token: &str, fx: &mut Effects) {

@@ -1,6 +1,6 @@
 //! Which subscriptions of a batch the client may have, and by what: asked before anything of the batch is done.
 
-use std::{collections::HashSet, fmt};
+use std::{collections::HashSet, fmt, sync::Arc};
 
 use streamgate_proto::v1::Subscription;
 
@@ -9,7 +9,7 @@ use super::{
     rights::{Answer, Then, not_allowed},
 };
 use crate::{
-    auth::Token,
+    auth::{Stamp, Token},
     channel::Target,
     error::{ClientError, CloseCode, ErrorCode},
     policy::rights::{Action, Verdict},
@@ -24,7 +24,7 @@ pub(super) struct Wanted {
 }
 
 /// By what a subscription is allowed, where the table and the client's token do not allow it by themselves.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Grant {
     /// A backend allowed to subscribe.
     pub hook: bool,
@@ -32,11 +32,26 @@ pub(super) struct Grant {
     pub server: bool,
     /// A backend allowed to watch presence.
     pub watch_hook: bool,
-    /// A token allowed to subscribe until then, in milliseconds since the Unix epoch, or for ever. It ends then, even if it
-    /// would be allowed without.
-    pub token_until: Option<u64>,
+    /// A token allowed to subscribe. It ends with that, even if it would be allowed without.
+    pub token: Option<Arc<ByToken>>,
     /// What was published before may not be read.
     pub past_refused: bool,
+}
+
+/// What is kept of the token of a subscription; the user is the session's.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ByToken {
+    /// When it ends, in milliseconds since the Unix epoch; the greatest number: never.
+    pub until_unix_ms: u64,
+    /// By what it can be revoked.
+    pub stamp: Stamp,
+}
+
+impl Grant {
+    /// When the token ends that allowed it, if one did.
+    pub fn token_until(&self) -> Option<u64> {
+        self.token.as_ref().map(|token| token.until_unix_ms)
+    }
 }
 
 /// A batch that waits for a verdict.
@@ -184,7 +199,8 @@ impl Session {
         questions: &mut Vec<Question>,
     ) -> Result<(), ClientError> {
         let name = target.as_str();
-        let held = self.subscriptions.get(target).and_then(|held| held.grant.token_until);
+        let held = self.subscriptions.get(target).and_then(|held| held.grant.token.clone());
+        let until = held.as_ref().map(|token| token.until_unix_ms);
         let token =
             Token::new(&one.subscription.token).filter(|_| self.settings.authenticator.load().has_keys());
         let mut asked = Vec::new();
@@ -192,10 +208,10 @@ impl Session {
             let shown = if action == Action::Subscribe { one.subscription.token.as_str() } else { "" };
             asked.push(Question { asked: self.asked(action, name, shown), token, hook, at });
         };
-        match (self.standing(now, Action::Subscribe, name, false, held), token) {
+        match (self.standing(now, Action::Subscribe, name, false, until), token) {
             (Verdict::Denied, _) => return Err(not_allowed(Action::Subscribe, name)),
             (verdict, Some(token)) => ask(Action::Subscribe, Some(token), verdict == Verdict::Ask),
-            (Verdict::Allowed, None) => one.grant.token_until = held,
+            (Verdict::Allowed, None) => one.grant.token = held,
             (Verdict::Ask, None) => ask(Action::Subscribe, None, true),
             (Verdict::Unallowed, None) => return Err(not_allowed(Action::Subscribe, name)),
         }
@@ -234,7 +250,7 @@ impl Session {
                 (Action::Presence, Ok(_)) => one.grant.watch_hook = true,
                 (Action::History, Ok(_)) => {}
                 (_, Ok(None)) => one.grant.hook = true,
-                (_, Ok(until)) => one.grant.token_until = until,
+                (_, Ok(token)) => one.grant.token = token,
                 (Action::History, Err(error)) if error.code == ErrorCode::AclError => {
                     one.grant.past_refused = true;
                 }
@@ -257,8 +273,9 @@ impl Session {
     fn check_again(&self, now: Now, wanted: &mut Vec<Wanted>) -> Result<(), ClientError> {
         let mut refused = None;
         wanted.retain(|one| {
-            let Grant { hook, watch_hook, token_until, .. } = one.grant;
-            let subscribe = self.standing(now, Action::Subscribe, one.name(), hook, token_until);
+            let Grant { hook, watch_hook, .. } = one.grant;
+            let until = one.grant.token_until();
+            let subscribe = self.standing(now, Action::Subscribe, one.name(), hook, until);
             let watch = one.subscription.presence && self.extended;
             let presence = match watch {
                 true => self.standing(now, Action::Presence, one.name(), watch_hook, None),
@@ -277,19 +294,18 @@ impl Session {
         refused.map_or(Ok(()), Err)
     }
 
-    /// Until when a token allows it; `None` if it is not by a token.
-    fn fitting(&self, now: Now, name: &str, answer: Answer) -> Result<Option<u64>, ClientError> {
+    /// The token that allows it; `None` if it is not by a token.
+    fn fitting(&self, now: Now, name: &str, answer: Answer) -> Result<Option<Arc<ByToken>>, ClientError> {
         let Answer::Token(token) = answer else { return Ok(None) };
         token.is_for(&self.user_id, name).map_err(|refusal| bad_token(name, &refusal))?;
         if self.settings.revoked.has(&token.user_id, &token.stamp, now.unix_ms) {
             return Err(bad_token(name, &crate::auth::Refusal::Revoked));
         }
-        let until = token.expires_unix_ms.unwrap_or(u64::MAX);
-        if now.unix_ms >= until {
-            Err(bad_token(name, &crate::auth::Refusal::Expired))
-        } else {
-            Ok(Some(until))
+        let until_unix_ms = token.expires_unix_ms.unwrap_or(u64::MAX);
+        if now.unix_ms >= until_unix_ms {
+            return Err(bad_token(name, &crate::auth::Refusal::Expired));
         }
+        Ok(Some(Arc::new(ByToken { until_unix_ms, stamp: token.stamp })))
     }
 
     /// Whether what was allowed by `hook` or a token still is.

@@ -69,7 +69,7 @@ impl Session {
         // What the first connect brings back is bounded by the number of subscriptions alone.
         let charged = !matches!(self.phase, Phase::Connecting(_)) || self.connects > 1;
         for Wanted { subscription, grant, .. } in wanted {
-            let (target, wish) = match self.wish(&subscription, grant) {
+            let (target, wish) = match self.wish(&subscription, &grant) {
                 Ok(wish) => wish,
                 Err(error) => return Some(Err(error)),
             };
@@ -135,7 +135,7 @@ impl Session {
                 ephemeral: item.ephemeral,
                 watch: item.watch,
                 member: item.member,
-                grant: item.grant,
+                grant: item.grant.clone(),
                 open: false,
             };
             // Asked for again with a cursor: the old subscription ends, the new one replays.
@@ -157,7 +157,7 @@ impl Session {
     }
 
     /// Checks one subscription: what it names and where it is to start.
-    fn wish(&self, wanted: &Subscription, grant: Grant) -> Result<(Target, Wish), ClientError> {
+    fn wish(&self, wanted: &Subscription, grant: &Grant) -> Result<(Target, Wish), ClientError> {
         let target = Target::parse(&wanted.channel)?;
         if !self.extended {
             return Ok((target, Wish::Live));
@@ -247,7 +247,7 @@ impl Session {
     /// Whether the subscription ends with a token of its own.
     fn ends(&self, name: &str) -> bool {
         let held = Target::parse(name).ok().and_then(|target| self.subscriptions.get(&target));
-        held.is_some_and(|held| held.grant.token_until.is_some())
+        held.is_some_and(|held| held.grant.token.is_some())
     }
 
     /// Takes back a whole batch.

@@ -24,6 +24,8 @@ pub mod index;
 mod lifecycle;
 mod mailbox;
 mod meters;
+#[cfg(test)]
+mod owed_tests;
 mod places;
 mod presence;
 mod rights;
