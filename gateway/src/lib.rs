@@ -9,6 +9,7 @@ pub mod auth;
 pub mod broker;
 pub mod channel;
 pub mod cli;
+pub mod client_headers;
 pub mod config;
 pub mod error;
 pub mod hooks;

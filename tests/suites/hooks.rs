@@ -204,6 +204,7 @@ async fn backends_decide_on_subscriptions_and_publishes() {
             session_id: "s".into(),
             user_id: user.into(),
             client_id: "c".into(),
+            headers: Default::default(),
         };
         let event = text("1", "plain");
         for action in [Action::Subscribe, Action::Publish] {

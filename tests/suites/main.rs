@@ -28,6 +28,7 @@ mod history_checker;
 mod history_checker_presence;
 mod history_checker_resets;
 mod hooks;
+mod hooks_headers;
 mod hooks_lifecycle;
 mod hooks_rights;
 mod hooks_unwell;

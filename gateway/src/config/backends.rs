@@ -12,6 +12,7 @@ use super::{
     schema::{Breaker, Proxy, ProxyGrpc, ProxyHttp, Route},
 };
 use crate::{
+    client_headers::forwardable,
     hooks::{
         AUTHENTICATE, BackendOptions, BackendRoute, BreakerOptions, Endpoint, GrpcOptions, HOOK_IN_URL,
         HttpOptions,
@@ -21,6 +22,9 @@ use crate::{
 
 /// Bytes of an answer, unless said otherwise: the greatest event of the default policy, as base64, and more.
 const ANSWER_BYTES: usize = 1024 * 1024;
+
+/// Headers of clients that one backend may want.
+const MOST_FORWARDED: usize = 32;
 
 /// Whether one of them tells who clients are.
 pub(super) fn authenticates(backends: &[BackendOptions]) -> bool {
@@ -55,7 +59,34 @@ fn backend(checks: &mut Checks, path: &str, keys: Proxy) -> Option<BackendOption
     if occupancy && !lifecycle {
         checks.wrong(&format!("{path}.occupancy"), "is for backends with `lifecycle: true`");
     }
-    Some(BackendOptions { name, endpoint, timeout, max_concurrent, breaker, lifecycle, occupancy, routes })
+    let key = format!("{path}.forward_headers");
+    let forward_headers = forward_headers(checks, &key, &keys.forward_headers.unwrap_or_default());
+    Some(BackendOptions {
+        name,
+        endpoint,
+        timeout,
+        max_concurrent,
+        breaker,
+        lifecycle,
+        occupancy,
+        forward_headers,
+        routes,
+    })
+}
+
+fn forward_headers(checks: &mut Checks, key: &str, names: &[String]) -> Vec<HeaderName> {
+    if names.len() > MOST_FORWARDED {
+        checks.wrong(key, format!("has {} names, allowed are {MOST_FORWARDED}", names.len()));
+    }
+    let mut out: Vec<HeaderName> = Vec::new();
+    for name in names {
+        match forwardable(name) {
+            Ok(header) if out.contains(&header) => checks.wrong(key, format!("`{name}` is there already")),
+            Ok(header) => out.push(header),
+            Err(reason) => checks.wrong(key, reason),
+        }
+    }
+    out
 }
 
 fn breaker(checks: &mut Checks, path: &str, keys: Breaker) -> BreakerOptions {
@@ -277,6 +308,10 @@ mod tests {
             ("{endpoint: 'http://a', http: {headers: {'a b': x}}}", "`a b` is not the name"),
             ("{endpoint: 'http://a', http: {header_files: {a: /none}}}", "`/none` cannot be read"),
             ("{endpoint: 'http://a', http: {retries: 1}}", "`retries`"),
+            ("{endpoint: 'http://a', forward_headers: [Host]}", "proxy[0].forward_headers: `Host` cannot"),
+            ("{endpoint: 'a:1', forward_headers: [grpc-timeout]}", "`grpc-timeout` cannot be forwarded"),
+            ("{endpoint: 'a:1', forward_headers: ['a b']}", "`a b` is not the name of a header"),
+            ("{endpoint: 'a:1', forward_headers: [Cookie, cookie]}", "`cookie` is there already"),
             ("{endpoint: 'http://a', breaker: {failure_ratio: 0}}", "proxy[0].breaker.failure_ratio"),
             ("{endpoint: 'http://a', timeout: 0s}", "proxy[0].timeout"),
             ("{endpoint: 'http://a', occupancy: true}", "proxy[0].occupancy: is for backends with"),

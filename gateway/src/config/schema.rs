@@ -248,6 +248,7 @@ section! {
         max_concurrent: u64,
         lifecycle: bool,
         occupancy: bool,
+        forward_headers: Vec<String>,
         breaker: Breaker,
         http: ProxyHttp,
         grpc: ProxyGrpc,

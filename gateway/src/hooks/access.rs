@@ -51,7 +51,10 @@ impl Arbiter for Hooks {
                 client_id: asked.client_id,
                 action: asked.action.as_str().to_owned(),
             };
-            let answer = backend.ask(&question, NO_LIMIT).await.map_err(|error| refusal(&error, &channel))?;
+            let answer = backend
+                .ask(&question, &asked.headers, NO_LIMIT)
+                .await
+                .map_err(|error| refusal(&error, &channel))?;
             answer.error.map_or(Ok(()), |error| Err(ClientError::from_wire(error)))
         })
     }
@@ -74,7 +77,10 @@ impl Arbiter for Hooks {
                 user_id: asked.user_id,
                 client_id: asked.client_id,
             };
-            let answer = backend.ask(&question, NO_LIMIT).await.map_err(|error| refusal(&error, &channel))?;
+            let answer = backend
+                .ask(&question, &asked.headers, NO_LIMIT)
+                .await
+                .map_err(|error| refusal(&error, &channel))?;
             match answer.error {
                 Some(error) => Err(ClientError::from_wire(error)),
                 None => Ok(answer.payload.unwrap_or(event)),

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use hyper::header::{HeaderName, HeaderValue};
 use metrics::{counter, gauge, histogram};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -18,6 +19,7 @@ use super::{
     http::HttpBackend,
 };
 use crate::{
+    client_headers::ClientHeaders,
     http_client::{HttpClient, Trust},
     telemetry::metrics::{HOOK_BREAKER, HOOK_CALLS, HOOK_SECONDS},
 };
@@ -28,6 +30,12 @@ const PAUSE: Duration = Duration::from_millis(50);
 const WORTH_IT: Duration = Duration::from_millis(100);
 /// A call that is given up this close to the end of its own time was too slow.
 const CLOSE: Duration = Duration::from_millis(20);
+
+/// What a backend is asked, and the headers of the client that go with it.
+pub(super) struct Question<'a, H> {
+    pub request: &'a H,
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+}
 
 /// A backend of the user.
 #[derive(Debug)]
@@ -44,6 +52,8 @@ pub(super) struct Backend {
     pub lifecycle: bool,
     /// and of channels, too.
     pub occupancy: bool,
+    /// Headers of clients that it gets.
+    pub forward_headers: Vec<HeaderName>,
 }
 
 #[derive(Debug)]
@@ -79,6 +89,7 @@ impl Backend {
             since: Instant::now(),
             lifecycle: options.lifecycle,
             occupancy: options.occupancy,
+            forward_headers: options.forward_headers,
             name: options.name,
         })
     }
@@ -88,15 +99,21 @@ impl Backend {
         &self.name
     }
 
-    /// Asks the backend, for as long as it may take and no longer than `limit`.
+    /// Asks the backend, for as long as it may take and no longer than `limit`. Of the client's headers it gets those that
+    /// it is configured to get.
     ///
     /// Cancel: gives the call up; the backend may have got it.
     ///
     /// # Errors
     /// [`HookError`].
-    pub async fn ask<H: Hook>(&self, request: &H, limit: Duration) -> Result<H::Answer, HookError> {
+    pub async fn ask<H: Hook>(
+        &self,
+        request: &H,
+        client: &ClientHeaders,
+        limit: Duration,
+    ) -> Result<H::Answer, HookError> {
         let began = Instant::now();
-        let outcome = self.admitted(request, limit.min(self.timeout)).await;
+        let outcome = self.admitted(&self.question(request, client), limit.min(self.timeout)).await;
         let label = outcome.as_ref().map_or_else(HookError::label, |_| "ok");
         counter!(HOOK_CALLS, "hook" => H::NAME, "outcome" => label).increment(1);
         histogram!(HOOK_SECONDS, "hook" => H::NAME).record(began.elapsed().as_secs_f64());
@@ -106,7 +123,16 @@ impl Backend {
         outcome
     }
 
-    async fn admitted<H: Hook>(&self, request: &H, limit: Duration) -> Result<H::Answer, HookError> {
+    fn question<'a, H>(&self, request: &'a H, client: &ClientHeaders) -> Question<'a, H> {
+        let values = |name| client.get_all(name).map(move |value| (HeaderName::clone(name), value.clone()));
+        Question { request, headers: self.forward_headers.iter().flat_map(values).collect() }
+    }
+
+    async fn admitted<H: Hook>(
+        &self,
+        request: &Question<'_, H>,
+        limit: Duration,
+    ) -> Result<H::Answer, HookError> {
         let place = self.place()?;
         let ticket = self.admit()?;
         let mut call =
@@ -123,7 +149,11 @@ impl Backend {
     }
 
     /// Asks, and once more where nothing can have been done twice.
-    async fn ask_repeatedly<H: Hook>(&self, request: &H, limit: Duration) -> Result<H::Answer, HookError> {
+    async fn ask_repeatedly<H: Hook>(
+        &self,
+        request: &Question<'_, H>,
+        limit: Duration,
+    ) -> Result<H::Answer, HookError> {
         let began = Instant::now();
         let first = match self.ask_once(request, limit).await {
             Err(error) if error.may_repeat(H::REPEATABLE) => error,
@@ -137,7 +167,11 @@ impl Backend {
         self.ask_once(request, left).await
     }
 
-    async fn ask_once<H: Hook>(&self, request: &H, limit: Duration) -> Result<H::Answer, HookError> {
+    async fn ask_once<H: Hook>(
+        &self,
+        request: &Question<'_, H>,
+        limit: Duration,
+    ) -> Result<H::Answer, HookError> {
         match &self.endpoint {
             Wire::Http(backend) => backend.ask(request, limit).await,
             Wire::Grpc(backend) => backend.ask(request, limit).await,

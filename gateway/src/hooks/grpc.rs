@@ -3,7 +3,10 @@
 
 use std::{error::Error as _, time::Duration};
 
-use hyper::http::uri::PathAndQuery;
+use hyper::{
+    header::{HeaderName, HeaderValue},
+    http::uri::PathAndQuery,
+};
 use tonic::{
     Code, Request, Status,
     client::Grpc,
@@ -12,7 +15,7 @@ use tonic::{
 };
 use tonic_prost::ProstCodec;
 
-use super::{GrpcOptions, Hook, HookError};
+use super::{GrpcOptions, Hook, HookError, backend::Question};
 use crate::http_client::https;
 
 /// Longest that opening the connection may take.
@@ -53,8 +56,12 @@ impl GrpcBackend {
     }
 
     /// Asks once; the deadline is told to the backend, too. Cancel: the backend may have got the question.
-    pub async fn ask<H: Hook>(&self, request: &H, limit: Duration) -> Result<H::Answer, HookError> {
-        let asked = self.exchange(request.clone(), limit);
+    pub async fn ask<H: Hook>(
+        &self,
+        question: &Question<'_, H>,
+        limit: Duration,
+    ) -> Result<H::Answer, HookError> {
+        let asked = self.exchange(question.request.clone(), self.metadata(&question.headers), limit);
         match tokio::time::timeout(limit, asked).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(status)) => Err(of_status(&status, limit)),
@@ -62,11 +69,28 @@ impl GrpcBackend {
         }
     }
 
-    async fn exchange<H: Hook>(&self, message: H, limit: Duration) -> Result<H::Answer, Status> {
+    /// The metadata of a call. What the configuration says is the backend's own goes before what a client says.
+    fn metadata(&self, client: &[(HeaderName, HeaderValue)]) -> MetadataMap {
+        let mut headers = self.metadata.clone().into_headers();
+        for (name, value) in client {
+            // One of a WebSocket may hold bytes that gRPC has no word for.
+            if !self.metadata.contains_key(name.as_str()) && value.to_str().is_ok() {
+                headers.append(name.clone(), value.clone());
+            }
+        }
+        MetadataMap::from_headers(headers)
+    }
+
+    async fn exchange<H: Hook>(
+        &self,
+        message: H,
+        metadata: MetadataMap,
+        limit: Duration,
+    ) -> Result<H::Answer, Status> {
         let mut grpc = Grpc::new(self.channel.clone()).max_decoding_message_size(self.max_message_bytes);
         grpc.ready().await.map_err(|error| Status::from_error(Box::new(error)))?;
         let mut request = Request::new(message);
-        *request.metadata_mut() = self.metadata.clone();
+        *request.metadata_mut() = metadata;
         request.set_timeout(limit);
         let path = format!("/messageloop.proxy.v1.ProxyService/{}", H::NAME);
         let path = PathAndQuery::try_from(path).map_err(|error| Status::internal(error.to_string()))?;

@@ -9,7 +9,7 @@ use hyper::{
 };
 use streamgate_proto::json;
 
-use super::{Hook, HookError, HttpOptions};
+use super::{Hook, HookError, HttpOptions, backend::Question};
 use crate::http_client::{CallLimits, HttpClient};
 
 /// Names the hook in each request.
@@ -32,8 +32,12 @@ impl HttpBackend {
     }
 
     /// Asks once. Cancel: the backend may have got the question.
-    pub async fn ask<H: Hook>(&self, request: &H, limit: Duration) -> Result<H::Answer, HookError> {
-        let request = self.request(request)?;
+    pub async fn ask<H: Hook>(
+        &self,
+        question: &Question<'_, H>,
+        limit: Duration,
+    ) -> Result<H::Answer, HookError> {
+        let request = self.request(question)?;
         let limits = CallLimits { deadline: limit, max_response_bytes: self.options.max_response_bytes };
         let answer = self.client.call(request, limits).await?;
         check_status(&answer)?;
@@ -43,9 +47,9 @@ impl HttpBackend {
         json::decode(body).map_err(|error| HookError::Garbage { reason: error.to_string() })
     }
 
-    fn request<H: Hook>(&self, request: &H) -> Result<Request<Bytes>, HookError> {
+    fn request<H: Hook>(&self, question: &Question<'_, H>) -> Result<Request<Bytes>, HookError> {
         let unsent = |reason: String| HookError::Transport { reason, sent: false, broke: false };
-        let body = json::encode(request).map_err(|error| unsent(error.to_string()))?;
+        let body = json::encode(question.request).map_err(|error| unsent(error.to_string()))?;
         let json = HeaderValue::from_static("application/json");
         let mut out = Request::builder()
             .method(Method::POST)
@@ -54,6 +58,13 @@ impl HttpBackend {
             .map_err(|error| unsent(error.to_string()))?;
         let headers = out.headers_mut();
         headers.insert(ACCEPT, json.clone());
+        for (name, value) in &question.headers {
+            headers.append(name.clone(), value.clone());
+        }
+        // What the configuration says is the backend's own goes before what a client says.
+        for (name, _) in &self.options.headers {
+            headers.remove(name);
+        }
         for (name, value) in &self.options.headers {
             headers.append(name.clone(), value.clone());
         }

@@ -8,6 +8,7 @@
 //! - A question ends within its deadline, whatever the backend does, and what it cost is bounded.
 //! - A question is sent at most once, or at most twice if asking twice is the same as asking once.
 //! - A backend that cannot be asked has allowed nothing.
+//! - Of a client's headers a backend gets those that its configuration names, and no others.
 //! - Work for backends runs on the node's own runtime, not on the shards' threads; dropping a future gives its question up.
 
 mod access;
@@ -38,6 +39,7 @@ pub use routes::{AUTHENTICATE, PUBLISH, SUBSCRIBE};
 pub use verdict::Credential;
 
 use crate::{
+    client_headers::WantedHeaders,
     error::{ClientError, ErrorCode},
     http_client::{HttpClient, Trust},
 };
@@ -71,6 +73,13 @@ impl Hooks {
             backends.push(Arc::new(Backend::new(options.clone(), &client, longest)?));
         }
         Ok(Self(Some(Arc::new(Inner { backends, routes, runtime: Handle::current() }))))
+    }
+
+    /// The headers of clients that some backend gets.
+    #[must_use]
+    pub fn wanted_headers(&self) -> WantedHeaders {
+        let backends = self.0.iter().flat_map(|inner| &inner.backends);
+        WantedHeaders::new(backends.flat_map(|backend| &backend.forward_headers))
     }
 
     /// The backend that `find` says, if there is any.

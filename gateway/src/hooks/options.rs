@@ -24,6 +24,8 @@ pub struct BackendOptions {
     pub lifecycle: bool,
     /// Whether it is told of channels that are occupied and vacated, too; only with `lifecycle`.
     pub occupancy: bool,
+    /// Headers of clients that go with its questions.
+    pub forward_headers: Vec<HeaderName>,
     /// What else goes to this backend.
     pub routes: Vec<BackendRoute>,
 }

@@ -50,7 +50,8 @@ async fn call(backend: &Backend, request: RpcRequest, limit: Duration) -> Result
         user_id: request.user_id,
         client_id: request.client_id,
     };
-    let answer: Answer = backend.ask(&question, limit).await.map_err(|error| error.to_client())?;
+    let answer: Answer =
+        backend.ask(&question, &request.headers, limit).await.map_err(|error| error.to_client())?;
     match (answer.error, answer.payload) {
         (Some(error), _) => Err(ClientError::from_wire(error)),
         (None, Some(payload)) => Ok(payload),

@@ -9,6 +9,7 @@ use super::{HookError, Hooks, backend::Backend, routes::Routes};
 use crate::{
     auth::{Claims, Grants, Identity, Refusal, Stamp, Token, is_user},
     channel::Target,
+    client_headers::ClientHeaders,
 };
 
 /// Bytes of the longest token that a backend is asked about.
@@ -27,6 +28,8 @@ pub struct Credential {
     pub client_type: String,
     /// The session that asks.
     pub session_id: String,
+    /// Headers that it came with.
+    pub headers: ClientHeaders,
 }
 
 impl Hooks {
@@ -63,7 +66,7 @@ async fn ask(backend: &Backend, credential: Credential) -> Result<Identity, Refu
         client_id: credential.client_id,
         session_id: credential.session_id,
     };
-    match backend.ask(&question, Duration::MAX).await {
+    match backend.ask(&question, &credential.headers, Duration::MAX).await {
         Ok(answer) => identity(answer, asked_ms).inspect_err(|refusal| {
             tracing::debug!(backend = backend.name(), %refusal, "the backend lets a client not in");
         }),

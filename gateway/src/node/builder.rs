@@ -156,6 +156,7 @@ impl NodeBuilder {
                 path: config.websocket.path.clone(),
                 origins,
                 proxies: config.trusted_proxies.clone(),
+                wanted: hooks.wanted_headers(),
             }),
         };
         let admin = admin_listener.local_addr()?;
@@ -263,6 +264,7 @@ impl Node {
             shards,
             settings: self.settings.clone(),
             proxies: self.config.trusted_proxies.clone(),
+            wanted: self.hooks.wanted_headers(),
             tls: self.tls.grpc.clone(),
         };
         self.listeners.push(tokio::spawn(async move {

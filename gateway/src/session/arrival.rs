@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::auth::Token;
+use crate::{auth::Token, client_headers::ClientHeaders};
 
 /// What the connection itself tells of a client.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -11,4 +11,6 @@ pub struct Arrival {
     pub token: Option<Token>,
     /// Where the client is, beyond proxies that are trusted. `None`: not known.
     pub address: Option<IpAddr>,
+    /// Headers that it came with, as far as a backend wants them.
+    pub headers: ClientHeaders,
 }

@@ -22,7 +22,7 @@ fn locked(presented: Option<&str>) -> Client {
     let settings = Settings::new(Policies::new(Vec::new(), ChannelPolicy::default()), Limits::default())
         .authenticator(Authenticator::jwt(Arc::new(jwt), false, runtime.handle().clone()));
     let mut client = Client::with(settings.clone());
-    let arrival = Arrival { token: presented.and_then(Token::new), address: None };
+    let arrival = Arrival { token: presented.and_then(Token::new), ..Arrival::default() };
     client.session = Session::new(settings, client.now, arrival);
     client
 }

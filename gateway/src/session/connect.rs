@@ -74,7 +74,8 @@ impl Session {
     /// A token, with what the client says of itself.
     pub(super) fn credential(&self, token: Token, client_type: String) -> Box<Credential> {
         let (client_id, session_id) = (self.client_id.clone(), self.id.clone());
-        Box::new(Credential { token, client_id, client_type, session_id })
+        let headers = self.headers.clone();
+        Box::new(Credential { token, client_id, client_type, session_id, headers })
     }
 
     /// Takes what became of a token.

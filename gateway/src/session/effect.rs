@@ -8,6 +8,7 @@ use super::{Judging, screen::Grant};
 use crate::{
     broker::{HistoryQuery, NodeId, PatternCursors, Publish, SessionRecord, Start, SubscribeTo},
     channel::{Channel, Target},
+    client_headers::ClientHeaders,
     error::{ClientError, CloseCode},
     hooks::Credential,
     policy::rights::Asked,
@@ -204,6 +205,8 @@ pub struct RpcRequest {
     pub client_id: String,
     /// and the authenticated user, empty if anonymous.
     pub user_id: String,
+    /// Headers that the client came with, as far as a backend wants them.
+    pub headers: ClientHeaders,
 }
 
 /// A survey that a client asks for.

@@ -75,6 +75,7 @@ pub use token::ResumeToken;
 use crate::{
     auth::{Grants, Stamp, Token},
     channel::Target,
+    client_headers::ClientHeaders,
     error::{ClientError, CloseCode, ErrorCode},
     policy::{Bucket, Stay},
 };
@@ -123,6 +124,8 @@ pub struct Session {
     presented: Option<Token>,
     /// Where it is, beyond proxies that are trusted.
     address: Option<IpAddr>,
+    /// Headers that it came with, for backends.
+    headers: ClientHeaders,
     /// When its token ends.
     expires_unix_ms: Option<u64>,
     /// By what its token can be revoked; none: it showed none.
@@ -197,6 +200,7 @@ impl Session {
             user_id: String::new(),
             presented: arrival.token,
             address: arrival.address,
+            headers: arrival.headers,
             expires_unix_ms: None,
             stamp: None,
             grants: None,

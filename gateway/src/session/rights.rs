@@ -214,6 +214,7 @@ impl Session {
             session_id: self.id.clone(),
             user_id: self.user_id.clone(),
             client_id: self.client_id.clone(),
+            headers: self.headers.clone(),
         }
     }
 

@@ -41,6 +41,7 @@ impl Session {
             session_id: self.id.clone(),
             client_id: self.client_id.clone(),
             user_id: self.user_id.clone(),
+            headers: self.headers.clone(),
         };
         if request.channel.len().max(request.method.len()) > MAX_BYTES {
             let text = format!("a call's channel and method have at most {MAX_BYTES} bytes each");

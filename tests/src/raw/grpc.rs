@@ -43,10 +43,21 @@ impl RawGrpc {
     /// # Panics
     /// It was refused.
     pub async fn open_with(addrs: Addrs, token: &str) -> Self {
+        Self::open_showing(addrs, token, &[]).await
+    }
+
+    /// As [`Self::open_with`], with more metadata.
+    ///
+    /// # Panics
+    /// It was refused.
+    pub async fn open_showing(addrs: Addrs, token: &str, more: &[(&'static str, &str)]) -> Self {
         let bearer = format!("Bearer {token}").parse().expect("a metadata value");
         let channel = Self::channel(addrs).await;
         Self::open_request(channel, METHOD, |metadata| {
             metadata.insert("authorization", bearer);
+            for (name, value) in more {
+                metadata.append(*name, value.parse().expect("a metadata value"));
+            }
         })
         .await
         .expect("the stream opens")

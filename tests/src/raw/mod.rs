@@ -112,6 +112,11 @@ impl RawClient {
         Self::over(via, io)
     }
 
+    /// A gRPC stream on which nothing was said yet, opened with this token and more metadata.
+    pub async fn open_grpc(addrs: Addrs, token: &str, more: &[(&'static str, &str)]) -> Self {
+        Self::over(Via::Grpc, Io::Grpc(Box::new(RawGrpc::open_showing(addrs, token, more).await)))
+    }
+
     /// A WebSocket on which nothing was said yet, opened with special options. JSON, unless they ask for protobuf.
     pub async fn open_ws(addrs: Addrs, options: WsOptions) -> Self {
         let via = if options.is_proto() { Via::WsProto } else { Via::WsJson };

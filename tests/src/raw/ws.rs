@@ -23,6 +23,7 @@ pub struct WsOptions {
     path: Option<&'static str>,
     query: Option<String>,
     bearer: Option<String>,
+    headers: Vec<(&'static str, String)>,
 }
 
 impl WsOptions {
@@ -80,6 +81,13 @@ impl WsOptions {
         self
     }
 
+    /// Sends this header.
+    #[must_use]
+    pub fn header(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.push((name, value.to_owned()));
+        self
+    }
+
     pub(super) fn is_proto(&self) -> bool {
         self.subprotocol == Some("messageloop+proto")
     }
@@ -97,6 +105,9 @@ impl WsOptions {
         }
         if let Some(origin) = &self.origin {
             headers.insert("origin", origin.parse().expect("a header value"));
+        }
+        for (name, value) in &self.headers {
+            headers.append(*name, value.parse().expect("a header value"));
         }
         request
     }

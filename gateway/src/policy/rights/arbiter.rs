@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 use streamgate_proto::cloudevents::CloudEvent;
 
 use super::Action;
-use crate::error::ClientError;
+use crate::{client_headers::ClientHeaders, error::ClientError};
 
 /// Backends that decide what the table leaves to them. Their time is theirs to bound; the node gives up after
 /// `server.rpc_timeout` in any case.
@@ -48,6 +48,8 @@ pub struct Asked {
     pub user_id: String,
     /// and what the client says of itself.
     pub client_id: String,
+    /// Headers that it came with, as far as a backend wants them.
+    pub headers: ClientHeaders,
 }
 
 impl fmt::Debug for Asked {

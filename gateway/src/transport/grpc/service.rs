@@ -33,6 +33,7 @@ use super::{
 };
 use crate::{
     auth::Token,
+    client_headers::WantedHeaders,
     error::CloseCode,
     session::{Arrival, Settings},
     shard::{ConnId, Mail, Mailbox},
@@ -57,6 +58,8 @@ pub struct GrpcConfig {
     pub proxies: TrustedProxies,
     /// With it the listener speaks TLS only.
     pub tls: Option<Acceptor>,
+    /// Headers (metadata) of clients that backends want.
+    pub wanted: WantedHeaders,
 }
 
 /// Serves `listener` until `shutdown`, which closes it, and all streams have ended.
@@ -127,7 +130,8 @@ impl StreamingService<Bytes> for Messaging {
         let address = request
             .remote_addr()
             .map(|peer| self.config.proxies.client(peer.ip(), request.metadata().as_ref()));
-        let arrival = Arrival { token, address };
+        let headers = self.config.wanted.of(request.metadata().as_ref());
+        let arrival = Arrival { token, address, headers };
         Box::pin(async move {
             let (known, id) = watch::channel(None);
             let Parts { outlet, frames, state, rest } = outlet::channel(limit, mailbox.clone(), id);

@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 
 use super::{OriginPolicy, accept, connection, socket::Socket};
 use crate::{
+    client_headers::WantedHeaders,
     session::Arrival,
     shard::{Serve, Shard},
     transport::{Accepted, TrustedProxies},
@@ -27,6 +28,8 @@ pub struct HttpConfig {
     pub origins: OriginPolicy,
     /// Who is believed about the address of a client.
     pub proxies: TrustedProxies,
+    /// Headers of clients that backends want.
+    pub wanted: WantedHeaders,
 }
 
 /// How shards serve the sockets of the client listener.
@@ -78,6 +81,7 @@ fn respond(
         return response;
     }
     let address = config.proxies.client(peer.ip(), request.headers());
+    let headers = config.wanted.of(request.headers());
     let handshake = match accept(request, &config.origins) {
         Ok(handshake) => handshake,
         Err(refusal) => {
@@ -87,7 +91,7 @@ fn respond(
     };
     let shard = shard.clone();
     let (upgrade, chosen) = (handshake.upgrade, handshake.subprotocol);
-    let arrival = Arrival { token: handshake.presented, address: Some(address) };
+    let arrival = Arrival { token: handshake.presented, address: Some(address), headers };
     tokio::task::spawn_local(async move {
         match upgrade.stream::<Socket>().await {
             // A task of its own, so that the state of the upgrade is freed.
