@@ -4,9 +4,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::Stream;
 use streamgate_proto::server as wire;
+use tonic::{Request, Response, Status};
 
 use super::{
-    api::{ApiClient, outcome},
+    api::{ApiClient, Stub, outcome},
     pages::{Page, all},
 };
 use crate::error::Error;
@@ -132,15 +133,10 @@ impl ApiClient {
         who: Who,
         channels: impl IntoIterator<Item: Into<String>>,
     ) -> Result<Vec<ChannelResult>, Error> {
-        let (session_id, user_id) = who.into_ids();
-        let channels = channels.into_iter().map(Into::into).collect();
-        let request = wire::SubscribeRequest { session_id, user_id, channels };
-        let answer: wire::SubscribeResponse = self
-            .ask("subscribe", self.timeout, request, |mut api, request| async move {
-                api.subscribe(request).await
-            })
-            .await?;
-        Ok(answer.items.into_iter().map(ChannelResult::from).collect())
+        let ask = |session_id, user_id, channels| wire::SubscribeRequest { session_id, user_id, channels };
+        let send = |mut api: Stub, request| async move { api.subscribe(request).await };
+        self.change("subscribe", (who, channels), ask, send, |answer: wire::SubscribeResponse| answer.items)
+            .await
     }
 
     /// Unsubscribes from channels and patterns.
@@ -152,15 +148,30 @@ impl ApiClient {
         who: Who,
         channels: impl IntoIterator<Item: Into<String>>,
     ) -> Result<Vec<ChannelResult>, Error> {
+        let ask = |session_id, user_id, channels| wire::UnsubscribeRequest { session_id, user_id, channels };
+        let send = |mut api: Stub, request| async move { api.unsubscribe(request).await };
+        self.change("unsubscribe", (who, channels), ask, send, |answer: wire::UnsubscribeResponse| {
+            answer.items
+        })
+        .await
+    }
+
+    /// Subscribes or unsubscribes: the two have messages of their own that say the same.
+    async fn change<Q, A, F>(
+        &self,
+        what: &'static str,
+        (who, channels): (Who, impl IntoIterator<Item: Into<String>>),
+        ask: impl FnOnce(String, String, Vec<String>) -> Q,
+        send: impl FnOnce(Stub, Request<Q>) -> F,
+        items: impl FnOnce(A) -> Vec<wire::ChannelResult>,
+    ) -> Result<Vec<ChannelResult>, Error>
+    where
+        F: Future<Output = Result<Response<A>, Status>>,
+    {
         let (session_id, user_id) = who.into_ids();
-        let channels = channels.into_iter().map(Into::into).collect();
-        let request = wire::UnsubscribeRequest { session_id, user_id, channels };
-        let answer: wire::UnsubscribeResponse = self
-            .ask("unsubscribe", self.timeout, request, |mut api, request| async move {
-                api.unsubscribe(request).await
-            })
-            .await?;
-        Ok(answer.items.into_iter().map(ChannelResult::from).collect())
+        let request = ask(session_id, user_id, channels.into_iter().map(Into::into).collect());
+        let answer = self.ask(what, self.timeout, request, send).await?;
+        Ok(items(answer).into_iter().map(ChannelResult::from).collect())
     }
 
     /// Closes connections. The results are first by session, then by user.
