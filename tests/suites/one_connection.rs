@@ -10,7 +10,9 @@ use streamgate_e2e::{
     events::{extended, live, text, text_of},
     gateway::Addrs,
     raw::{RawClient, Via},
+    redis_server::RedisServer,
     responder::{OPEN, Responder},
+    within,
 };
 use streamgate_proto::v1::Connect;
 
@@ -55,6 +57,7 @@ async fn a_resume_closes_the_former_connection_on_any_node_and_only_that() {
             let connect = extended([live(&channel)]);
             let mut former = RawClient::connect_as(cluster.addrs(from), via, connect).await;
             let mut bystander = RawClient::connect(cluster.addrs(from), via).await;
+            kept(&cluster.redis, &former.connected.session_id).await;
             let since = Instant::now();
             let mut client = resume(&former, cluster.addrs(to), Via::WsJson).await;
             is_closed(&mut former, since, Duration::from_secs(1)).await;
@@ -84,6 +87,7 @@ async fn a_session_that_is_resumed_again_and_again_ends_with_its_last_connection
     let cluster = Cluster::start_with(3, OPEN).await;
     let first = RawClient::connect_as(cluster.addrs(0), Via::WsProto, extended([live("hop")])).await;
     let session = first.connected.session_id.clone();
+    kept(&cluster.redis, &session).await;
     let mut connections = vec![first];
     for hop in 1..=12 {
         let last = connections.last().unwrap();
@@ -105,6 +109,7 @@ async fn of_many_that_resume_at_once_one_stays() {
     let cluster = Cluster::start_with(2, OPEN).await;
     let former = RawClient::connect(cluster.addrs(0), Via::WsJson).await;
     let session = former.connected.session_id.clone();
+    kept(&cluster.redis, &session).await;
     let resuming = (0..8).map(|number| resume(&former, cluster.addrs(number % 2), Via::ALL[number % 3]));
     let mut clients = futures_util::future::join_all(resuming).await;
     clients.push(former);
@@ -127,6 +132,18 @@ async fn of_many_that_resume_at_once_one_stays() {
     assert_eq!(nodes_of(cluster.addrs(0), &session).await.len(), 1);
 }
 
+/// Waits until Redis has the record of a session: `connected` does not wait for that.
+async fn kept(redis: &RedisServer, session: &str) {
+    let pattern = format!("*s:{session}");
+    let asking = async {
+        while redis.cli(&["--scan", "--pattern", &pattern]).is_empty() {
+            // It has no event to wait for.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    within("the record is kept", asking).await;
+}
+
 /// A node is stopped, its client goes on elsewhere, and the node goes on after that time.
 async fn wakes_after(lease: &str, sleep: Duration, patience: Duration) {
     let redis = cluster::redis();
@@ -135,6 +152,7 @@ async fn wakes_after(lease: &str, sleep: Duration, patience: Duration) {
     let far = cluster::process(&redis, &config).await;
     let connect = extended([live("room")]);
     let mut former = RawClient::connect_as(far.addrs(), Via::WsJson, connect).await;
+    kept(&redis, &former.connected.session_id).await;
     far.pause();
     let mut client = resume(&former, near.addrs(), Via::WsProto).await;
     // Time itself is the event.
@@ -169,6 +187,7 @@ async fn backends_are_told_that_the_session_goes_on_and_not_that_it_ended() {
     let cluster = Cluster::start_with(2, &proxy).await;
     let mut former = RawClient::connect(cluster.addrs(0), Via::WsJson).await;
     backend.notes.until("OnConnected", 1).await;
+    kept(&cluster.redis, &former.connected.session_id).await;
     for to in [0, 1] {
         let client = resume(&former, cluster.addrs(to), Via::WsJson).await;
         is_closed(&mut former, Instant::now(), Duration::from_secs(1)).await;
