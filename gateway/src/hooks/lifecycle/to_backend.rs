@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{dropped, event::Fact, in_order::Audience};
-use crate::hooks::{Hook, HookError, backend::Backend};
+use crate::{
+    client_headers::ClientHeaders,
+    hooks::{Hook, HookError, backend::Backend},
+};
 
 /// See the module.
 pub(super) struct ToBackend(pub Arc<Backend>);
@@ -25,7 +28,7 @@ impl ToBackend {
     /// Whether the backend has taken the event, or will never take it.
     async fn ask<H: Hook>(&self, event: &H) -> bool {
         let backend = &self.0;
-        match backend.ask(event, Duration::MAX).await {
+        match backend.ask(event, &ClientHeaders::default(), Duration::MAX).await {
             Ok(_) => true,
             Err(error @ (HookError::Refused { .. } | HookError::Failed { unwell: false, .. })) => {
                 tracing::debug!(backend = backend.name(), hook = H::NAME, %error, "the backend does not want an event");
