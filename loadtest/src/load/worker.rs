@@ -122,12 +122,14 @@ where
     })
 }
 
-/// What most scenarios do: connect, publish for the time that is measured, wait until all has arrived.
+/// What most scenarios do: connect, offer to answer what they are to, publish or call for the time that is measured, wait
+/// until all has arrived.
 ///
 /// # Errors
 /// A client does not get connected.
 pub async fn connect_and_publish(worker: &Worker) -> anyhow::Result<()> {
     worker.connect_all().await?;
+    worker.serve_all().await?;
     let window = worker.meet().await;
     worker.publish_until(window.end).await?;
     worker.settle().await;
@@ -196,6 +198,9 @@ impl Worker {
     /// # Errors
     /// The server refuses.
     pub async fn serve_all(&self) -> anyhow::Result<()> {
+        if self.plan.topology.streams.iter().all(|stream| stream.method.is_none()) {
+            return Ok(());
+        }
         for client in self.clients() {
             let methods = self.plan.topology.methods_of(client);
             if !methods.is_empty() {

@@ -17,7 +17,7 @@ use crate::{
         run::Outcome,
         subject::{Role, Subject},
         topology::{Receivers, Topology},
-        worker::{Worker, connect_and_publish},
+        worker::connect_and_publish,
     },
     report::result::{Figure, Latency},
     servers::{self, BACKEND, Servers},
@@ -97,11 +97,7 @@ impl Scenario for Args {
             if matches!(subject.role, Role::Floor(_)) {
                 return direct::run(subject, load, self.callers).await;
             }
-            let what = (load, Detail::Stamps);
-            match self.by {
-                By::Client => subject.run(topology.clone(), what, serve_and_call).await,
-                By::Hook => subject.run(topology.clone(), what, connect_and_publish).await,
-            }
+            subject.run(topology.clone(), (load, Detail::Stamps), connect_and_publish).await
         });
         Ok(probes.await?.into_iter().map(|probe| Findings { figures: figures(&probe), probe }).collect())
     }
@@ -151,16 +147,6 @@ fn topology(args: &Args) -> Topology {
         topology.calls(caller, &channel, &method, answers);
     }
     topology
-}
-
-async fn serve_and_call(worker: &Worker) -> anyhow::Result<()> {
-    worker.connect_all().await?;
-    worker.serve_all().await?;
-    let window = worker.meet().await;
-    worker.publish_until(window.end).await?;
-    worker.settle().await;
-    worker.done().await;
-    Ok(())
 }
 
 /// From due to answered.
