@@ -101,7 +101,7 @@ impl Shard {
                 let shard = self.clone();
                 tokio::task::spawn_local(async move {
                     let outcome = saved.await;
-                    shard.with_session(id, |_, session, now, fx| session.saved(now, outcome, fx));
+                    shard.session_saved(id, session, tenure, outcome);
                 });
             }
             Effect::Deadlines => self.tick_connection(state, key, self.now()),

@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::{ConnId, Errand, Mail, Mailbox, Shard, State};
+use super::{ConnId, Errand, Mail, Mailbox, Shard, State, connection::Connection};
 use crate::{
-    broker::NodeId,
+    broker::{BrokerError, Kept, NodeId},
     peers::{Opened, Place},
     session::Effects,
 };
@@ -64,6 +64,23 @@ impl Shard {
         connection.session.moved(&mut fx);
         self.carry_out(state, conn.key, fx);
         true
+    }
+
+    /// Takes what became of keeping a session's record. The node that had the session before is told also if this
+    /// connection has ended by now: whoever took the session over from here finds only this node in storage.
+    pub(super) fn session_saved(
+        &self,
+        id: ConnId,
+        session: String,
+        tenure: u32,
+        outcome: Result<Kept, BrokerError>,
+    ) {
+        let here = |connection: &mut Connection| !connection.closing && connection.session.is_open();
+        let ended = !self.0.state.borrow_mut().connection(id).is_some_and(here);
+        match outcome {
+            Ok(Kept::Held { former: Some(node) }) if ended => self.have_yielded(node, session, tenure),
+            outcome => self.with_session(id, |_, session, now, fx| session.saved(now, outcome, fx)),
+        }
     }
 
     /// Has another node close the connection that a session had there before this one.
