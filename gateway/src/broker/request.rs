@@ -118,8 +118,30 @@ pub struct ChannelCatchup {
     pub channel: Channel,
     /// In order of their positions; shared by all who recover the same.
     pub publications: Vec<Arc<Publication>>,
-    /// The publications are not everything after the cursor.
+    /// The publications are not everything after the cursor: something is missing before or between them.
     pub gap: Option<GapReason>,
+    /// What follows the publications, up to where live deliveries go on, is left out: it was too much at once.
+    pub cut: bool,
+}
+
+impl ChannelCatchup {
+    /// What was missed of `channel`; `None` if there is nothing to replay or to report.
+    #[must_use]
+    pub fn of(
+        channel: &Channel,
+        publications: Vec<Arc<Publication>>,
+        gap: Option<GapReason>,
+        cut: bool,
+    ) -> Option<Self> {
+        let says_something = !publications.is_empty() || gap.is_some() || cut;
+        says_something.then(|| Self { channel: channel.clone(), publications, gap, cut })
+    }
+
+    /// What to tell of it in one word.
+    #[must_use]
+    pub fn reason(&self) -> Option<GapReason> {
+        self.gap.or(self.cut.then_some(GapReason::Truncated))
+    }
 }
 
 /// Why continuity is lost. `Display` gives the wire form.

@@ -261,7 +261,7 @@ impl<'a> Walk<'a> {
             course.jump(place, excuse);
             return;
         }
-        // Each channel's gap was told by itself, before its replay.
+        // Each channel's gap was told by itself: before its replay or, where the end was left out, behind it.
         self.courses.values_mut().for_each(|course| course.pending_told(excuse));
     }
 

@@ -231,8 +231,8 @@ pub(super) fn replayed(catchup: &Catchup, channel: &Channel) -> (Vec<u64>, Optio
     let mut of = catchup.channels.iter().filter(|item| item.channel == *channel);
     let Some(item) = of.next() else { return (Vec::new(), None) };
     assert!(of.next().is_none(), "{channel} twice in one answer");
-    assert!(item.gap.is_some() || !item.publications.is_empty(), "{channel} has nothing to say");
-    (offsets(&item.publications), item.gap)
+    assert!(item.reason().is_some() || !item.publications.is_empty(), "{channel} has nothing to say");
+    (offsets(&item.publications), item.reason())
 }
 
 /// Asks again and again until there is an answer. For what only time brings.

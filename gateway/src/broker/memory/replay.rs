@@ -36,7 +36,7 @@ impl Store {
             Start::Live => None,
             Start::After(cursor) if policy.keeps_history() => Some(self.missed(channel, *cursor)),
             // The cursor comes from a time when there was a history.
-            Start::After(_) => Some(Some(only_gap(channel, GapReason::Expired))),
+            Start::After(_) => Some(ChannelCatchup::of(channel, Vec::new(), Some(GapReason::Expired), false)),
             Start::From(from) => Some(self.since(channel, *from)),
         };
         let catchup =
@@ -146,8 +146,7 @@ impl Store {
         let replay = history.zip(verdict.replay_after);
         let publications: Vec<_> =
             replay.map_or_else(Vec::new, |(history, after)| history.after(after).cloned().collect());
-        let nothing = publications.is_empty() && verdict.gap.is_none();
-        (!nothing).then(|| ChannelCatchup { channel: channel.clone(), publications, gap: verdict.gap })
+        ChannelCatchup::of(channel, publications, verdict.gap, false)
     }
 
     /// Everything from a point on; `None` if there is nothing.
@@ -158,14 +157,8 @@ impl Store {
             From::TimeMs(time_ms) => history.before_time(time_ms),
             From::Last(count) => history.last().offset.saturating_sub(count),
         };
-        let publications: Vec<_> = history.after(after).cloned().collect();
-        let nothing = publications.is_empty();
-        (!nothing).then(|| ChannelCatchup { channel: channel.clone(), publications, gap: None })
+        ChannelCatchup::of(channel, history.after(after).cloned().collect(), None, false)
     }
-}
-
-fn only_gap(channel: &Channel, reason: GapReason) -> ChannelCatchup {
-    ChannelCatchup { channel: channel.clone(), publications: Vec::new(), gap: Some(reason) }
 }
 
 /// Cuts a pattern's replay at [`PATTERN_REPLAY`] publications and marks the channels that were cut.
@@ -174,8 +167,7 @@ fn bounded(mut catchup: Catchup) -> Catchup {
     for channel in &mut catchup.channels {
         if channel.publications.len() > left {
             channel.publications.truncate(left);
-            channel.gap = Some(GapReason::Truncated);
-            catchup.truncated = true;
+            (channel.cut, catchup.truncated) = (true, true);
         }
         left -= channel.publications.len();
     }

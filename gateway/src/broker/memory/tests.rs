@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::{
-    broker::{Catchup, From, GapReason, PatternCursors, Start, Stored},
+    broker::{Catchup, ChannelCatchup, From, GapReason, PatternCursors, Start, Stored},
     channel::Pattern,
     policy::{ChannelPolicy, PolicyRule},
     position::Position,
@@ -44,7 +44,7 @@ async fn after(broker: &MemoryBroker, name: &str, cursor: Position) -> (Vec<u64>
 fn flat(catchup: Catchup, name: &str) -> (Vec<u64>, Option<GapReason>) {
     let of = catchup.channels.into_iter().find(|item| item.channel.as_str() == name);
     of.map_or_else(Default::default, |item| {
-        (item.publications.iter().map(|p| p.position.unwrap().offset).collect(), item.gap)
+        (item.publications.iter().map(|p| p.position.unwrap().offset).collect(), item.reason())
     })
 }
 
@@ -184,7 +184,7 @@ async fn a_patterns_replay_is_bounded_and_says_so() {
     let catchup = answer.catchup.unwrap();
     assert!(catchup.truncated);
     assert_eq!(catchup.channels.iter().map(|item| item.publications.len()).sum::<usize>(), 10_000);
-    let cut: Vec<_> = catchup.channels.iter().filter_map(|item| item.gap).collect();
+    let cut: Vec<_> = catchup.channels.iter().filter_map(ChannelCatchup::reason).collect();
     assert_eq!(cut, [GapReason::Truncated]);
 }
 

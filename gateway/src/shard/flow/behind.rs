@@ -45,6 +45,8 @@ pub struct Behind {
     marker: Option<String>,
     /// Gaps to report, by channel, before the replay of later publications.
     gaps: Vec<(Channel, Option<Position>, GapReason)>,
+    /// Channels of which the end of the replay was cut off, and where they go on: reported behind it.
+    cuts: Vec<(Channel, Option<Position>)>,
     outcome: Recovered,
 }
 
@@ -177,16 +179,21 @@ impl Behind {
         for (channel, position) in &answer.positions {
             self.tops.answered(channel.clone(), *position, lossy.contains(channel));
         }
+        // Without a `recover_complete` to come, a gap is told by itself.
+        let by_channel = self.pattern || !self.announce;
         for part in parts.into_iter().flatten() {
-            if let Some(reason) = part.gap {
+            if let Some(reason) = part.reason() {
                 self.outcome.gap.get_or_insert(reason);
-                // Without a `recover_complete` to come, the gap is told by itself.
-                if self.pattern || !self.announce {
-                    let first = first_known(&part.publications);
-                    let end = || self.tops.stand(&part.channel).filter(|_| !asked.is_empty());
-                    let position = first.or_else(end);
-                    self.gaps.push((part.channel.clone(), position, reason));
-                }
+            }
+            if let Some(reason) = part.gap.filter(|_| by_channel) {
+                let first = first_known(&part.publications);
+                let end = || self.tops.stand(&part.channel).filter(|_| !asked.is_empty());
+                let position = first.or_else(end);
+                self.gaps.push((part.channel.clone(), position, reason));
+            }
+            if part.cut && by_channel {
+                let live = answer.positions.iter().find(|(name, _)| *name == part.channel);
+                self.cuts.push((part.channel.clone(), live.map(|(_, position)| *position)));
             }
             if let Some(last) = part.publications.iter().filter_map(|one| one.position).max() {
                 self.tops.answered(part.channel, last, false);
@@ -204,6 +211,9 @@ impl Behind {
         }
         if let Some(publication) = self.replay.pop_front() {
             return Some(Step::Replay(publication));
+        }
+        if let Some((channel, position)) = self.cuts.pop() {
+            return Some(Step::Gap(channel, position, GapReason::Truncated));
         }
         if self.overflowed {
             return Some(Step::Refetch(self.restart()));

@@ -27,7 +27,7 @@ fn answer(top: u64, replay: std::ops::RangeInclusive<u64>) -> Subscribed {
         positions: vec![(channel(), Position { epoch: 1, offset: top })],
         marker: None,
         catchup: Some(Catchup {
-            channels: vec![ChannelCatchup { channel: channel(), publications, gap: None }],
+            channels: vec![ChannelCatchup { channel: channel(), publications, gap: None, cut: false }],
             truncated: false,
         }),
     }
@@ -41,6 +41,7 @@ fn drain(flow: &mut Flow) -> Vec<String> {
             Step::Replay(p) => format!("replay {}", offset(&p)),
             Step::Live(p) => format!("live {}", offset(&p)),
             Step::Complete(outcome) => format!("complete {}", outcome.position.map_or(0, |at| at.offset)),
+            Step::Gap(_, Some(to), GapReason::Truncated) => format!("cut up to {}", to.offset),
             Step::Gap(..) => "gap".into(),
             Step::Refetch(cursors) => {
                 steps.push(format!("refetch {}", cursors.channels[&channel()].offset));
@@ -97,6 +98,39 @@ fn a_gap_of_what_is_read_again_is_told_where_no_complete_follows() {
     }
     flow.opened(&target(), answer);
     assert_eq!(drain(&mut flow), ["gap", "replay 8", "replay 9"]);
+}
+
+#[test]
+fn what_is_cut_off_of_a_replay_is_told_behind_it_up_to_where_live_goes_on() {
+    let cut = |gap| {
+        let mut answer = answer(22, 14..=20);
+        let catchup = answer.catchup.as_mut().unwrap();
+        (catchup.truncated, catchup.channels[0].cut, catchup.channels[0].gap) = (true, true, gap);
+        answer
+    };
+    let pattern = Target::parse("*").unwrap();
+    for (gap, steps) in [(None, vec![]), (Some(GapReason::HeadTrimmed), vec!["gap"])] {
+        let mut flow = Flow::opening(true);
+        assert!(!flow.accept(&publication(23, 1)));
+        flow.opened(&pattern, cut(gap));
+        let replay: Vec<_> = (14..=20).map(|offset| format!("replay {offset}")).collect();
+        let steps: Vec<_> = steps.into_iter().map(str::to_owned).chain(replay).collect();
+        assert_eq!(
+            drain(&mut flow),
+            [&steps[..], &["cut up to 22", "complete 0", "live 23"].map(str::to_owned)].concat()
+        );
+    }
+    // A channel's own subscription has its `recover_complete` for that, unless it only reads again.
+    let mut flow = Flow::opening(true);
+    flow.opened(&target(), cut(None));
+    let mut steps = drain(&mut flow);
+    assert_eq!(steps.split_off(7), ["complete 22"]);
+    let mut flow = Flow::Live;
+    flow.fall_behind(&channel(), Position { epoch: 1, offset: 13 });
+    assert_eq!(drain(&mut flow), ["refetch 13"]);
+    flow.opened(&target(), cut(None));
+    let mut steps = drain(&mut flow);
+    assert_eq!(steps.split_off(7), ["cut up to 22"]);
 }
 
 #[test]
@@ -324,7 +358,7 @@ fn told_of_a_loss(
         assert!(!flow.gap(&gap));
     }
     let gap = Some(GapReason::EpochReset);
-    let channels = vec![ChannelCatchup { channel: channel(), publications: left, gap }];
+    let channels = vec![ChannelCatchup { channel: channel(), publications: left, gap, cut: false }];
     let catchup = Some(Catchup { channels, truncated: false });
     flow.opened(&target(), Subscribed { positions: vec![(channel(), end)], marker: None, catchup });
     let Some(Step::Gap(_, position, GapReason::EpochReset)) = flow.step() else { panic!("untold") };
@@ -370,8 +404,12 @@ fn what_was_sent_before_it_was_lost_is_not_sent_again() {
     flow.fall_behind(&channel(), at(1, 50));
     assert!(matches!(flow.step(), Some(Step::Refetch(_))));
     let positions = vec![(channel(), at(1, 40))];
-    let channels =
-        vec![ChannelCatchup { channel: channel(), publications: vec![], gap: Some(GapReason::EpochReset) }];
+    let channels = vec![ChannelCatchup {
+        channel: channel(),
+        publications: vec![],
+        gap: Some(GapReason::EpochReset),
+        cut: false,
+    }];
     let catchup = Some(Catchup { channels, truncated: false });
     flow.opened(&target(), Subscribed { positions, marker: None, catchup });
     assert_eq!(drain(&mut flow), ["gap"]);

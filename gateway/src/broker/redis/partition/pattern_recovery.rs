@@ -9,10 +9,10 @@ use super::{
     },
     PatternPart,
     catalogue::{Listed, Listing},
-    subscribe::{count_recovery, missed},
+    subscribe::count_recovery,
 };
 use crate::{
-    broker::{BrokerError, GapReason, PatternCursors, Start},
+    broker::{BrokerError, ChannelCatchup, GapReason, PatternCursors, Start},
     channel::{Channel, Pattern},
     policy::{ChannelPolicy, Policies},
     position::Position,
@@ -46,7 +46,7 @@ impl Recovery {
             wanted.into_iter().partition(|(_, policy, _)| policy.keeps_history());
         for (channel, _, read) in unkept {
             let gap = matches!(read, Part::After(_)).then_some(GapReason::Expired);
-            part.missed.extend(missed(&channel, Vec::new(), gap));
+            part.missed.extend(ChannelCatchup::of(&channel, Vec::new(), gap, false));
         }
         if wanted.is_empty() {
             return Ok(part);
@@ -56,10 +56,10 @@ impl Recovery {
         for ((channel, _, read), range) in wanted.into_iter().zip(ranges) {
             let Some(mut range) = range else {
                 part.truncated = true;
-                part.missed.extend(missed(&channel, Vec::new(), Some(GapReason::Truncated)));
+                part.missed.extend(ChannelCatchup::of(&channel, Vec::new(), None, true));
                 continue;
             };
-            let mut gap = match read {
+            let gap = match read {
                 Part::After(cursor) => range.gap_after(cursor),
                 _ => range.hole.then_some(GapReason::Middle),
             };
@@ -69,14 +69,13 @@ impl Recovery {
             } else if let Some(position) = part.positions.iter_mut().find(|(name, _)| *name == channel) {
                 position.1 = position.1.max(range.end());
             }
-            if range.more || range.entries.len() > left {
-                range.entries.truncate(left);
-                gap = gap.or(Some(GapReason::Truncated));
-                part.truncated = true;
-            }
+            let cut = range.more || range.entries.len() > left;
+            range.entries.truncate(left);
             left -= range.entries.len();
-            count_recovery(gap);
-            part.missed.extend(missed(&channel, range.entries, gap));
+            part.truncated |= cut;
+            let missed = ChannelCatchup::of(&channel, range.entries, gap, cut);
+            count_recovery(missed.as_ref().and_then(ChannelCatchup::reason));
+            part.missed.extend(missed);
         }
         Ok(part)
     }

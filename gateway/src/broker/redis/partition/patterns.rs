@@ -11,10 +11,9 @@ use super::{
     catalogue::scan_catalogue,
     pattern_recovery::Recovery,
     slot::{Fill, Slot, Tail},
-    subscribe::missed,
 };
 use crate::{
-    broker::{BrokerError, GapReason, PatternCursors, Publication, SinkId, Start},
+    broker::{BrokerError, ChannelCatchup, PatternCursors, Publication, SinkId, Start},
     channel::{Channel, Pattern, Target},
     position::Position,
 };
@@ -125,16 +124,14 @@ impl Actor {
                 continue;
             }
             let missed_of = part.missed.iter_mut().position(|item| item.channel == channel);
-            let cut = missed_of
-                .and_then(|at| part.missed.get(at))
-                .is_some_and(|item| item.gap == Some(GapReason::Truncated));
+            let cut = missed_of.and_then(|at| part.missed.get(at)).is_some_and(|item| item.cut);
             match tail.after(end) {
                 Some(entries) if !cut => {
                     let Some(last) = entries.last().and_then(|last| last.position) else { continue };
                     positions.insert(channel.clone(), last);
                     match missed_of.and_then(|at| part.missed.get_mut(at)) {
                         Some(item) => item.publications.extend(entries),
-                        None => part.missed.extend(missed(&channel, entries, None)),
+                        None => part.missed.extend(ChannelCatchup::of(&channel, entries, None, false)),
                     }
                 }
                 // Too much at once: the rest is in history.
@@ -142,8 +139,8 @@ impl Actor {
                     positions.insert(channel.clone(), live);
                     part.truncated = true;
                     match missed_of.and_then(|at| part.missed.get_mut(at)) {
-                        Some(item) => item.gap = item.gap.or(Some(GapReason::Truncated)),
-                        None => part.missed.extend(missed(&channel, Vec::new(), Some(GapReason::Truncated))),
+                        Some(item) => item.cut = true,
+                        None => part.missed.extend(ChannelCatchup::of(&channel, Vec::new(), None, true)),
                     }
                 }
             }
@@ -292,7 +289,44 @@ fn live_after(last: Option<Position>, listed: Option<Position>, born: Position) 
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::doubt_tests::{LAST, actor, channel, stored},
+        *,
+    };
+    use crate::broker::GapReason;
+
+    #[tokio::test]
+    async fn a_replay_whose_tail_is_not_all_known_is_cut_off_before_where_live_goes_on() {
+        let at = |offset| Position { offset, ..LAST };
+        let mut actor = actor();
+        actor.slots.insert(channel(), Slot::new(Some(at(22))));
+        for (gap, missed) in
+            [(None, vec![]), (Some(GapReason::EpochReset), vec![stored(at(4)), stored(at(5))])]
+        {
+            let tail = Tail { entries: vec![stored(at(22))], broken: true };
+            let mut scan = PendingScan {
+                id: 1,
+                pattern: Pattern::parse("**").unwrap(),
+                sink: SinkId(1),
+                live: false,
+                reply: oneshot::channel().0,
+                cancelled: false,
+                tails: HashMap::from([(channel(), tail)]),
+                kept: 0,
+                _permit: Permit::default(),
+            };
+            let part = PatternPart {
+                positions: vec![(channel(), at(5))],
+                top: 5,
+                missed: ChannelCatchup::of(&channel(), missed.clone(), gap, false).into_iter().collect(),
+                truncated: false,
+            };
+            let part = actor.join_tails(&mut scan, part);
+            assert_eq!((part.positions, part.truncated), (vec![(channel(), at(22))], true));
+            let [one] = part.missed.as_slice() else { panic!("{:?}", part.missed) };
+            assert_eq!((one.publications.len(), one.gap, one.cut), (missed.len(), gap, true));
+        }
+    }
 
     #[test]
     fn a_channel_that_is_not_listed_goes_on_after_what_was_delivered() {

@@ -195,9 +195,9 @@ impl Actor {
             }
         }
         let catchup = (waiter.start != Start::Live).then(|| {
-            let gap = replay.gap.or(cut.then_some(GapReason::Truncated));
-            count_recovery(gap);
-            Catchup { channels: missed(channel, replay.publications, gap), truncated: cut }
+            let part = ChannelCatchup::of(channel, replay.publications, replay.gap, cut);
+            count_recovery(part.as_ref().and_then(ChannelCatchup::reason));
+            Catchup { channels: part.into_iter().collect(), truncated: cut }
         });
         let positions = end.map(|end| (channel.clone(), end)).into_iter().collect();
         // Who does not wait any more stays subscribed until it unsubscribes.
@@ -359,18 +359,6 @@ fn nothing_missed() -> Replay {
 /// A cursor of a channel that keeps no history comes from a time when there was one.
 fn without_history(start: &Start<Position>) -> Replay {
     Replay { gap: matches!(start, Start::After(_)).then_some(GapReason::Expired), ..nothing_missed() }
-}
-
-/// An item if there is something to replay or to report.
-pub(super) fn missed(
-    channel: &Channel,
-    publications: Vec<std::sync::Arc<crate::broker::Publication>>,
-    gap: Option<GapReason>,
-) -> Vec<ChannelCatchup> {
-    if publications.is_empty() && gap.is_none() {
-        return Vec::new();
-    }
-    vec![ChannelCatchup { channel: channel.clone(), publications, gap }]
 }
 
 pub(super) fn count_recovery(gap: Option<GapReason>) {
