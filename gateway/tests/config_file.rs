@@ -209,10 +209,12 @@ fn every_wrong_value_is_reported_at_once_with_what_is_allowed() {
         "log.format: `xml` is unknown, allowed is text or json",
         "shards: 65 is out of range, allowed is 0 to 64",
         "client_events.channel: \"$events.**\" is a pattern",
+        "proxy[0].routes[0].channel: `orders*` matches nothing: ",
+        "proxy[0].routes[1].method: `get*` matches nothing: ",
     ] {
         assert!(text.contains(expected), "{expected}\nnot in\n{text}");
     }
-    assert_eq!(error.problems.len(), 14, "{text}");
+    assert_eq!(error.problems.len(), 16, "{text}");
 }
 
 #[test]

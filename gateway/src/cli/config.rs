@@ -96,7 +96,7 @@ mod tests {
     fn every_error_gets_a_line() {
         let (good, out, err) = run("tests/fixtures/config/wrong_values.yaml", &[]);
         assert!(!good && out.is_empty());
-        assert_eq!(err.lines().filter(|line| line.starts_with("error: ")).count(), 14, "{err}");
+        assert_eq!(err.lines().filter(|line| line.starts_with("error: ")).count(), 16, "{err}");
     }
 
     #[test]

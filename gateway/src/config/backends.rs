@@ -12,6 +12,7 @@ use super::{
     schema::{Breaker, Proxy, ProxyGrpc, ProxyHttp, Route},
 };
 use crate::{
+    channel::Target,
     client_headers::forwardable,
     hooks::{
         AUTHENTICATE, BackendOptions, BackendRoute, BreakerOptions, Endpoint, GrpcOptions, HOOK_IN_URL,
@@ -122,6 +123,15 @@ fn routes(checks: &mut Checks, path: &str, list: Vec<Route>) -> Vec<BackendRoute
         } else if (method == AUTHENTICATE) != channel.is_empty() {
             let text = format!("is empty for the method {AUTHENTICATE} and for no other");
             checks.wrong(&format!("{key}.channel"), text);
+        }
+        // What cannot match would leave open what a backend is to decide.
+        for (name, pattern) in [("channel", &channel), ("method", &method)] {
+            if !pattern.is_empty()
+                && !pattern.starts_with('$')
+                && let Err(error) = Target::parse(pattern)
+            {
+                checks.wrong(&format!("{key}.{name}"), format!("`{pattern}` matches nothing: {error}"));
+            }
         }
         BackendRoute { channel, method }
     };
