@@ -17,7 +17,7 @@ fn warden(question: &Question) -> Reply {
     let body = &question.body;
     let refused = body["channel"].as_str().is_some_and(|channel| channel.ends_with("no"));
     match (refused, body.get("payload")) {
-        (true, _) => Reply::Json(200, json!({"error": {"code": "ACL_ERROR", "message": "not you"}})),
+        (true, _) => Reply::Json(200, json!({"error": {"code": "BANNED", "message": "not you"}})),
         (false, None) => Reply::Json(200, json!({})),
         (false, Some(payload)) => {
             let mut payload = payload.clone();

@@ -6,6 +6,7 @@ use futures_util::future::BoxFuture;
 use streamgate_proto::{
     cloudevents::CloudEvent,
     proxy::{PublishAclRequest, SubscribeAclRequest},
+    shared,
 };
 
 use super::{HookError, Hooks, PUBLISH, SUBSCRIBE, routes::Routes};
@@ -55,7 +56,7 @@ impl Arbiter for Hooks {
                 .ask(&question, &asked.headers, NO_LIMIT)
                 .await
                 .map_err(|error| refusal(&error, &channel))?;
-            answer.error.map_or(Ok(()), |error| Err(ClientError::from_wire(error)))
+            answer.error.map_or(Ok(()), |error| Err(no(&error, &channel)))
         })
     }
 
@@ -82,11 +83,20 @@ impl Arbiter for Hooks {
                 .await
                 .map_err(|error| refusal(&error, &channel))?;
             match answer.error {
-                Some(error) => Err(ClientError::from_wire(error)),
+                Some(error) => Err(no(&error, &channel)),
                 None => Ok(answer.payload.unwrap_or(event)),
             }
         })
     }
+}
+
+/// The error of a client that is not allowed: whatever code the backend gave, its answer is a verdict.
+fn no(error: &shared::Error, channel: &str) -> ClientError {
+    let text = match error.message.as_str() {
+        "" => format!("{channel:?} is refused: {}", error.code),
+        message => message.to_owned(),
+    };
+    ClientError::new(ErrorCode::AclError, text)
 }
 
 /// The error of a client that is not allowed, or of whom nobody knows.
@@ -102,4 +112,23 @@ fn refusal(error: &HookError, channel: &str) -> ClientError {
 fn nobody<T: Send + 'static>(asked: &Asked) -> BoxFuture<'static, Result<T, ClientError>> {
     let text = format!("no backend decides on {} of {:?}", asked.action.as_str(), asked.channel);
     Box::pin(async move { Err(ClientError::new(ErrorCode::AclError, text)) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_the_backend_is_a_verdict_whatever_its_code() {
+        for (code, message, told) in [
+            ("ACL_ERROR", "not you", "not you"),
+            ("BANNED", "you again", "you again"),
+            ("RPC_TIMEOUT", "", "\"a.b\" is refused: RPC_TIMEOUT"),
+        ] {
+            let error =
+                shared::Error { code: code.into(), message: message.into(), ..shared::Error::default() };
+            let error = no(&error, "a.b").to_wire();
+            assert_eq!((error.code.as_str(), error.message.as_str()), ("ACL_ERROR", told));
+        }
+    }
 }

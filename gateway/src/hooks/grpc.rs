@@ -116,7 +116,6 @@ fn of_status(status: &Status, limit: Duration) -> HookError {
                     | Code::AlreadyExists
                     | Code::FailedPrecondition
                     | Code::OutOfRange
-                    | Code::Cancelled
                     | Code::Unimplemented
             ),
         },

@@ -117,9 +117,17 @@ fn a_session_is_closed_when_its_token_ends_and_looked_at_no_later() {
 #[test]
 fn a_refresh_puts_the_end_off_only_for_the_same_user() {
     let mut client = locked(None);
-    connected(&mut client, 60);
+    let In::Connect(connect) = showing("t", &[]) else { panic!() };
+    let connect = v1::Connect { client_type: "phone".into(), ..connect };
+    let (_, asking) = asked(client.say("1", In::Connect(connect)));
+    let identity = ann(&client, 60);
+    told(&mut client, asking, Ok(identity));
     let refresh = || In::Refresh(Refresh { token: "next".into() });
-    let (_, asking) = asked(client.say("2", refresh()));
+    let fx = client.say("2", refresh());
+    let Some(Effect::Authenticate { credential, .. }) = fx.first() else { panic!("{fx:?}") };
+    // As at the connect: a backend may decide by it.
+    assert_eq!(credential.client_type, "phone");
+    let (_, asking) = asked(fx);
     let bob = Identity { user_id: "bob".into(), ..Identity::default() };
     assert_eq!(error_code(&told(&mut client, asking, Ok(bob))), "AUTH_ERROR");
     let (_, asking) = asked(client.say("3", refresh()));

@@ -52,8 +52,7 @@ impl Session {
         }
         self.extended = connect.caps.iter().any(|cap| cap == EXTENDED);
         self.client_id = connect.client_id;
-        let client_type = connect.client_type;
-        self.client_type.clone_from(&client_type);
+        self.client_type = connect.client_type;
         self.connected_unix_ms = now.unix_ms;
         let token = if self.extended { ResumeToken::parse(&connect.resume_token) } else { None };
         let subscriptions = connect.subscriptions.into_iter().map(Wanted::asked).collect();
@@ -64,7 +63,7 @@ impl Session {
         match (authenticator.unasked(shown.as_ref()), shown) {
             (Some(known), _) => self.identified(now, connecting, known, fx),
             (None, Some(token)) => {
-                let credential = self.credential(token, client_type);
+                let credential = self.credential(token);
                 fx.push(Effect::Authenticate { credential, asking: Asking::Connect(Box::new(connecting)) });
             }
             (None, None) => self.identified(now, connecting, Err(Refusal::Missing), fx),
@@ -72,8 +71,9 @@ impl Session {
     }
 
     /// A token, with what the client says of itself.
-    pub(super) fn credential(&self, token: Token, client_type: String) -> Box<Credential> {
+    pub(super) fn credential(&self, token: Token) -> Box<Credential> {
         let (client_id, session_id) = (self.client_id.clone(), self.id.clone());
+        let client_type = self.client_type.clone();
         let headers = self.headers.clone();
         Box::new(Credential { token, client_id, client_type, session_id, headers })
     }

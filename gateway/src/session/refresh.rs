@@ -28,7 +28,7 @@ impl Session {
         }
         match Token::new(token) {
             Some(token) => {
-                let credential = self.credential(token, String::new());
+                let credential = self.credential(token);
                 fx.push(Effect::Authenticate { credential, asking: Asking::Refresh(reply) });
             }
             None => self.refreshed(now, reply, Err(Refusal::Missing), fx),
