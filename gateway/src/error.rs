@@ -1,7 +1,7 @@
 //! The one table of error codes: protocol code and type, HTTP status, gRPC status, and close code where the
 //! error ends a connection (STYLE, rule 4).
 
-use streamgate_proto::shared;
+use streamgate_proto::{shared, wkt::Struct};
 
 use crate::{broker::BrokerError, channel::NameError};
 
@@ -242,9 +242,15 @@ impl ClientError {
         Self { code, message: message.into(), given: None }
     }
 
-    /// An error that came over the wire. One with a code of the table is that; every other one is passed on as it is.
+    /// An error that came over the wire. One with a code of the table is that; every other one is passed on as it is, but
+    /// for what would harm who gets it: a code that ends connections, and numbers that JSON cannot carry.
     #[must_use]
-    pub fn from_wire(error: shared::Error) -> Self {
+    pub fn from_wire(mut error: shared::Error) -> Self {
+        if error.code == ErrorCode::DisconnectError.as_str() {
+            ErrorCode::ProxyError.as_str().clone_into(&mut error.code);
+            ErrorCode::ProxyError.kind().clone_into(&mut error.r#type);
+        }
+        error.metadata = error.metadata.filter(Struct::is_finite);
         let known = ErrorCode::ALL.into_iter().find(|code| code.as_str() == error.code);
         let code = known.unwrap_or(ErrorCode::ProxyError);
         Self { code, message: error.message.clone(), given: Some(Box::new(error)) }
@@ -291,6 +297,8 @@ impl From<&BrokerError> for ClientError {
 
 #[cfg(test)]
 mod tests {
+    use streamgate_proto::wkt;
+
     use super::*;
 
     #[test]
@@ -304,6 +312,33 @@ mod tests {
                 (400..600).contains(&code.http_status()) && (1..=16).contains(&code.grpc_status()),
                 "{code:?}"
             );
+        }
+    }
+
+    #[test]
+    fn what_others_give_ends_no_connection_and_can_be_written_in_json() {
+        let number = |value| wkt::Value { kind: Some(wkt::value::Kind::NumberValue(value)) };
+        let list = |value| {
+            let list = wkt::ListValue { values: vec![number(1.0), number(value)] };
+            wkt::Value { kind: Some(wkt::value::Kind::ListValue(list)) }
+        };
+        let given = |code: &str, value| shared::Error {
+            code: code.into(),
+            r#type: "theirs".into(),
+            message: "m".into(),
+            metadata: Some(Struct { fields: [("code".to_owned(), value)].into() }),
+        };
+        let error = ClientError::from_wire(given("DISCONNECT_ERROR", number(3503.0)));
+        let wire = error.to_wire();
+        assert_eq!(
+            (error.code, wire.code.as_str(), wire.message.as_str()),
+            (ErrorCode::ProxyError, "PROXY_ERROR", "m")
+        );
+        let sound = ClientError::from_wire(given("THEIRS", list(7.0))).to_wire();
+        assert_eq!((sound.code.as_str(), sound.metadata.is_some()), ("THEIRS", true));
+        for value in [number(f64::NAN), list(f64::INFINITY)] {
+            let wire = ClientError::from_wire(given("THEIRS", value)).to_wire();
+            assert_eq!((wire.r#type.as_str(), wire.metadata), ("theirs", None));
         }
     }
 

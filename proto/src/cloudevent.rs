@@ -87,6 +87,21 @@ pub fn validate(event: &CloudEvent) -> Result<(), EventError> {
     Ok(())
 }
 
+/// Checks only that every encoding can carry the event, as for one that need not be complete: a call's, or an answer's.
+///
+/// # Errors
+/// [`EventError::Time`], the one thing that JSON cannot carry and protobuf can.
+pub fn encodable(event: &CloudEvent) -> Result<(), EventError> {
+    for (name, value) in &event.attributes {
+        if let Some(Attr::CeTimestamp(time)) = &value.attr
+            && !time.is_in_range()
+        {
+            return Err(EventError::Time { name: shortened(name) });
+        }
+    }
+    Ok(())
+}
+
 fn validate_name(name: &str) -> Result<(), EventError> {
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     if name.is_empty() || !name.bytes().all(allowed) {

@@ -143,6 +143,25 @@ impl Serialize for Struct {
     }
 }
 
+impl Struct {
+    /// Whether JSON can carry it: it has no way to write numbers that are not finite.
+    #[must_use]
+    pub fn is_finite(&self) -> bool {
+        self.fields.values().all(Value::is_finite)
+    }
+}
+
+impl Value {
+    fn is_finite(&self) -> bool {
+        match &self.kind {
+            Some(Kind::NumberValue(value)) => value.is_finite(),
+            Some(Kind::StructValue(value)) => value.is_finite(),
+            Some(Kind::ListValue(value)) => value.values.iter().all(Self::is_finite),
+            _ => true,
+        }
+    }
+}
+
 impl Serialize for ListValue {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.values.serialize(serializer)

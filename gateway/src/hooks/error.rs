@@ -50,6 +50,12 @@ pub enum HookError {
         /// Its words, or its status.
         reason: String,
     },
+    /// The question has no form that the backend could read: nothing was sent.
+    #[error("the backend cannot be asked: {reason}")]
+    Unsayable {
+        /// What the encoder says.
+        reason: String,
+    },
     /// What it said cannot be understood.
     #[error("the backend's answer cannot be read: {reason}")]
     Garbage {
@@ -62,7 +68,7 @@ impl HookError {
     /// What it tells of the backend's health.
     pub(super) fn verdict(&self) -> Verdict {
         match self {
-            Self::Busy { .. } | Self::Open => Verdict::Unknown,
+            Self::Busy { .. } | Self::Open | Self::Unsayable { .. } => Verdict::Unknown,
             Self::Timeout { .. } | Self::Transport { .. } | Self::Garbage { .. } => Verdict::Bad,
             Self::Failed { unwell, .. } if *unwell => Verdict::Bad,
             Self::Failed { .. } | Self::Refused { .. } => Verdict::Good,
@@ -85,6 +91,7 @@ impl HookError {
             Self::Failed { .. } => "failed",
             Self::Refused { .. } => "refused",
             Self::Garbage { .. } => "garbage",
+            Self::Unsayable { .. } => "unsayable",
         }
     }
 
@@ -93,6 +100,7 @@ impl HookError {
     pub fn to_client(&self) -> ClientError {
         let code = match self {
             Self::Timeout { .. } => ErrorCode::RpcTimeout,
+            Self::Unsayable { .. } => ErrorCode::BadRequest,
             _ => ErrorCode::ProxyError,
         };
         ClientError::new(code, self.to_string())

@@ -49,7 +49,8 @@ impl HttpBackend {
 
     fn request<H: Hook>(&self, question: &Question<'_, H>) -> Result<Request<Bytes>, HookError> {
         let unsent = |reason: String| HookError::Transport { reason, sent: false, broke: false };
-        let body = json::encode(question.request).map_err(|error| unsent(error.to_string()))?;
+        let body = json::encode(question.request)
+            .map_err(|error| HookError::Unsayable { reason: error.to_string() })?;
         let json = HeaderValue::from_static("application/json");
         let mut out = Request::builder()
             .method(Method::POST)

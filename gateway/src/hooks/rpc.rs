@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use streamgate_proto::{
+    cloudevent,
     cloudevents::CloudEvent,
     proxy::{RpcRequest as Question, RpcResponse as Answer},
 };
@@ -54,7 +55,13 @@ async fn call(backend: &Backend, request: RpcRequest, limit: Duration) -> Result
         backend.ask(&question, &request.headers, limit).await.map_err(|error| error.to_client())?;
     match (answer.error, answer.payload) {
         (Some(error), _) => Err(ClientError::from_wire(error)),
-        (None, Some(payload)) => Ok(payload),
+        (None, Some(payload)) => match cloudevent::encodable(&payload) {
+            Ok(()) => Ok(payload),
+            Err(error) => {
+                let text = format!("the backend's answer cannot be passed on: {error}");
+                Err(ClientError::new(ErrorCode::ProxyError, text))
+            }
+        },
         (None, None) => Err(ClientError::new(
             ErrorCode::ProxyError,
             "the backend's answer has neither a payload nor an error",

@@ -1,6 +1,7 @@
 //! Calls and surveys: what a client asks of others, and what others ask of it.
 
 use streamgate_proto::{
+    cloudevent,
     cloudevents::CloudEvent,
     v1::{
         RpcCall, RpcResult, SurveyAnswer, SurveyRequest, SurveyResponse, SurveyResult,
@@ -43,6 +44,9 @@ impl Session {
             user_id: self.user_id.clone(),
             headers: self.headers.clone(),
         };
+        if let Err(error) = carriable(&request.event) {
+            return self.fail(now, reply, &error, fx);
+        }
         if request.channel.len().max(request.method.len()) > MAX_BYTES {
             let text = format!("a call's channel and method have at most {MAX_BYTES} bytes each");
             return self.fail(now, reply, &ClientError::bad_request(text), fx);
@@ -128,7 +132,14 @@ impl Session {
 
     pub(super) fn rpc_result(&mut self, now: Now, reply: ReplyTo, result: RpcResult, fx: &mut Effects) {
         let outcome = match result.outcome {
-            Some(Outcome::Payload(event)) => Ok(event),
+            Some(Outcome::Payload(event)) => match carriable(&event) {
+                Ok(()) => Ok(event),
+                // It is an answer all the same: who waits must not wait longer.
+                Err(error) => {
+                    self.fail(now, reply, &error, fx);
+                    Err(unusable(&error))
+                }
+            },
             Some(Outcome::Error(error)) => Err(ClientError::from_wire(error)),
             None => {
                 let error = ClientError::bad_request("an rpc_result has a payload or an error");
@@ -220,7 +231,57 @@ impl Session {
 pub(super) fn survey_answer(answer: SurveyResponse) -> Effect {
     let outcome = match answer.error {
         Some(error) => Err(ClientError::from_wire(error)),
-        None => Ok(answer.payload.unwrap_or_default()),
+        None => {
+            let event = answer.payload.unwrap_or_default();
+            carriable(&event).map(|()| event).map_err(|error| unusable(&error))
+        }
     };
     Effect::SurveyAnswer { request_id: answer.request_id, outcome }
+}
+
+/// Checks that whoever gets the event can read it, in whatever encoding.
+fn carriable(event: &CloudEvent) -> Result<(), ClientError> {
+    cloudevent::encodable(event).map_err(|error| ClientError::bad_request(error.to_string()))
+}
+
+/// What who asked is told of an answer that cannot be passed on.
+fn unusable(error: &ClientError) -> ClientError {
+    ClientError::new(ErrorCode::ProxyError, format!("the answer cannot be passed on: {}", error.message))
+}
+
+#[cfg(test)]
+mod tests {
+    use streamgate_proto::{
+        cloudevents::{Attr, CloudEventAttributeValue},
+        v1::inbound_message::Envelope as In,
+        wkt::Timestamp,
+    };
+
+    use super::*;
+    use crate::session::tests::{Client, error_code};
+
+    /// An event that protobuf carries and JSON does not.
+    fn timeless() -> CloudEvent {
+        let time = Timestamp { seconds: i64::MAX, nanos: 0 };
+        let value = CloudEventAttributeValue { attr: Some(Attr::CeTimestamp(time)) };
+        CloudEvent {
+            source: "a".into(),
+            attributes: [("when".to_owned(), value)].into(),
+            ..CloudEvent::default()
+        }
+    }
+
+    #[test]
+    fn what_some_encoding_cannot_carry_is_neither_asked_nor_answered() {
+        let mut client = Client::connected(true);
+        assert_eq!(error_code(&client.say("2", In::RpcRequest(timeless()))), "BAD_REQUEST");
+        let result = RpcResult { request_id: "r".into(), outcome: Some(Outcome::Payload(timeless())) };
+        let mut fx = client.say("3", In::RpcResult(result));
+        let Some(Effect::RpcResult { outcome: Err(error), .. }) = fx.pop() else { panic!("{fx:?}") };
+        assert_eq!((error.code, error_code(&fx).as_str()), (ErrorCode::ProxyError, "BAD_REQUEST"));
+        let answer = SurveyResponse { payload: Some(timeless()), ..SurveyResponse::default() };
+        let fx = client.say("4", In::SurveyResponse(answer));
+        let [Effect::SurveyAnswer { outcome: Err(error), .. }] = &fx[..] else { panic!("{fx:?}") };
+        assert_eq!(error.code, ErrorCode::ProxyError);
+    }
 }

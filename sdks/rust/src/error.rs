@@ -88,7 +88,7 @@ impl Error {
     /// From the wire. `DISCONNECT_ERROR`, the close code of transports that have none, becomes [`Error::Closed`].
     pub(crate) fn from_wire(error: shared::Error) -> Self {
         if error.code != "DISCONNECT_ERROR" {
-            return Self::Server { code: error.code, kind: error.r#type, message: error.message };
+            return Self::server(error);
         }
         let fields = error.metadata.map(|metadata| metadata.fields).unwrap_or_default();
         let reason = fields.get("reason").and_then(text).filter(|reason| !reason.is_empty());
@@ -96,6 +96,11 @@ impl Error {
             code: fields.get("code").and_then(number).unwrap_or(3000),
             reason: reason.unwrap_or(error.message),
         }
+    }
+
+    /// From the wire, about a request.
+    pub(crate) fn server(error: shared::Error) -> Self {
+        Self::Server { code: error.code, kind: error.r#type, message: error.message }
     }
 
     /// Whether time was up: no answer came, or the server says that none came in time. The request may have been carried

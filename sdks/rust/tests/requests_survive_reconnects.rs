@@ -125,6 +125,23 @@ async fn a_final_close_code_ends_everything_with_its_reason() {
 }
 
 #[tokio::test]
+async fn what_answers_a_request_closes_nothing_whatever_it_looks_like() {
+    let server = Server::start().await;
+    let client = server.client();
+    let (mut peer, _) = server.welcome().await;
+    let (refused, ()) = tokio::join!(client.ping(), async {
+        let frame = peer.frame().await;
+        peer.refuse(&frame.id, "DISCONNECT_ERROR").await;
+    });
+    assert!(refused.is_err());
+    let (ping, ()) = tokio::join!(client.ping(), async {
+        let frame = peer.frame().await;
+        peer.answer(&frame.id, Out::Pong(Pong {})).await;
+    });
+    ping.unwrap();
+}
+
+#[tokio::test]
 async fn other_closes_lead_to_the_next_node() {
     let (one, two) = (Server::start().await, Server::start().await);
     let client = one.builder().node(two.url()).build().unwrap();

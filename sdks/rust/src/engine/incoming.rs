@@ -29,7 +29,9 @@ impl Engine {
                     self.subscriptions.message(message.into(), &mut self.effects);
                 }
             }
-            Envelope::Error(error) => self.error(request, Error::from_wire(error), now),
+            // What answers a request is not the server's word on the connection, whatever it looks like.
+            Envelope::Error(error) if request.is_some() => self.error(request, Error::server(error), now),
+            Envelope::Error(error) => self.error(None, Error::from_wire(error), now),
             Envelope::SubscribeAck(ack) => {
                 if let Some(request) = request {
                     self.subscriptions.acked(request, ack.subscriptions, self.extended, &mut self.effects);
