@@ -5,11 +5,14 @@ use std::time::Duration;
 use streamgate::broker::BrokerStatus;
 use streamgate_e2e::{
     certificates::{Authority, Identity},
-    events::text,
+    events::{frame, live, text},
     gateway::TestNode,
     raw::{RawClient, Via},
     redis_server::{RedisServer, RedisServerOptions},
     scrape, within,
+};
+use streamgate_proto::v1::{
+    InboundMessage, Subscribe, inbound_message::Envelope as In, outbound_message::Envelope as Out,
 };
 
 fn server(authority: &Authority, names: &[&str], auth_clients: bool) -> RedisServer {
@@ -44,11 +47,22 @@ async fn says(node: &TestNode, words: &str) -> String {
     }
 }
 
+fn subscribe() -> InboundMessage {
+    frame(In::Subscribe(Subscribe { subscriptions: vec![live("room.blue")] }))
+}
+
 /// A client publishes and is delivered.
 async fn works(node: &TestNode) {
     node.addrs().ready().await;
     let mut client = RawClient::connect(node.addrs(), Via::WsProto).await;
-    client.subscribe_to("room.blue").await;
+    within("a subscription", async {
+        // A node that has just lost all its connections may notice one of them after it was back.
+        while let Some(Out::Error(error)) = client.request(subscribe()).await.envelope {
+            assert_eq!(error.code, "NOT_AVAILABLE");
+            node.addrs().ready().await;
+        }
+    })
+    .await;
     let ack = client.publish("room.blue", text("e1", "hello")).await;
     assert_eq!(client.message().await.offset, ack.offset);
 }
