@@ -31,6 +31,7 @@ mod hooks;
 mod hooks_headers;
 mod hooks_lifecycle;
 mod hooks_rights;
+mod hooks_stuck;
 mod hooks_unwell;
 mod idempotency;
 mod inbox_limits;

@@ -229,12 +229,14 @@ pub trait Broker: Send + Sync + 'static {
         most: u64,
     ) -> BoxFuture<'static, Result<usize, BrokerError>>;
 
-    /// Takes at most `most` items of a lane, if it is or becomes this node's; with 0 it only stays so. To be asked again
-    /// within a third of the lease of the node, also while the items are being done.
+    /// Takes at most `most` items of a lane, if it is or becomes this node's; with 0 it only stays so. They are the first ones
+    /// that are not finished, or the first ones of these that were added after the one with the id `after`, be that finished
+    /// or not. To be asked again within a third of the lease of the node, also while the items are being done.
     fn take_work(
         &self,
         queue: &str,
         lane: usize,
+        after: Option<String>,
         most: usize,
     ) -> BoxFuture<'static, Result<Turn, BrokerError>>;
 

@@ -20,7 +20,7 @@ pub struct WorkItem {
 pub enum Turn {
     /// Another node does them.
     Elsewhere,
-    /// They are this node's, in their order; those that were taken before and not finished come first, and alone. The lane
-    /// is this node's until the lease ends, or it asks again.
+    /// They are this node's, in their order. So is the lane, until the lease ends: whatever of it is not finished by then
+    /// may be done by another node as well.
     Here(Vec<WorkItem>),
 }

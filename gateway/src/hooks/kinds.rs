@@ -22,14 +22,17 @@ pub trait Hook: Message + Serialize + Clone + Default + Debug + 'static {
 
     /// Whether asking twice is the same as asking once, so that a question may be repeated whose answer was lost.
     const REPEATABLE: bool = false;
+
+    /// Whether its answer says nothing: then any success is one, whatever is in it.
+    const SILENT: bool = false;
 }
 
 macro_rules! hooks {
-    ($($request:ident -> $answer:ident = $name:literal $(, $repeatable:literal)?;)+) => {
+    ($($request:ident -> $answer:ident = $name:literal $(, $property:ident)?;)+) => {
         $(impl Hook for $request {
             type Answer = $answer;
             const NAME: &'static str = $name;
-            $(const REPEATABLE: bool = $repeatable;)?
+            $(const $property: bool = true;)?
         })+
 
         /// The name of every hook.
@@ -39,13 +42,13 @@ macro_rules! hooks {
 
 hooks! {
     RpcRequest -> RpcResponse = "RPC";
-    AuthenticateRequest -> AuthenticateResponse = "Authenticate", true;
-    SubscribeAclRequest -> SubscribeAclResponse = "SubscribeAcl", true;
-    PublishAclRequest -> PublishAclResponse = "PublishAcl", true;
-    OnConnectedRequest -> OnConnectedResponse = "OnConnected";
-    OnSubscribedRequest -> OnSubscribedResponse = "OnSubscribed";
-    OnUnsubscribedRequest -> OnUnsubscribedResponse = "OnUnsubscribed";
-    OnDisconnectedRequest -> OnDisconnectedResponse = "OnDisconnected";
-    OnChannelOccupiedRequest -> OnChannelOccupiedResponse = "OnChannelOccupied";
-    OnChannelVacatedRequest -> OnChannelVacatedResponse = "OnChannelVacated";
+    AuthenticateRequest -> AuthenticateResponse = "Authenticate", REPEATABLE;
+    SubscribeAclRequest -> SubscribeAclResponse = "SubscribeAcl", REPEATABLE;
+    PublishAclRequest -> PublishAclResponse = "PublishAcl", REPEATABLE;
+    OnConnectedRequest -> OnConnectedResponse = "OnConnected", SILENT;
+    OnSubscribedRequest -> OnSubscribedResponse = "OnSubscribed", SILENT;
+    OnUnsubscribedRequest -> OnUnsubscribedResponse = "OnUnsubscribed", SILENT;
+    OnDisconnectedRequest -> OnDisconnectedResponse = "OnDisconnected", SILENT;
+    OnChannelOccupiedRequest -> OnChannelOccupiedResponse = "OnChannelOccupied", SILENT;
+    OnChannelVacatedRequest -> OnChannelVacatedResponse = "OnChannelVacated", SILENT;
 }

@@ -144,6 +144,7 @@ pub const CASES: &[(&str, CaseFn)] = cases! {
         revocations_are_listed_until_their_time_is_over;
     work:
         items_come_in_their_order_until_they_are_finished,
+        items_are_read_beside_those_that_are_not_finished,
         a_lane_that_is_given_up_goes_to_another_node_with_what_is_not_finished,
         a_full_lane_takes_no_more_and_says_so,
         queues_are_separate;

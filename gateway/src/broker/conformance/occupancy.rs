@@ -13,7 +13,7 @@ async fn take(cx: &Context, channel: &Channel) -> Vec<bool> {
     let (node, mut told) = (cx.node(0), Vec::new());
     let lane = node.lane_of(channel.as_str());
     loop {
-        let Turn::Here(items) = node.take_work(OCCUPANCY, lane, 1_000).await.unwrap() else {
+        let Turn::Here(items) = node.take_work(OCCUPANCY, lane, None, 1_000).await.unwrap() else {
             panic!("nobody else takes it")
         };
         if items.is_empty() {

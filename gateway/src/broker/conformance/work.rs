@@ -21,8 +21,19 @@ fn ids(items: &[WorkItem]) -> Vec<String> {
 
 /// The next items of a lane, once it is the node's.
 async fn next(cx: &Context, node: usize, queue: &str, lane: usize, most: usize) -> Vec<WorkItem> {
+    after(cx, node, queue, lane, None, most).await
+}
+
+async fn after(
+    cx: &Context,
+    node: usize,
+    queue: &str,
+    lane: usize,
+    id: Option<&str>,
+    most: usize,
+) -> Vec<WorkItem> {
     eventually(|| async {
-        match cx.node(node).take_work(queue, lane, most).await.unwrap() {
+        match cx.node(node).take_work(queue, lane, id.map(str::to_owned), most).await.unwrap() {
             Turn::Here(items) => Some(items),
             Turn::Elsewhere => None,
         }
@@ -47,6 +58,24 @@ pub(super) async fn items_come_in_their_order_until_they_are_finished(cx: Contex
     assert_eq!(texts(&rest), ["c"]);
     cx.node(0).finish_work(&queue, lane, ids(&rest)).await.unwrap();
     assert_eq!(next(&cx, 0, &queue, lane, 2).await, []);
+}
+
+pub(super) async fn items_are_read_beside_those_that_are_not_finished(cx: Context) {
+    let queue = cx.name("queue", "beside");
+    let lane = cx.node(0).lane_of("session");
+    cx.node(0).add_work(&queue, lane, items(&["a", "b", "c"]), PLENTY).await.unwrap();
+    let first = next(&cx, 0, &queue, lane, 2).await;
+    let [a, b] = &ids(&first)[..] else { panic!("{first:?}") };
+    assert_eq!(texts(&after(&cx, 0, &queue, lane, Some(a), 5).await), ["b", "c"]);
+    cx.node(0).finish_work(&queue, lane, vec![b.clone()]).await.unwrap();
+    // After one that is not there any more.
+    let rest = after(&cx, 0, &queue, lane, Some(b), 5).await;
+    assert_eq!(texts(&rest), ["c"]);
+    assert_eq!(after(&cx, 0, &queue, lane, Some(&rest[0].id), 5).await, []);
+    cx.node(0).add_work(&queue, lane, items(&["d"]), PLENTY).await.unwrap();
+    assert_eq!(texts(&after(&cx, 0, &queue, lane, Some(&rest[0].id), 5).await), ["d"]);
+    assert_eq!(texts(&next(&cx, 0, &queue, lane, 5).await), ["a", "c", "d"]);
+    assert_eq!(next(&cx, 0, &queue, lane, 0).await, []);
 }
 
 pub(super) async fn a_lane_that_is_given_up_goes_to_another_node_with_what_is_not_finished(cx: Context) {

@@ -331,9 +331,10 @@ impl Broker for MemoryBroker {
         &self,
         queue: &str,
         _lane: usize,
+        after: Option<String>,
         most: usize,
     ) -> BoxFuture<'static, Result<Turn, BrokerError>> {
-        self.now(|state, _| Ok(Turn::Here(state.work.take(queue, most))))
+        self.now(|state, _| Ok(Turn::Here(state.work.take(queue, after.as_deref(), most))))
     }
 
     fn finish_work(

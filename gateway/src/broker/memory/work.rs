@@ -27,10 +27,13 @@ impl Work {
         added
     }
 
-    /// The first items that are not finished.
-    pub fn take(&self, queue: &str, most: usize) -> Vec<WorkItem> {
-        let waiting = self.queues.get(queue).into_iter().flatten().take(most);
-        waiting.map(|(id, payload)| WorkItem { id: id.to_string(), payload: payload.clone() }).collect()
+    /// The first items that are not finished, after one with this id if there is any.
+    pub fn take(&self, queue: &str, after: Option<&str>, most: usize) -> Vec<WorkItem> {
+        let Some(waiting) = self.queues.get(queue) else { return Vec::new() };
+        let after: u64 = after.and_then(|id| id.parse().ok()).unwrap_or(0);
+        let read = waiting.partition_point(|(id, _)| *id <= after);
+        let next = waiting.iter().skip(read).take(most);
+        next.map(|(id, payload)| WorkItem { id: id.to_string(), payload: payload.clone() }).collect()
     }
 
     /// Removes items that are done.

@@ -450,8 +450,8 @@ impl Broker for RedisBroker {
         self.append_work(queue, lane, items, most)
     }
 
-    fn take_work(&self, queue: &str, lane: usize, most: usize) -> Answer<Turn> {
-        self.next_work(queue, lane, most)
+    fn take_work(&self, queue: &str, lane: usize, after: Option<String>, most: usize) -> Answer<Turn> {
+        self.next_work(queue, lane, after, most)
     }
 
     fn finish_work(&self, queue: &str, lane: usize, ids: Vec<String>) -> Answer<()> {

@@ -6,12 +6,14 @@
 //! there to where it is to go by whichever node has the lane: so it arrives even if the node that saw it dies. What the
 //! broker records of channels is handed on into the same queues. At least once: an answer that is lost makes it come again,
 //! under the same `event_id`. All events of a session, or of a channel, are in one lane, so they come in the order in which
-//! they were seen; those of different ones come side by side.
+//! they were seen; those of different ones come side by side, also while one of them cannot be told.
 //!
 //! Bounds: [`WAITING`] events in the node while storage is away, [`MOST`] unfinished ones in a lane of a queue; beyond
-//! that new ones are dropped, counted and logged. An event that is older than [`OLDEST`] is not told any more.
+//! that new ones are dropped, counted and logged. An event that is older than [`OLDEST`] is not told any more, nor one
+//! that was not taken in about an hour while others were (`held`).
 
 mod event;
+mod held;
 mod in_order;
 mod inbox;
 mod occupancy;
@@ -35,7 +37,7 @@ use crate::{
 };
 use event::Event;
 use in_order::InOrder;
-use inbox::{Inbox, Work};
+use inbox::{Inbox, Lane, Work};
 use occupancy::HandOn;
 use outbox::{Nudges, Queue};
 use to_backend::ToBackend;
@@ -45,7 +47,7 @@ const WAITING: usize = 65_536;
 /// Events of one queue that may be unfinished in a lane.
 const MOST: u64 = 100_000;
 /// Why events are dropped.
-const REASONS: [&str; 5] = ["node", "full", "old", "refused", "unreadable"];
+const REASONS: [&str; 6] = ["node", "full", "old", "refused", "tries", "unreadable"];
 /// Age from which an event is given up.
 const OLDEST: Duration = Duration::from_secs(24 * 60 * 60);
 /// The queue of the system channel.
@@ -89,17 +91,20 @@ impl Lifecycle {
                 of_channels.push(name.clone());
             }
             queues.push(Queue { name: name.clone(), subscriptions: true });
-            delivery.start(&name, InOrder(ToBackend(backend)));
+            let audience = Arc::new(ToBackend(backend));
+            delivery.start(&name, |_| InOrder::new(audience.clone()));
         }
         if let Some(system) = system {
             of_channels.push(SYSTEM.to_owned());
             queues.push(Queue { name: SYSTEM.to_owned(), subscriptions: false });
-            delivery.start(SYSTEM, InOrder(system));
+            let audience = Arc::new(system);
+            delivery.start(SYSTEM, |_| InOrder::new(audience.clone()));
         }
         if !of_channels.is_empty() {
             broker.record_occupancy();
             let nudges = stored.clone();
-            delivery.start(OCCUPANCY, HandOn { broker: broker.clone(), queues: of_channels, nudges });
+            let hand_on = HandOn { lane: 0, broker: broker.clone(), queues: of_channels, nudges };
+            delivery.start(OCCUPANCY, |lane| HandOn { lane, ..hand_on.clone() });
         }
         let (sender, events) = mpsc::channel(WAITING);
         tokio::spawn(outbox::run(events, broker.clone(), queues, stored, stop.clone()));
@@ -132,18 +137,12 @@ struct Delivery<'a> {
 }
 
 impl Delivery<'_> {
-    /// Starts to work off every lane of a queue that is or becomes this node's.
-    fn start<W: Work>(&self, queue: &str, work: W) {
-        let work = Arc::new(work);
-        for (lane, nudge) in self.nudges.iter().enumerate() {
-            let inbox = Inbox {
-                work: work.clone(),
-                broker: self.broker.clone(),
-                queue: queue.to_owned(),
-                lane,
-                lease: self.lease,
-                nudge: nudge.clone(),
-            };
+    /// Starts to work off every lane of a queue that is or becomes this node's, each by a `work` of its own.
+    fn start<W: Work>(&self, queue: &str, work: impl Fn(usize) -> W) {
+        for (number, nudge) in self.nudges.iter().enumerate() {
+            let lane =
+                Lane { broker: self.broker.clone(), queue: queue.to_owned(), number, lease: self.lease };
+            let inbox = Inbox { work: work(number), lane, nudge: nudge.clone() };
             tokio::spawn(inbox.run(self.stop.clone()));
         }
     }

@@ -1,6 +1,6 @@
 //! From what the broker records of channels to everybody who is to be told of it.
 
-use std::sync::Arc;
+use std::{future::pending, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -8,20 +8,28 @@ use futures_util::future::join_all;
 use super::{
     dropped,
     event::Fact,
-    inbox::Work,
+    held::BATCH,
+    inbox::{Done, Wanted, Work},
     outbox::{Nudges, store},
 };
 use crate::broker::{Broker, Occupancy, WorkItem};
 
 /// Hands each item to the queues of all who are told. One that is handed on twice has the same `event_id` both times.
+#[derive(Clone)]
 pub(super) struct HandOn {
+    pub lane: usize,
     pub broker: Arc<dyn Broker>,
     pub queues: Vec<String>,
     pub nudges: Nudges,
 }
 
 impl Work for HandOn {
-    async fn work(&self, lane: usize, items: Vec<WorkItem>) -> Vec<String> {
+    fn wanted(&self) -> Wanted {
+        Wanted { after: None, most: BATCH }
+    }
+
+    async fn work(&mut self, items: Vec<WorkItem>) -> Done {
+        let lane = self.lane;
         let mut stored: Vec<Bytes> = Vec::with_capacity(items.len());
         for item in &items {
             match Occupancy::parse(&item.payload) {
@@ -40,8 +48,14 @@ impl Work for HandOn {
             let each = self.queues.iter().map(|queue| (queue, stored.clone()));
             join_all(each.map(|(queue, items)| store(&*self.broker, queue, lane, items, &self.nudges))).await;
         }
-        items.into_iter().map(|item| item.id).collect()
+        Done { ids: items.into_iter().map(|item| item.id).collect(), away: false }
     }
+
+    async fn more(&mut self) {
+        pending().await
+    }
+
+    fn forget(&mut self) {}
 }
 
 #[cfg(test)]
@@ -60,13 +74,16 @@ mod tests {
         let broker: Arc<dyn Broker> =
             Arc::new(MemoryBroker::new(Policies::default(), MemoryOptions::default()));
         let queues = vec!["one".to_owned(), "other".to_owned()];
-        let hand_on = HandOn { broker: broker.clone(), queues: queues.clone(), nudges: nudges(1).0 };
+        let mut hand_on =
+            HandOn { lane: 0, broker: broker.clone(), queues: queues.clone(), nudges: nudges(1).0 };
         let item = |id: &str, payload: &'static str| WorkItem { id: id.into(), payload: payload.into() };
         for _ in 0..2 {
-            assert_eq!(hand_on.work(0, vec![item("7", "o 5 a"), item("8", "?")]).await, ["7", "8"]);
+            assert_eq!(hand_on.work(vec![item("7", "o 5 a"), item("8", "?")]).await.ids, ["7", "8"]);
         }
         for queue in queues {
-            let Turn::Here(items) = broker.take_work(&queue, 0, 9).await.unwrap() else { panic!("alone") };
+            let Turn::Here(items) = broker.take_work(&queue, 0, None, 9).await.unwrap() else {
+                panic!("alone")
+            };
             assert_eq!(items.len(), 2);
             assert_eq!(items[0].payload, items[1].payload);
         }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{dropped, event::Fact, in_order::Audience};
+use super::{dropped, event::Fact, held::Told, in_order::Audience};
 use crate::{
     client_headers::ClientHeaders,
     hooks::{Hook, HookError, backend::Backend},
@@ -12,7 +12,7 @@ use crate::{
 pub(super) struct ToBackend(pub Arc<Backend>);
 
 impl Audience for ToBackend {
-    async fn tell(&self, fact: &Fact) -> bool {
+    async fn tell(&self, fact: &Fact) -> Told {
         match fact {
             Fact::Connected(event) => self.ask(event).await,
             Fact::Subscribed(event) => self.ask(event).await,
@@ -25,17 +25,30 @@ impl Audience for ToBackend {
 }
 
 impl ToBackend {
-    /// Whether the backend has taken the event, or will never take it.
-    async fn ask<H: Hook>(&self, event: &H) -> bool {
+    async fn ask<H: Hook>(&self, event: &H) -> Told {
         let backend = &self.0;
         match backend.ask(event, &ClientHeaders::default(), Duration::MAX).await {
-            Ok(_) => true,
-            Err(error @ (HookError::Refused { .. } | HookError::Failed { unwell: false, .. })) => {
+            Ok(_) => Told::Taken,
+            // It will never take it.
+            Err(
+                error @ (HookError::Refused { .. }
+                | HookError::Unsayable { .. }
+                | HookError::Failed { unwell: false, .. }),
+            ) => {
                 tracing::debug!(backend = backend.name(), hook = H::NAME, %error, "the backend does not want an event");
                 dropped("refused", 1);
-                true
+                Told::Taken
             }
-            Err(_) => false,
+            // Nothing was sent, and nothing would be of another event.
+            Err(HookError::Busy { .. } | HookError::Open | HookError::Transport { sent: false, .. }) => {
+                Told::Away
+            }
+            Err(
+                HookError::Timeout { .. }
+                | HookError::Transport { .. }
+                | HookError::Failed { .. }
+                | HookError::Garbage { .. },
+            ) => Told::NotTaken,
         }
     }
 }

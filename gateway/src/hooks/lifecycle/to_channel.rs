@@ -13,7 +13,7 @@ use streamgate_proto::{
     wkt::Timestamp,
 };
 
-use super::{dropped, event::Fact, in_order::Audience};
+use super::{dropped, event::Fact, held::Told, in_order::Audience};
 use crate::{
     broker::{Broker, BrokerError, Publish, Stored},
     channel::Channel,
@@ -46,14 +46,14 @@ impl SystemChannel {
 }
 
 impl Audience for SystemChannel {
-    async fn tell(&self, fact: &Fact) -> bool {
+    async fn tell(&self, fact: &Fact) -> Told {
         // Subscriptions are for backends alone.
-        let Some(event) = cloud_event(fact) else { return true };
+        let Some(event) = cloud_event(fact) else { return Told::Taken };
         let policy = self.policies.of(self.channel.as_str());
         if let Err(error) = sound(&self.channel, &policy, &event) {
             tracing::warn!(channel = %self.channel, %error, "an event is not fit for the system channel");
             dropped("refused", 1);
-            return true;
+            return Told::Taken;
         }
         let publish = Publish {
             channel: self.channel.clone(),
@@ -70,17 +70,17 @@ impl Audience for SystemChannel {
             Ok(published) => {
                 let outcome = OUTCOMES[usize::from(published.duplicate)];
                 counter!(CLIENT_EVENTS, "outcome" => outcome).increment(1);
-                true
+                Told::Taken
             }
             // It never fits.
             Err(error @ BrokerError::MemoryLimit { .. }) => {
                 tracing::warn!(channel = %self.channel, %error, "an event cannot be published");
                 dropped("refused", 1);
-                true
+                Told::Taken
             }
             Err(error) => {
                 tracing::debug!(channel = %self.channel, %error, "an event is published later");
-                false
+                Told::Away
             }
         }
     }
@@ -177,11 +177,11 @@ mod tests {
         let system = SystemChannel::new(broker.clone(), channel.clone(), policies);
         let (first, second) = (fact(Happening::Connected), fact(Happening::Connected));
         for fact in [&first, &second, &first] {
-            assert!(system.tell(fact).await);
+            assert_eq!(system.tell(fact).await, Told::Taken);
         }
         let query = HistoryQuery { channel, since: None, limit: None, reverse: false };
         assert_eq!(broker.history(query).await.unwrap().publications.len(), 2);
         broker.shutdown().await;
-        assert!(!system.tell(&second).await, "later");
+        assert_eq!(system.tell(&second).await, Told::Away);
     }
 }

@@ -25,13 +25,19 @@ impl RedisBroker {
         async move { Ok(usize::try_from(added.await?.as_u64()?).unwrap_or(usize::MAX)) }.boxed()
     }
 
-    pub(super) fn next_work(&self, queue: &str, lane: usize, most: usize) -> Answer<Turn> {
-        let taken = self.ask_lane(queue, lane, most.to_string());
+    pub(super) fn next_work(
+        &self,
+        queue: &str,
+        lane: usize,
+        after: Option<String>,
+        most: usize,
+    ) -> Answer<Turn> {
+        let taken = self.ask_lane(queue, lane, after, most.to_string());
         async move { turn(taken.await?) }.boxed()
     }
 
     pub(super) fn release_work(&self, queue: &str, lane: usize) -> Answer<()> {
-        let given = self.ask_lane(queue, lane, "-1".to_owned());
+        let given = self.ask_lane(queue, lane, None, "-1".to_owned());
         async move { given.await.map(drop) }.boxed()
     }
 
@@ -44,7 +50,7 @@ impl RedisBroker {
         async move { removed.await.map(drop) }.boxed()
     }
 
-    fn ask_lane(&self, queue: &str, lane: usize, most: String) -> Answer<Reply> {
+    fn ask_lane(&self, queue: &str, lane: usize, after: Option<String>, most: String) -> Answer<Reply> {
         // Without an incarnation a node could not be told from others.
         let Some(node) = self.incarnation() else {
             let reason = "the node has no place in Redis yet".to_owned();
@@ -52,7 +58,8 @@ impl RedisBroker {
         };
         let keys = vec![self.lane(queue, lane), self.keys.key(lane, &format!("ql:{queue}"))];
         let lease = self.lease.max(Duration::from_secs(1)).as_millis();
-        let args = vec![node.to_string().into(), lease.to_string().into(), most.into()];
+        let from = after.unwrap_or_else(|| "0".to_owned());
+        let args = vec![node.to_string().into(), lease.to_string().into(), most.into(), from.into()];
         self.call_lane(&scripts::TAKE_WORK, lane, keys, args)
     }
 

@@ -2,6 +2,7 @@
 -- Whoever takes over a lane claims what the one before has not finished, then removes that one's consumer.
 -- KEYS[1] lane: stream, KEYS[2] who has it: string, with the lease as its time to live
 -- ARGV[1] node, ARGV[2] lease in ms, ARGV[3] most items; 0: only keep the lane; -1: give it up
+-- ARGV[4] id after which to begin among those taken before; 0: with the first
 -- Result: { 0 } if another node has it, else { 1, { id, item }... }
 local lane, holds, node, most = KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[3])
 local group = 'w'
@@ -37,19 +38,18 @@ if not holder then
     end
   end
 end
-local out = { 1 }
-for _, from in ipairs({ '0', '>' }) do
-  local read = redis.call('XREADGROUP', 'GROUP', group, node, 'COUNT', most, 'STREAMS', lane, from)
+local out, left = { 1 }, most
+-- What is new follows when all that was taken before has been read.
+for _, from in ipairs({ ARGV[4], '>' }) do
+  local read = left > 0 and redis.call('XREADGROUP', 'GROUP', group, node, 'COUNT', left, 'STREAMS', lane, from)
   for _, entry in ipairs(read and read[1][2] or {}) do
+    left = left - 1
     if entry[2] then
       out[#out + 1] = { entry[1], entry[2][2] }
     else
       -- Deleted by somebody else: there is nothing left to do.
       redis.call('XACK', lane, group, entry[1])
     end
-  end
-  if #out > 1 then
-    break
   end
 end
 return out
