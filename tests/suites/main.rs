@@ -36,6 +36,7 @@ mod hooks_unwell;
 mod idempotency;
 mod inbox_limits;
 mod jwks;
+mod letters;
 mod limits;
 mod node_death;
 mod occupancy_scripts;

@@ -20,9 +20,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::letter::{Answer, AnswerBody, Ask, AskBody, Body, Letter, unknown};
+use super::{
+    letter::{Answer, AnswerBody, Ask, AskBody, Body, Letter, unknown},
+    posting,
+};
 use crate::{
-    broker::{Addressee, Broker, NodeId},
+    broker::{Addressee, Broker, BrokerError, NodeId},
     error::{ClientError, ErrorCode},
     telemetry::metrics::{ASKS, LATE_ANSWERS},
 };
@@ -30,6 +33,8 @@ use crate::{
 /// How often it is looked whether nodes that answers are awaited from still live. Two looks in a row without one, and it is
 /// taken for dead.
 const LOOK: Duration = Duration::from_millis(500);
+/// Longest that an ask of another node is worked on, whatever it says.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 /// Asks of others that are worked on at a time; more are answered `NOT_AVAILABLE`.
 const MOST_SERVED: usize = 100_000;
 
@@ -49,7 +54,7 @@ struct Inner {
     runtime: Handle,
     next: AtomicU64,
     waiting: Mutex<HashMap<u64, Waiting>>,
-    /// Asks of others that are being worked on.
+    /// Asks of others that are being worked on, until their answer is sent.
     serving: Mutex<HashMap<(u64, u64), AbortHandle>>,
 }
 
@@ -108,8 +113,8 @@ impl Peers {
     /// Asks one node, perhaps this one.
     ///
     /// # Errors
-    /// What the node says; `NOT_FOUND` if it is gone before it was asked, `PROXY_ERROR` if it is gone since; `RPC_TIMEOUT`;
-    /// `NOT_AVAILABLE` if the broker cannot be reached.
+    /// What the node says; `NOT_FOUND` if it is gone before it was asked, `PROXY_ERROR` if it is gone since; `RPC_TIMEOUT`,
+    /// also if it is not known whether it was asked; `NOT_AVAILABLE` if it was not, as the broker cannot be reached.
     ///
     /// Cancel: the node is told that nobody waits any more.
     pub async fn ask(&self, node: NodeId, ask: Ask, timeout: Duration) -> Result<Answer, ClientError> {
@@ -119,14 +124,15 @@ impl Peers {
         let deadline = Instant::now() + timeout;
         let (seat, mut answers) = self.0.sit(HashSet::from([node]));
         let letter = seat.letter(ask, timeout);
-        let posted = timeout_at(deadline, self.0.broker.post(Addressee::Node(node), letter));
-        match posted.await {
-            Err(_) => return Err(late(timeout)),
-            Ok(Err(error)) => return Err((&error).into()),
-            Ok(Ok(taken)) if taken.is_empty() => {
+        match posting::send(&*self.0.broker, Addressee::Node(node), letter, deadline)
+            .await
+            .map_err(refused)?
+        {
+            None => return Err(late(timeout)),
+            Some(taken) if taken.is_empty() => {
                 return Err(ClientError::new(ErrorCode::NotFound, "that node is gone"));
             }
-            Ok(Ok(_)) => {}
+            Some(_) => {}
         }
         match timeout_at(deadline, answers.recv()).await {
             Ok(Some((_, outcome))) => outcome,
@@ -149,7 +155,7 @@ impl Peers {
     /// in it with an error.
     ///
     /// # Errors
-    /// `NOT_AVAILABLE` if the others cannot be reached.
+    /// `NOT_AVAILABLE` if the others cannot be reached; `RPC_TIMEOUT` if it is not known until then who they are.
     ///
     /// Cancel: as [`Self::ask`].
     pub async fn ask_every(&self, ask: Ask, timeout: Duration) -> Result<Vec<Answered>, ClientError> {
@@ -158,9 +164,10 @@ impl Peers {
         let (seat, mut answers) = self.0.sit(HashSet::new());
         let letter = seat.letter(ask.clone(), timeout);
         let others = async {
-            let posted = timeout_at(deadline, self.0.broker.post(Addressee::Every, letter)).await;
-            let taken = posted.map_err(|_| late(timeout))?.map_err(|error| ClientError::from(&error))?;
-            let mut from: HashSet<_> = taken.into_iter().filter(|node| *node != here).collect();
+            let sent =
+                posting::send(&*self.0.broker, Addressee::Every, letter, deadline).await.map_err(refused)?;
+            let mut from = sent.ok_or_else(|| late(timeout))?;
+            from.remove(&here);
             seat.expect(&from);
             let mut outcomes = Vec::with_capacity(from.len() + 1);
             while !from.is_empty() {
@@ -225,7 +232,8 @@ impl Inner {
     }
 
     fn serve(self: Arc<Self>, id: u64, from: u64, body: AskBody) {
-        let timeout = Duration::from_millis(body.timeout_ms);
+        let timeout = Duration::from_millis(body.timeout_ms).min(LONGEST);
+        let deadline = Instant::now() + timeout;
         let (Some(ask), Some(respond)) = (body.ask, self.respond.get().cloned()) else {
             return self.reply(id, from, Err(unknown()));
         };
@@ -238,19 +246,22 @@ impl Inner {
         metrics::counter!(ASKS, "ask" => kind(&ask)).increment(1);
         let inner = self.clone();
         let task = self.runtime.spawn(async move {
-            let answered = tokio::time::timeout(timeout, respond.respond(ask, timeout)).await;
-            let served = lock(&inner.serving).remove(&(from, id)).is_some();
-            if served {
-                inner.reply(id, from, answered.unwrap_or_else(|_| Err(late(timeout))));
-            }
+            let answered = timeout_at(deadline, respond.respond(ask, timeout)).await;
+            let answer = inner.answer(id, answered.unwrap_or_else(|_| Err(late(timeout))));
+            // Who asked waits for it, also while the broker is away, and takes it once however often it comes.
+            posting::send_surely(&*inner.broker, NodeId(from), answer.encode_to_vec().into(), deadline).await;
+            lock(&inner.serving).remove(&(from, id));
         });
         // The task takes its entry away when it is done: it cannot be before this, as the lock is held.
         serving.insert((from, id), task.abort_handle());
     }
 
     fn reply(&self, id: u64, to: u64, outcome: Result<Answer, ClientError>) {
-        let body = Some(Body::Answer(AnswerBody::of(outcome)));
-        self.post(NodeId(to), Letter { id, from: self.name(), body });
+        self.post(NodeId(to), self.answer(id, outcome));
+    }
+
+    fn answer(&self, id: u64, outcome: Result<Answer, ClientError>) -> Letter {
+        Letter { id, from: self.name(), body: Some(Body::Answer(AnswerBody::of(outcome))) }
     }
 
     /// Sends without waiting: who waits for it has a deadline.
@@ -350,6 +361,11 @@ fn kind(ask: &Ask) -> &'static str {
 
 fn late(timeout: Duration) -> ClientError {
     ClientError::new(ErrorCode::RpcTimeout, format!("no answer within {timeout:?}"))
+}
+
+/// Nobody was asked.
+fn refused(error: BrokerError) -> ClientError {
+    (&error).into()
 }
 
 fn gone() -> ClientError {

@@ -7,6 +7,8 @@
 //! Invariants:
 //! - An ask is answered once, with an error if its node is gone, and within the time that the asker gives. Nobody waits
 //!   for a node longer than its lease and a second.
+//! - An ask that may have been sent is taken for sent: it ends with its answer or `RPC_TIMEOUT`, never with what would have it
+//!   repeated. An answer is sent until it has gone, or nobody waits for it any more.
 //! - Who no longer waits is no longer worked for: the other node is told. What is answered all the same is counted and
 //!   dropped.
 //! - A node asks itself without a letter, so that what concerns its own clients needs no broker.
@@ -15,6 +17,7 @@ mod cards;
 mod exchange;
 mod letter;
 mod places;
+mod posting;
 #[cfg(test)]
 mod tests;
 mod yielding;
