@@ -76,6 +76,7 @@ mod sdk_tokens;
 mod sentinel_failover;
 mod serve_process;
 mod server_api;
+mod server_api_bodies;
 mod server_api_grpc;
 mod server_api_sessions;
 mod sessions;

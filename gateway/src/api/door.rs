@@ -8,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     access::Access,
+    bodies::Bodies,
     operations::{Operation, Operations},
 };
 use crate::{
@@ -31,6 +32,7 @@ struct Rules {
 pub struct Door {
     operations: Operations,
     rules: Arc<ArcSwap<Rules>>,
+    bodies: Bodies,
     running: Arc<Semaphore>,
 }
 
@@ -49,6 +51,7 @@ impl Door {
         Self {
             operations,
             rules: Arc::new(ArcSwap::from_pointee(rules)),
+            bodies: Bodies::new(),
             running: Arc::new(Semaphore::new(MAX_REQUESTS)),
         }
     }
@@ -71,7 +74,11 @@ impl Door {
         self.rules.load().max_request_bytes
     }
 
-    /// A place among the requests that are carried out.
+    pub(super) fn bodies(&self) -> &Bodies {
+        &self.bodies
+    }
+
+    /// A place among the requests that are carried out: for one that is there as a whole.
     ///
     /// # Errors
     /// [`ErrorCode::NotAvailable`] if there is none.

@@ -1,7 +1,8 @@
 //! The gRPC door: `messageloop.server.v1.APIService`.
 
-use http_body_util::BodyExt as _;
-use hyper::{HeaderMap, Request, Response, StatusCode, body::Incoming, header::CONTENT_TYPE};
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{HeaderMap, Request, Response, StatusCode, header::CONTENT_TYPE};
 use streamgate_proto::server::{
     api_service_server::{ApiService, ApiServiceServer},
     *,
@@ -14,6 +15,7 @@ use tonic::{
 };
 
 use super::{
+    bodies::NoBody,
     door::Door,
     operations::{Operation, Operations, each_operation},
 };
@@ -25,6 +27,8 @@ pub(super) const PREFIX: &str = "/messageloop.server.v1.APIService/";
 const CODE: &str = "streamgate-error-code";
 /// The same for its `type`.
 const TYPE: &str = "streamgate-error-type";
+/// Bytes before a message: whether it is compressed, and how long it is.
+const PREFIX_BYTES: usize = 5;
 /// Most bytes of a text of an error: a client's own error may be as long as a frame, but clients of gRPC take short headers.
 const MOST_TEXT: usize = 1024;
 
@@ -38,7 +42,11 @@ impl GrpcDoor {
     }
 
     /// The answer to a request whose path starts with [`PREFIX`]. Cancel: what was started is not undone.
-    pub async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+    pub async fn answer<B>(&self, request: Request<B>) -> Response<Body>
+    where
+        B: hyper::body::Body<Data = Bytes> + Unpin,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         let rpc = request.uri().path().strip_prefix(PREFIX).unwrap_or_default();
         let Some(operation) = Operation::of_rpc(rpc) else {
             return Status::unimplemented("no such method").into_http();
@@ -48,31 +56,48 @@ impl GrpcDoor {
             *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
             return response;
         }
-        let entered = self.0.access().check(request.uri(), request.headers(), operation.scope());
-        let _running = match entered.and_then(|()| self.0.enter()) {
-            Ok(running) => running,
-            Err(error) => {
-                self.0.count("grpc", operation, Some(error.code));
-                return status(&error).into_http();
-            }
-        };
+        self.carried_out(operation, request).await.unwrap_or_else(|error| {
+            self.0.count("grpc", operation, Some(error.code));
+            status(&error).into_http()
+        })
+    }
+
+    async fn carried_out<B>(
+        &self,
+        operation: Operation,
+        request: Request<B>,
+    ) -> Result<Response<Body>, ClientError>
+    where
+        B: hyper::body::Body<Data = Bytes> + Unpin,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        self.0.access().check(request.uri(), request.headers(), operation.scope())?;
+        let (parts, body) = request.into_parts();
+        let most = self.0.max_request_bytes();
+        let read = self.0.bodies().read(body, most.saturating_add(PREFIX_BYTES), announced).await;
+        let body = read.map_err(NoBody::into_error)?;
+        let _running = self.0.enter()?;
         let service = Service { door: self.0.clone(), operation };
-        let mut server = ApiServiceServer::new(service).max_decoding_message_size(self.0.max_request_bytes());
-        match server.call(request.map(|body| Body::new(body.map_err(unreadable)))).await {
-            Ok(response) => response,
+        let mut server = ApiServiceServer::new(service).max_decoding_message_size(most);
+        let request = Request::from_parts(parts, Body::new(Full::new(body.bytes.clone())));
+        match server.call(request).await {
+            Ok(response) => Ok(response),
             Err(never) => match never {},
         }
     }
+}
+
+/// How long a body is, by the beginning of its one message.
+fn announced(start: &[u8]) -> Option<usize> {
+    let (prefix, _) = start.split_first_chunk::<PREFIX_BYTES>()?;
+    let [_, length @ ..] = *prefix;
+    usize::try_from(u32::from_be_bytes(length)).ok()?.checked_add(PREFIX_BYTES)
 }
 
 /// Only what a page of another site cannot send without asking first (and the gRPC specification wants it).
 fn says_grpc(headers: &HeaderMap) -> bool {
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     kind.is_some_and(|kind| kind.starts_with("application/grpc"))
-}
-
-fn unreadable(error: hyper::Error) -> Status {
-    Status::new(Code::Unknown, format!("the request breaks off: {error}"))
 }
 
 /// One request's service.
@@ -137,9 +162,42 @@ each_operation!(service);
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
+    use futures_util::{FutureExt as _, stream};
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
     use streamgate_proto::shared;
 
     use super::*;
+    use crate::{api::tests::door, config::ApiConfig};
+
+    /// A request of which only the head comes.
+    fn head() -> Request<impl hyper::body::Body<Data = Bytes, Error = Infallible> + Unpin> {
+        let body = StreamBody::new(stream::pending::<Result<Frame<Bytes>, Infallible>>());
+        let request = Request::post(format!("http://localhost{PREFIX}Channels"));
+        request.header(CONTENT_TYPE, "application/grpc").body(body).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_without_its_body_takes_no_place_and_ends() {
+        let door = door(ApiConfig { tokens: Vec::new(), max_request_bytes: 1024 });
+        let grpc = GrpcDoor::new(door.clone());
+        let mut answers: Vec<_> = (0..5_000).map(|_| Box::pin(grpc.answer(head()))).collect();
+        for answer in &mut answers {
+            assert!(answer.now_or_never().is_none());
+        }
+        assert!(door.enter().is_ok());
+        let answer = answers.remove(0).await;
+        let status = Status::from_header_map(answer.headers()).unwrap();
+        assert_eq!(status.metadata().get(CODE).unwrap(), "BAD_REQUEST", "{status:?}");
+    }
+
+    #[test]
+    fn a_message_says_how_long_it_is() {
+        assert_eq!(announced(b"\0\0\0\x01\x02and more"), Some(263));
+        assert_eq!(announced(b"\0\0\0\0"), None);
+    }
 
     #[test]
     fn a_clients_own_error_is_told_as_it_is_but_never_too_long_for_a_header() {

@@ -1,18 +1,15 @@
 //! The JSON door: `POST /api/v1/<operation>` with the operation's request as proto3 JSON, and the document that
 //! describes it.
 
-use std::{sync::Arc, time::Duration};
-
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::{
     HeaderMap, Method, Request, StatusCode,
-    body::{Body, Incoming},
+    body::Incoming,
     header::{ALLOW, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE},
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
+    bodies::NoBody,
     door::Door,
     openapi,
     operations::Operation,
@@ -23,11 +20,6 @@ use crate::error::{ClientError, ErrorCode};
 /// What every path of this door starts with.
 pub(super) const PREFIX: &str = "/api/v1/";
 const DESCRIPTION: &str = "openapi.json";
-
-/// Time for a request's body.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-/// KiB that the bodies of all requests may take while they are read and decoded.
-const BODIES_KIB: usize = 64 * 1024;
 
 /// Why a request is not carried out: with which status, and what to say.
 struct Refusal {
@@ -41,16 +33,24 @@ impl From<ClientError> for Refusal {
     }
 }
 
+impl From<NoBody> for Refusal {
+    fn from(error: NoBody) -> Self {
+        match error {
+            NoBody::Late(error) => Self { status: StatusCode::REQUEST_TIMEOUT, error },
+            NoBody::Unfit(error) => error.into(),
+        }
+    }
+}
+
 /// Answers requests in JSON. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct JsonDoor {
     door: Door,
-    bodies: Arc<Semaphore>,
 }
 
 impl JsonDoor {
     pub fn new(door: Door) -> Self {
-        Self { door, bodies: Arc::new(Semaphore::new(BODIES_KIB)) }
+        Self { door }
     }
 
     /// The answer to a request whose path starts with [`PREFIX`]. Cancel: what was started is not undone.
@@ -85,43 +85,9 @@ impl JsonDoor {
         let (parts, body) = request.into_parts();
         self.door.access().check(&parts.uri, &parts.headers, operation.scope())?;
         check_content(&parts.headers)?;
+        let body = self.door.bodies().read(body, self.door.max_request_bytes(), |_| None).await?;
         let _running = self.door.enter()?;
-        let (body, permit) = self.read(body).await?;
-        let work = self.door.operations().run(operation, &body);
-        let answer = work.await;
-        drop((body, permit));
-        Ok(answer?)
-    }
-
-    /// The whole body, and its place among those of other requests.
-    async fn read(&self, body: Incoming) -> Result<(Bytes, OwnedSemaphorePermit), Refusal> {
-        let limit = self.door.max_request_bytes();
-        let too_large = |size: &str| {
-            let text = format!("the request has {size} bytes, at most {limit} are allowed");
-            ClientError::new(ErrorCode::TooLarge, text)
-        };
-        let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-        if announced > limit {
-            return Err(too_large(&announced.to_string()).into());
-        }
-        // Without a length it may be as long as is allowed.
-        let most = body.size_hint().upper().and_then(|upper| usize::try_from(upper).ok()).unwrap_or(limit);
-        let kib = u32::try_from(most.min(limit).div_ceil(1024)).unwrap_or(u32::MAX);
-        let reading = async {
-            let permit = self.bodies.clone().acquire_many_owned(kib).await;
-            (permit, Limited::new(body, limit).collect().await)
-        };
-        let Ok((permit, read)) = tokio::time::timeout(BODY_TIMEOUT, reading).await else {
-            let error = ClientError::bad_request(format!("the request did not come within {BODY_TIMEOUT:?}"));
-            return Err(Refusal { status: StatusCode::REQUEST_TIMEOUT, error });
-        };
-        // Nobody closes it.
-        let permit = permit.map_err(|error| ClientError::new(ErrorCode::Internal, error.to_string()))?;
-        match read {
-            Ok(body) => Ok((body.to_bytes(), permit)),
-            Err(error) if error.is::<LengthLimitError>() => Err(too_large("more").into()),
-            Err(error) => Err(ClientError::bad_request(format!("the request breaks off: {error}")).into()),
-        }
+        Ok(self.door.operations().run(operation, &body.bytes).await?)
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod access;
 pub mod admin;
+mod bodies;
 pub mod control;
 mod door;
 mod grpc;
