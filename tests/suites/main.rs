@@ -70,6 +70,7 @@ mod redis_tls;
 mod resume;
 mod rpc;
 mod rpc_cli;
+mod rpc_load;
 mod sdk_rpc;
 mod sdk_server;
 mod sdk_tokens;

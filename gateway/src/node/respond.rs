@@ -14,13 +14,13 @@ use crate::{
         SessionsAnswer, SessionsAsk, SubscribeAnswer, SubscribeAsk, SurveyAnswers, SurveyAsk, Who, YieldAsk,
         who,
     },
-    rpc::{Responders, not_found},
-    shard::{Errand, Mail, Mailbox},
+    rpc::{Responders, no_room, not_found},
+    shard::{CallOutcome, Errand, Mail, Mailbox},
 };
 
 /// Sessions of one page at most.
 const PAGE: u32 = 1_000;
-/// Clients that are given a call, one after the other, if they are gone before they get it.
+/// Clients that are offered a call, one after the other, if they are gone before they get it or have no room for it.
 const TRIES: u32 = 8;
 
 /// This node's answers. Cheap to clone.
@@ -70,13 +70,16 @@ impl Respondent {
     async fn call(&self, call: CallAsk, timeout: Duration) -> Result<Answer, ClientError> {
         match &call.target {
             Some(CallTarget::Responder(_)) => {
+                let mut busy = false;
                 for _ in 0..TRIES {
                     let Some(place) = self.responders.pick(&call.method) else { break };
-                    if let Some(outcome) = self.give(place, call.clone(), timeout).await {
-                        return outcome.map(Answer::Called);
+                    match self.give(place, call.clone(), timeout).await {
+                        Some(CallOutcome::Ended(outcome)) => return outcome.map(Answer::Called),
+                        Some(CallOutcome::NoRoom) => busy = true,
+                        None => {}
                     }
                 }
-                Ok(Answer::Nobody(true))
+                Ok(if busy { Answer::Busy(true) } else { Answer::Nobody(true) })
             }
             Some(CallTarget::Who(who)) => {
                 let (place, name) = match &who.of {
@@ -93,19 +96,17 @@ impl Respondent {
                     let text = format!("the session does not answer {:?}", call.method);
                     return Err(ClientError::new(ErrorCode::NoProxy, text));
                 }
-                let outcome = self.give(place, call.clone(), timeout).await;
-                outcome.unwrap_or_else(|| Err(not_found(name))).map(Answer::Called)
+                match self.give(place, call.clone(), timeout).await {
+                    Some(CallOutcome::Ended(outcome)) => outcome.map(Answer::Called),
+                    Some(CallOutcome::NoRoom) => Err(no_room()),
+                    None => Err(not_found(name)),
+                }
             }
             None => Err(ClientError::bad_request("the call is for nobody")),
         }
     }
 
-    async fn give(
-        &self,
-        place: Place,
-        call: CallAsk,
-        timeout: Duration,
-    ) -> Option<Result<streamgate_proto::cloudevents::CloudEvent, ClientError>> {
+    async fn give(&self, place: Place, call: CallAsk, timeout: Duration) -> Option<CallOutcome> {
         let (conn, call) = (place.conn, Box::new(call));
         self.errand(place.shard, |reply| Errand::Call { conn, call, timeout, reply }).await
     }

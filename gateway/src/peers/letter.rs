@@ -231,7 +231,7 @@ pub struct AnswerBody {
     #[prost(message, optional, tag = "1")]
     pub error: Option<shared::Error>,
     /// The answer; none: an error, or it is not known here.
-    #[prost(oneof = "Answer", tags = "2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "Answer", tags = "2, 3, 4, 5, 6, 7, 8")]
     pub answer: Option<Answer>,
 }
 
@@ -256,6 +256,9 @@ pub enum Answer {
     /// Of a call: no client of the node answers such calls, none was given it.
     #[prost(bool, tag = "7")]
     Nobody(bool),
+    /// Of a call: clients of the node answer such calls, but none has room for it. None was given it.
+    #[prost(bool, tag = "8")]
+    Busy(bool),
 }
 
 /// Sessions that were found.

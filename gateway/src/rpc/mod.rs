@@ -19,7 +19,7 @@ use streamgate_proto::cloudevents::CloudEvent;
 use crate::{channel::glob, error::ClientError, session::RpcRequest};
 
 pub use responders::Responders;
-pub use router::{Router, TO_SESSION, nobody, not_found};
+pub use router::{Router, TO_SESSION, no_room, nobody, not_found};
 pub use survey::survey;
 
 /// Answers calls in this process.

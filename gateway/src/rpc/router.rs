@@ -19,7 +19,7 @@ use crate::{
 /// What the channel of a call to one session starts with; its id follows.
 pub const TO_SESSION: &str = "$session.";
 
-/// Responders that a call is offered to, one after the other, if they have gone meanwhile.
+/// Nodes that a call is offered to, one after the other, if their responders have gone meanwhile or have no room for it.
 const TRIES: u32 = 3;
 
 /// Has calls answered: by the handlers of this process, by the session that is named, by a backend, or by one of the
@@ -58,7 +58,7 @@ impl Router {
     ///
     /// # Errors
     /// `NO_PROXY` if nobody answers such calls, `NOT_FOUND` if the session that is named does not exist; what who answers
-    /// says; `PROXY_ERROR` if they vanish.
+    /// says; `PROXY_ERROR` if they vanish; `NOT_AVAILABLE` if all of them have too much to do.
     ///
     /// Cancel: who answers is no longer waited for.
     pub fn call(
@@ -120,17 +120,21 @@ impl Router {
 
     async fn call_responder(&self, call: CallAsk, timeout: Duration) -> Result<CloudEvent, ClientError> {
         let call = CallAsk { target: Some(CallTarget::Responder(true)), ..call };
-        let mut gone = Vec::new();
+        let (mut gone, mut busy) = (Vec::new(), false);
         for _ in 0..TRIES {
             let Some(node) = self.choose(&call.method, &gone).await? else { break };
             match self.peers.ask(node, Ask::Call(call.clone()), timeout).await {
                 // Nobody was given the call: to offer it to another one is safe.
                 Ok(Answer::Nobody(_)) => gone.push(node),
+                Ok(Answer::Busy(_)) => {
+                    busy = true;
+                    gone.push(node);
+                }
                 Err(error) if error.code == ErrorCode::NotFound && error.given.is_none() => gone.push(node),
                 answer => return answer_of(answer),
             }
         }
-        Err(nobody(&call))
+        Err(if busy { no_room() } else { nobody(&call) })
     }
 
     /// A node that has somebody to answer `method`; each as often as its clients are many.
@@ -193,6 +197,12 @@ fn answer_of(answer: Result<Answer, ClientError>) -> Result<CloudEvent, ClientEr
 pub fn nobody(call: &CallAsk) -> ClientError {
     let text = format!("nothing serves method {:?} on {:?}", call.method, call.channel);
     ClientError::new(ErrorCode::NoProxy, text)
+}
+
+/// That whoever could answer has as much to do as it may. Nobody was given the call.
+#[must_use]
+pub fn no_room() -> ClientError {
+    ClientError::new(ErrorCode::NotAvailable, "who would answer has no room for another call now")
 }
 
 /// That a session does not exist.

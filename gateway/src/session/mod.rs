@@ -67,6 +67,7 @@ pub(crate) use publish_rules::{check_event, check_key, sound};
 pub(crate) use render::message as wire_message;
 pub use render::{Recovered, gap_frame, publication_frame, recover_complete_frame};
 pub use rights::{Answer, Judging, Question, not_allowed};
+pub use rpc::survey_frame;
 pub use screen::bad_token;
 pub use settings::Settings;
 pub(crate) use subscribe::wire_position;

@@ -4,7 +4,7 @@ use streamgate_proto::{
     cloudevent,
     cloudevents::CloudEvent,
     v1::{
-        RpcCall, RpcResult, SurveyAnswer, SurveyRequest, SurveyResponse, SurveyResult,
+        OutboundMessage, RpcCall, RpcResult, SurveyAnswer, SurveyRequest, SurveyResponse, SurveyResult,
         outbound_message as out, rpc_result::Outcome,
     },
 };
@@ -12,7 +12,8 @@ use streamgate_proto::{
 use prost::Message as _;
 
 use super::{
-    Effect, Effects, Now, ReplyTo, RpcRequest, Session, Survey, publish_rules::check_event, rights::Then,
+    Effect, Effects, Now, ReplyTo, RpcRequest, Session, Settings, Survey, publish_rules::check_event,
+    render::fresh, rights::Then,
 };
 use crate::{
     channel::{MAX_BYTES, Target},
@@ -101,18 +102,17 @@ impl Session {
         }
     }
 
-    /// Gives the client a call to answer.
+    /// The frame that gives the client a call to answer.
     ///
     /// # Errors
     /// The client cannot answer calls, or the request is too large for it.
     pub fn call(
-        &mut self,
+        &self,
         now: Now,
         request_id: &str,
         call: CallAsk,
         timeout_ms: u64,
-        fx: &mut Effects,
-    ) -> Result<(), ClientError> {
+    ) -> Result<OutboundMessage, ClientError> {
         if !self.extended {
             return Err(ClientError::new(
                 ErrorCode::NotSupported,
@@ -126,8 +126,7 @@ impl Session {
             payload: Some(self.sized(call.event.unwrap_or_default())?),
             deadline: now.unix_ms.saturating_add(timeout_ms),
         };
-        self.answer(now, ReplyTo::fresh(), out::Envelope::RpcCall(call), fx);
-        Ok(())
+        Ok(fresh(now, out::Envelope::RpcCall(call)))
     }
 
     pub(super) fn rpc_result(&mut self, now: Now, reply: ReplyTo, result: RpcResult, fx: &mut Effects) {
@@ -204,27 +203,45 @@ impl Session {
         self.answer(now, reply, out::Envelope::SurveyResult(result), fx);
     }
 
-    /// Asks the client something that a survey asks.
-    pub fn surveyed(&mut self, now: Now, request_id: &str, event: &CloudEvent, fx: &mut Effects) {
-        let request = SurveyRequest { request_id: request_id.to_owned(), payload: Some(event.clone()) };
-        self.answer(now, ReplyTo::fresh(), out::Envelope::SurveyRequest(request), fx);
-    }
-
     /// Bytes of an event, in protobuf, that are sent to the client at most: a quarter of its write queue, as JSON may take
     /// a multiple, and what is live needs room beside it.
-    pub(super) fn largest(&self) -> usize {
-        self.settings.limits.load().write_queue_bytes / 4
+    #[must_use]
+    pub fn largest(&self) -> usize {
+        largest(&self.settings)
     }
 
     /// The event, if it is not too large for the client.
     pub(super) fn sized(&self, event: CloudEvent) -> Result<CloudEvent, ClientError> {
-        let (got, most) = (event.encoded_len(), self.largest());
-        if got <= most {
-            return Ok(event);
-        }
-        let text = format!("the event has {got} bytes, at most {most} can be sent to the client");
-        Err(ClientError::new(ErrorCode::TooLarge, text))
+        check_size(&self.settings, &event).map(|()| event)
     }
+}
+
+fn largest(settings: &Settings) -> usize {
+    settings.limits.load().write_queue_bytes / 4
+}
+
+fn check_size(settings: &Settings, event: &CloudEvent) -> Result<(), ClientError> {
+    let (got, most) = (event.encoded_len(), largest(settings));
+    if got <= most {
+        return Ok(());
+    }
+    let text = format!("the event has {got} bytes, at most {most} can be sent to the client");
+    Err(ClientError::new(ErrorCode::TooLarge, text))
+}
+
+/// The frame that asks clients, of v1 as well, what a survey asks.
+///
+/// # Errors
+/// The event is too large for any client.
+pub fn survey_frame(
+    settings: &Settings,
+    now: Now,
+    request_id: &str,
+    event: &CloudEvent,
+) -> Result<OutboundMessage, ClientError> {
+    check_size(settings, event)?;
+    let request = SurveyRequest { request_id: request_id.to_owned(), payload: Some(event.clone()) };
+    Ok(fresh(now, out::Envelope::SurveyRequest(request)))
 }
 
 /// What a client's answer to a survey comes to.

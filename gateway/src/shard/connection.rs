@@ -10,7 +10,7 @@ use bytes::Bytes;
 use streamgate_proto::decode_inbound;
 use tokio_util::sync::CancellationToken;
 
-use super::{ConnId, FLUSH_BYTES, Shard, State, errand::Owed, stall::Stall};
+use super::{ConnId, FLUSH_BYTES, Shard, State, questions::Owed, stall::Stall};
 use crate::{
     broker::Owner,
     error::CloseCode,
@@ -213,8 +213,12 @@ impl Shard {
         let mut fx = Effects::new();
         work(wire, &mut connection.session, now, &mut fx);
         self.carry_out(state, id.key, fx);
-        // Answers of a broker come many at a time, often several for one connection: they leave with one write, unless
-        // they are large.
+        self.flush_in_time(state, id);
+    }
+
+    /// Has what was queued for a connection written. Answers of a broker come many at a time, often several for one
+    /// connection: they leave with one write, unless they are large.
+    pub(super) fn flush_in_time(&self, state: &mut State, id: ConnId) {
         if state.connection(id).is_some_and(|connection| connection.outlet.queued_bytes() >= FLUSH_BYTES) {
             self.flush(state);
         } else if !state.dirty.is_empty() {

@@ -8,7 +8,7 @@
 //! Invariants: a live publication reaches each connection at most once, however many of its subscriptions match
 //! (replays come once for each subscription that asked); a subscription that is not live holds or re-reads what comes
 //! meanwhile, so nothing is skipped; a connection that cannot take a frame is closed with 3512 and harms nobody else;
-//! a gap reaches whoever it may
+//! nobody is closed for calls and surveys of others; a gap reaches whoever it may
 //! concern, in its place; whoever was acknowledged as a watcher gets every join and leave from then on, or is closed.
 
 mod calls;
@@ -28,6 +28,9 @@ mod meters;
 mod owed_tests;
 mod places;
 mod presence;
+mod questions;
+#[cfg(test)]
+mod questions_tests;
 mod rights;
 mod run;
 mod stall;
@@ -55,6 +58,7 @@ pub use errand::Errand;
 pub use mailbox::mailbox;
 pub use mailbox::{Mail, Mailbox};
 pub use places::Neighbours;
+pub use questions::CallOutcome;
 pub use run::{Serve, ShardConfig, ShardHandle, spawn};
 
 use crate::{

@@ -1,6 +1,11 @@
 //! Answers that clients owe, when their shard ends or drains.
 
-use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use streamgate_proto::{
@@ -16,7 +21,7 @@ use tokio::{
     time,
 };
 
-use super::{ConnId, Errand, Shard, ShardConfig, mailbox};
+use super::{CallOutcome, ConnId, Errand, Shard, ShardConfig, mailbox};
 use crate::{
     broker::{Broker as _, memory::MemoryBroker},
     error::{CloseCode, ErrorCode},
@@ -29,21 +34,47 @@ use crate::{
 
 /// What a client got.
 #[derive(Clone, Default)]
-struct Client {
-    frames: Rc<RefCell<Vec<Bytes>>>,
-    closed: Rc<RefCell<Option<CloseCode>>>,
+pub(super) struct Client {
+    pub frames: Rc<RefCell<Vec<Bytes>>>,
+    pub closed: Rc<RefCell<Option<CloseCode>>>,
+    /// Bytes that may wait for it; 0: any number.
+    pub limit: Rc<Cell<usize>>,
+    /// Bytes that it has taken.
+    pub taken: Rc<Cell<usize>>,
 }
 
 impl Client {
-    /// The calls that it was given.
-    fn calls(&self) -> Vec<String> {
+    /// What it got.
+    pub fn got(&self) -> Vec<Out> {
         let frames = self.frames.borrow();
         let decoded = frames.iter().map(|frame| decode_outbound(Encoding::Protobuf, frame).unwrap());
-        let calls = decoded.filter_map(|frame| match frame.envelope {
-            Some(Out::RpcCall(call)) => Some(call.request_id),
+        decoded.filter_map(|frame| frame.envelope).collect()
+    }
+
+    /// The calls that it was given.
+    pub fn calls(&self) -> Vec<String> {
+        let calls = self.got().into_iter().filter_map(|envelope| match envelope {
+            Out::RpcCall(call) => Some(call.request_id),
             _ => None,
         });
         calls.collect()
+    }
+
+    /// The frames that ask it something that a survey asks.
+    pub fn surveys(&self) -> Vec<(String, Bytes)> {
+        let frames = self.frames.borrow();
+        let decoded =
+            frames.iter().map(|frame| (decode_outbound(Encoding::Protobuf, frame).unwrap(), frame.clone()));
+        let surveys = decoded.filter_map(|(message, frame)| match message.envelope {
+            Some(Out::SurveyRequest(request)) => Some((request.request_id, frame)),
+            _ => None,
+        });
+        surveys.collect()
+    }
+
+    /// Takes all that waits.
+    pub fn take_all(&self) {
+        self.taken.set(self.frames.borrow().iter().map(Bytes::len).sum());
     }
 }
 
@@ -53,20 +84,23 @@ impl Outlet for Client {
     }
 
     fn push(&mut self, frame: Bytes) -> Result<(), Overflow> {
+        if self.queued_bytes() + frame.len() > self.limit() {
+            return Err(Overflow);
+        }
         self.frames.borrow_mut().push(frame);
         Ok(())
     }
 
     fn queued_bytes(&self) -> usize {
-        0
+        self.frames.borrow().iter().map(Bytes::len).sum::<usize>() - self.taken.get()
     }
 
     fn taken_bytes(&self) -> u64 {
-        0
+        self.taken.get() as u64
     }
 
     fn limit(&self) -> usize {
-        usize::MAX
+        Some(self.limit.get()).filter(|limit| *limit > 0).unwrap_or(usize::MAX)
     }
 
     fn flush(&mut self) {}
@@ -80,13 +114,13 @@ impl Outlet for Client {
     fn pause_reading(&mut self, _: bool) {}
 }
 
-fn say(shard: &Shard, id: ConnId, envelope: In) {
+pub(super) fn say(shard: &Shard, id: ConnId, envelope: In) {
     let frame = InboundMessage { id: "1".into(), envelope: Some(envelope), ..InboundMessage::default() };
     shard.receive(id, &encode_inbound(Encoding::Protobuf, &frame).unwrap());
 }
 
-/// A client that was given a call, which somebody waits for.
-async fn called() -> (Shard, ConnId, Client, oneshot::Receiver<Answer>) {
+/// A shard without anybody.
+pub(super) fn empty(limits: Limits) -> Shard {
     let broker = Arc::new(MemoryBroker::new(Policies::default(), Default::default()));
     let (mailbox, _) = mailbox::mailbox();
     let sink = broker.attach(Arc::new(mailbox));
@@ -94,17 +128,32 @@ async fn called() -> (Shard, ConnId, Client, oneshot::Receiver<Answer>) {
     let config = ShardConfig {
         neighbours: Default::default(),
         broker: broker.clone(),
-        settings: Settings::new(policies, Limits::default()),
+        settings: Settings::new(policies, limits),
         rpc: Router::new(broker, Default::default()),
         lifecycle: None,
         rpc_timeout: Duration::from_secs(60),
         serve: Arc::new(|_, _| {}),
         failed: Default::default(),
     };
-    let (shard, client) = (Shard::new(0, config, sink), Client::default());
+    Shard::new(0, config, sink)
+}
+
+/// A client of the shard, subscribed to these channels once whatever can be done is done.
+pub(super) fn connect(shard: &Shard, channels: &[&str]) -> (ConnId, Client) {
+    let client = Client::default();
     let id = shard.open(Box::new(client.clone()), Arrival::default());
     let caps = vec!["streamgate.v1".to_owned()];
-    say(&shard, id, In::Connect(v1::Connect { caps, ..Default::default() }));
+    let subscription =
+        |channel: &&str| v1::Subscription { channel: (*channel).to_owned(), ..Default::default() };
+    let subscriptions = channels.iter().map(subscription).collect();
+    say(shard, id, In::Connect(v1::Connect { caps, subscriptions, ..Default::default() }));
+    (id, client)
+}
+
+/// A client that was given a call, which somebody waits for.
+async fn called() -> (Shard, ConnId, Client, oneshot::Receiver<CallOutcome>) {
+    let shard = empty(Limits::default());
+    let (id, client) = connect(&shard, &[]);
     shard.0.rpc.responders.offer(Place { shard: 0, conn: id }, vec!["m.*".into()]);
     let call = CallAsk {
         method: "m.x".into(),
@@ -120,7 +169,13 @@ async fn called() -> (Shard, ConnId, Client, oneshot::Receiver<Answer>) {
     (shard, id, client, answer)
 }
 
-type Answer = Result<streamgate_proto::cloudevents::CloudEvent, crate::error::ClientError>;
+/// Why there is no answer.
+fn reason(outcome: CallOutcome) -> ErrorCode {
+    match outcome {
+        CallOutcome::Ended(Err(error)) => error.code,
+        other => panic!("{other:?}"),
+    }
+}
 
 #[tokio::test(start_paused = true)]
 async fn a_call_whose_shard_ends_is_answered_and_never_counts_as_not_given() {
@@ -130,7 +185,7 @@ async fn a_call_whose_shard_ends_is_answered_and_never_counts_as_not_given() {
     drop(local);
     drop(shard);
     let outcome = answer.await.expect("an answer, for a dropped one says that nobody was given the call");
-    assert_eq!(outcome.unwrap_err().code, ErrorCode::ProxyError);
+    assert_eq!(reason(outcome), ErrorCode::ProxyError);
 }
 
 #[tokio::test(start_paused = true)]
@@ -149,7 +204,7 @@ async fn a_drain_takes_offers_back_at_once_and_waits_for_answers_that_are_owed()
             let request_id = client.calls().remove(0);
             let payload = Outcome::Payload(Default::default());
             say(&shard, id, In::RpcResult(RpcResult { request_id, outcome: Some(payload) }));
-            assert!(answer.await.unwrap().is_ok());
+            assert!(matches!(answer.await.unwrap(), CallOutcome::Ended(Ok(_))));
             shard.tick();
             assert_eq!(*client.closed.borrow(), Some(CloseCode::Draining));
         })
@@ -167,7 +222,7 @@ async fn a_drain_does_not_wait_for_ever_for_an_answer() {
             time::advance(Duration::from_millis(2_100)).await;
             shard.tick();
             assert_eq!(*client.closed.borrow(), Some(CloseCode::Draining));
-            assert_eq!(answer.await.unwrap().unwrap_err().code, ErrorCode::ProxyError);
+            assert_eq!(reason(answer.await.unwrap()), ErrorCode::ProxyError);
         })
         .await;
 }

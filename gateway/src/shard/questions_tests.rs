@@ -1,0 +1,133 @@
+//! Nobody is closed for what others ask of it.
+
+use std::{sync::Arc, time::Duration};
+
+use streamgate_proto::{
+    cloudevents::{CloudEvent, cloud_event::Data},
+    v1::{
+        self, RpcResult, SurveyResponse, inbound_message::Envelope as In, outbound_message::Envelope as Out,
+        rpc_result::Outcome,
+    },
+};
+use tokio::{sync::oneshot, task::LocalSet, time};
+
+use super::{
+    CallOutcome, ConnId, Errand, Shard,
+    owed_tests::{Client, connect, empty, say},
+};
+use crate::{
+    channel::Channel,
+    peers::{CallAsk, SurveyAnswers},
+    policy::Limits,
+};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn event(bytes: usize) -> CloudEvent {
+    let data = Some(Data::TextData("x".repeat(bytes)));
+    CloudEvent { id: "e".into(), data, ..CloudEvent::default() }
+}
+
+/// Lets everything happen that can.
+async fn settle() {
+    time::sleep(Duration::from_millis(1)).await;
+}
+
+fn call(shard: &Shard, conn: ConnId, bytes: usize) -> oneshot::Receiver<CallOutcome> {
+    let call =
+        CallAsk { method: "m".into(), event: Some(event(bytes)), by_server: true, ..CallAsk::default() };
+    let (reply, answer) = oneshot::channel();
+    shard.run_errand(Errand::Call { conn, call: Box::new(call), timeout: PATIENCE, reply });
+    answer
+}
+
+/// Whether a call found no room; one that was given has no outcome yet.
+fn refused(answer: &mut oneshot::Receiver<CallOutcome>) -> bool {
+    match answer.try_recv() {
+        Ok(CallOutcome::NoRoom) => true,
+        Ok(other) => panic!("{other:?}"),
+        Err(_) => false,
+    }
+}
+
+fn survey(shard: &Shard, bytes: usize) -> oneshot::Receiver<SurveyAnswers> {
+    let (reply, answers) = oneshot::channel();
+    let channel = Channel::parse("room").unwrap();
+    let event = Arc::new(event(bytes));
+    shard.run_errand(Errand::Survey { channel, event, timeout: PATIENCE, most: 10, reply });
+    answers
+}
+
+fn answer(shard: &Shard, (conn, client): &(ConnId, Client), bytes: usize) {
+    for (request_id, _) in client.surveys() {
+        let answer = SurveyResponse { request_id, payload: Some(event(bytes)), error: None };
+        say(shard, *conn, In::SurveyResponse(answer));
+    }
+}
+
+async fn subscribers(shard: &Shard, count: usize) -> Vec<(ConnId, Client)> {
+    let clients = (0..count).map(|_| connect(shard, &["room"])).collect();
+    settle().await;
+    clients
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_nothing_is_given_no_more_calls_than_half_of_its_queue_and_not_closed() {
+    let local = LocalSet::new();
+    let test = async {
+        let shard = empty(Limits::default());
+        let (id, client) = connect(&shard, &[]);
+        settle().await;
+        client.take_all();
+        client.limit.set(64 * 1024);
+        let mut calls: Vec<_> = (0..20).map(|_| call(&shard, id, 7 * 1024)).collect();
+        let given = calls.iter_mut().filter_map(|call| (!refused(call)).then_some(())).count();
+        assert_eq!((given, client.calls().len()), (4, 4));
+        say(&shard, id, In::Ping(v1::Ping {}));
+        assert!(matches!(client.got().last(), Some(Out::Pong(_))), "what is live has the rest");
+        assert_eq!(*client.closed.borrow(), None);
+        client.take_all();
+        assert!(!refused(&mut call(&shard, id, 7 * 1024)), "there is room again");
+    };
+    local.run_until(test).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_answers_nothing_is_given_a_bounded_number_of_calls() {
+    let local = LocalSet::new();
+    let test = async {
+        let shard = empty(Limits::default());
+        let (id, client) = connect(&shard, &[]);
+        let mut calls: Vec<_> = (0..5_000).map(|_| call(&shard, id, 1)).collect();
+        assert_eq!(calls.iter_mut().filter_map(|call| refused(call).then_some(())).count(), 5_000 - 4_096);
+        let request_id = client.calls().remove(0);
+        say(
+            &shard,
+            id,
+            In::RpcResult(RpcResult { request_id, outcome: Some(Outcome::Payload(Default::default())) }),
+        );
+        assert!(!refused(&mut call(&shard, id, 1)), "one is answered");
+    };
+    local.run_until(test).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscriber_without_room_has_answered_with_that_and_is_not_closed() {
+    let local = LocalSet::new();
+    let test = async {
+        let shard = empty(Limits::default());
+        let clients = subscribers(&shard, 2).await;
+        let slow = &clients[0].1;
+        slow.take_all();
+        slow.limit.set(64 * 1024);
+        let mut surveys: Vec<_> = (0..3).map(|_| survey(&shard, 15 * 1024)).collect();
+        assert_eq!((slow.surveys().len(), *slow.closed.borrow()), (2, None));
+        assert_eq!(clients[1].1.surveys().len(), 3);
+        answer(&shard, &clients[1], 1);
+        let last = surveys.pop().unwrap().await.unwrap();
+        assert_eq!((last.asked, last.outcomes.len()), (2, 2), "nobody is waited for in vain");
+        let errors = last.outcomes.iter().filter_map(|outcome| outcome.error.as_ref());
+        assert_eq!(errors.map(|error| error.code.as_str()).collect::<Vec<_>>(), ["NOT_AVAILABLE"]);
+    };
+    local.run_until(test).await;
+}
