@@ -1,10 +1,13 @@
-//! Calls in numbers: who calls much harms nobody else.
+//! Calls in numbers: who calls much harms nobody else, and who waits for many answers is heard all the same.
+
+use std::time::Duration;
 
 use streamgate_e2e::{
-    events::{live, text},
+    events::{live, text, text_of},
     gateway::{Addrs, TestNode},
     raw::{RawClient, Via, WsOptions},
     responder::{Responder, call, result, serve},
+    within,
 };
 use streamgate_proto::{
     shared,
@@ -118,5 +121,71 @@ async fn calls_that_one_responder_has_no_room_for_go_to_another() {
     for number in 0..20 {
         let answer = second.request(large("shop.7", "m.echo", number)).await;
         assert!(refusal(answer).is_none(), "{number}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_as_many_answers_as_it_may_is_still_heard_and_further_calls_are_refused() {
+    let node = node("").await;
+    for via in Via::ALL {
+        let mut worker = RawClient::connect(node.addrs(), via).await;
+        worker.request(serve(&["m.x"])).await;
+        let channel = format!("$session.{}", worker.connected.session_id);
+        let count = MOST_UNDER_WAY + 100;
+        let mut calls = Vec::new();
+        for number in 0..count {
+            let event = text("e", "x");
+            worker.send(InboundMessage { id: number.to_string(), ..call(&channel, "m.x", event) }).await;
+        }
+        // It answers nothing until it has all of them, or they are refused.
+        let mut refused = 0;
+        while calls.len() + refused < count {
+            match worker.frame().await.envelope {
+                Some(Out::RpcCall(call)) => calls.push(call),
+                Some(Out::Error(error)) => {
+                    assert_eq!(error.code, "RATE_LIMITED", "{via:?}: {}", error.message);
+                    refused += 1;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!((calls.len(), refused), (MOST_UNDER_WAY, 100), "{via:?}");
+        for call in calls {
+            worker.send(result(&call.request_id, Outcome::Payload(call.payload.unwrap()))).await;
+        }
+        for _ in 0..MOST_UNDER_WAY {
+            match worker.frame().await.envelope {
+                Some(Out::RpcReply(event)) => assert_eq!(text_of(&event), "x"),
+                other => panic!("{via:?}: {other:?}"),
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_of_a_client_that_waits_for_many_answers_is_noticed() {
+    let node = node("").await;
+    let addrs = node.addrs();
+    let mut silent = RawClient::connect(addrs, Via::WsProto).await;
+    silent.request(serve(&["m.x"])).await;
+    let mut other = RawClient::connect(addrs, Via::WsProto).await;
+    for via in Via::ALL {
+        let mut caller = RawClient::connect(addrs, via).await;
+        for number in 0..MOST_UNDER_WAY {
+            let event = text("e", "x");
+            caller.send(InboundMessage { id: number.to_string(), ..call("a", "m.x", event) }).await;
+        }
+        for _ in 0..MOST_UNDER_WAY {
+            next_call(&mut silent).await;
+        }
+        let channel = format!("$session.{}", caller.connected.session_id);
+        drop(caller);
+        let gone = async {
+            while other.refused(call(&channel, "m.x", text("e", ""))).await.code != "NOT_FOUND" {
+                // The end of a connection of somebody else has no event to wait for.
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        within("it is gone", gone).await;
     }
 }

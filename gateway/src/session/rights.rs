@@ -47,6 +47,17 @@ pub struct Judging {
     pub(super) then: Then,
 }
 
+impl Judging {
+    /// Whether a request waits that can be refused without a consequence: no subscription ends over it.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        matches!(
+            self.then,
+            Then::Presence(..) | Then::History(..) | Then::Rpc(..) | Then::Serve(..) | Then::Survey(_)
+        )
+    }
+}
+
 /// What goes on when the client may do it.
 #[derive(Debug)]
 pub(super) enum Then {

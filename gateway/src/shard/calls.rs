@@ -3,6 +3,7 @@
 use std::{future::Future, panic::AssertUnwindSafe, time::Duration};
 
 use futures_util::FutureExt as _;
+use streamgate_proto::cloudevents::CloudEvent;
 use tokio::time::Instant;
 
 use super::{ConnId, Shard, State};
@@ -19,14 +20,19 @@ impl Shard {
     pub(super) fn rpc(&self, state: &mut State, id: ConnId, reply: ReplyTo, request: RpcRequest) {
         let limit = self.patience(request.timeout_ms);
         let timeout_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-        let answered = self.0.rpc.call(RpcRequest { timeout_ms, ..request }, limit);
         let started = Instant::now();
-        self.wait_for(state, id, within(limit, answered), move |session, now, outcome, fx| {
+        let take = move |session: &mut Session,
+                         now: Now,
+                         outcome: Result<CloudEvent, ClientError>,
+                         fx: &mut Effects| {
             let code = outcome.as_ref().err().map_or("ok", |error| error.code.as_str());
             metrics::counter!(RPC_CALLS, "outcome" => code).increment(1);
             metrics::histogram!(RPC_SECONDS).record(started.elapsed().as_secs_f64());
             session.rpc_done(now, reply, outcome, fx);
-        });
+        };
+        let (shard, request) = (self.clone(), RpcRequest { timeout_ms, ..request });
+        let answer = async move { within(limit, shard.0.rpc.call(request, limit)).await };
+        self.wait_for(state, id, answer, take);
     }
 
     /// Offers a client to all nodes as one who answers calls.
@@ -42,8 +48,12 @@ impl Shard {
                 Err(_) => Err(ClientError::new(ErrorCode::NotAvailable, "the node is shutting down")),
             }
         };
-        self.wait_for(state, id, within(limit, shown), move |session, now, outcome, fx| {
-            session.serving(now, reply, outcome, fx);
+        self.begin(state, id.key);
+        let shard = self.clone();
+        tokio::task::spawn_local(async move {
+            let outcome = within(limit, shown).await;
+            shard.end(id);
+            shard.with_session(id, |_, session, now, fx| session.serving(now, reply, outcome, fx));
         });
     }
 
@@ -65,7 +75,8 @@ impl Shard {
         }
     }
 
-    /// Awaits `answer` beside the shard, and lets the session take it. When the connection ends it is dropped.
+    /// Awaits `answer` beside the shard, and lets the session take it. When the connection ends it is dropped. A client that
+    /// waits for too many is refused at once.
     fn wait_for<T: 'static>(
         &self,
         state: &mut State,
@@ -73,7 +84,9 @@ impl Shard {
         answer: impl Future<Output = Result<T, ClientError>> + 'static,
         take: impl FnOnce(&mut Session, Now, Result<T, ClientError>, &mut Effects) + 'static,
     ) {
-        self.begin(state, id.key);
+        if let Err(error) = self.begin_asking(state, id.key) {
+            return self.let_session(state, id.key, |session, now, fx| take(session, now, Err(error), fx));
+        }
         let leaving = state.connections[id.key as usize].leaving();
         let shard = self.clone();
         tokio::task::spawn_local(async move {
@@ -81,9 +94,9 @@ impl Shard {
             let answer = AssertUnwindSafe(answer).catch_unwind();
             let outcome = tokio::select! {
                 outcome = answer => outcome,
-                () = leaving.cancelled() => return shard.end(id),
+                () = leaving.cancelled() => return shard.end_asking(id),
             };
-            shard.end(id);
+            shard.end_asking(id);
             let outcome =
                 outcome.unwrap_or_else(|_| Err(ClientError::new(ErrorCode::Internal, "the handler failed")));
             shard.with_session(id, |_, session, now, fx| take(session, now, outcome, fx));

@@ -13,14 +13,18 @@ use tokio_util::sync::CancellationToken;
 use super::{ConnId, FLUSH_BYTES, Shard, State, questions::Owed, stall::Stall};
 use crate::{
     broker::Owner,
-    error::CloseCode,
+    error::{ClientError, CloseCode, ErrorCode},
     peers::Place,
     session::{Arrival, Effects, Now, Session},
     transport::Outlet,
 };
 
-/// Operations that one connection may have under way before it is no longer read from.
-const IN_FLIGHT: u32 = 1024;
+/// Operations that one connection may have under way before it is no longer read from. They end by themselves, whatever the
+/// client does: mostly they are storage's, and have the time of a request.
+pub(super) const IN_FLIGHT: u32 = 1024;
+/// Calls and surveys that one connection may wait for, and requests that a backend is asked about; more are refused. It is
+/// read from meanwhile: what it waits for may be its own answer.
+const ASKING: u32 = 1024;
 
 /// How long a client may take nothing while a replay waits before it counts as one that does not read.
 const STALLED_REPLAY_MS: u64 = 60_000;
@@ -41,7 +45,10 @@ pub(super) struct Connection {
     pub waiting: Vec<u32>,
     /// Pages of history that wait for it.
     pub pages: VecDeque<Bytes>,
+    /// Operations under way; see [`IN_FLIGHT`].
     pub in_flight: u32,
+    /// Answers that it waits for; see [`ASKING`].
+    pub asking: u32,
     /// The last delivery that reached it, see [`State::delivery`].
     pub delivery: u64,
     /// When the wheel is to look at it, and the stamp of that entry: others of this key are stale.
@@ -72,6 +79,11 @@ impl Connection {
         self.owed.as_ref().is_some_and(|owed| owed.awaited())
     }
 
+    /// Whether requests of it are unanswered.
+    pub fn is_busy(&self) -> bool {
+        self.in_flight > 0 || self.asking > 0
+    }
+
     /// Cancelled when the connection ends.
     pub fn leaving(&mut self) -> CancellationToken {
         self.leaving.get_or_insert_default().clone()
@@ -96,6 +108,7 @@ impl Shard {
             waiting: Vec::new(),
             pages: VecDeque::new(),
             in_flight: 0,
+            asking: 0,
             delivery: 0,
             wake_ms: 0,
             stamp: 0,
@@ -230,6 +243,10 @@ impl Shard {
     pub(super) fn tick_connection(&self, state: &mut State, key: u32, now: Now) {
         let connection = &mut state.connections[key as usize];
         let mut fx = Effects::new();
+        if connection.in_flight >= IN_FLIGHT {
+            // It may say something, but is not read from.
+            connection.session.heard(now);
+        }
         let next = connection.session.tick(now, &mut fx);
         let taken = connection.outlet.taken_bytes();
         let stalled = (!connection.waiting.is_empty() || !connection.pages.is_empty())
@@ -304,6 +321,27 @@ impl Shard {
         connection.in_flight -= 1;
         if connection.in_flight == IN_FLIGHT - 1 {
             connection.outlet.pause_reading(false);
+        }
+    }
+
+    /// Notes that a client waits for somebody's answer.
+    ///
+    /// # Errors
+    /// `RATE_LIMITED`: it waits for as many as it may. Nothing was noted.
+    pub(super) fn begin_asking(&self, state: &mut State, key: u32) -> Result<(), ClientError> {
+        let connection = &mut state.connections[key as usize];
+        if connection.asking >= ASKING {
+            let text = format!("the client waits for {ASKING} answers already");
+            return Err(ClientError::new(ErrorCode::RateLimited, text));
+        }
+        connection.asking += 1;
+        Ok(())
+    }
+
+    /// Notes that it does not any more.
+    pub(super) fn end_asking(&self, id: ConnId) {
+        if let Some(connection) = self.0.state.borrow_mut().connection(id) {
+            connection.asking -= 1;
         }
     }
 

@@ -148,8 +148,7 @@ impl Shard {
         }
         leaving.retain(|leaving| {
             let Some(connection) = state.connection(leaving.id) else { return false };
-            let answered =
-                connection.in_flight == 0 && connection.pages.is_empty() && !connection.owes_answers();
+            let answered = !connection.is_busy() && connection.pages.is_empty() && !connection.owes_answers();
             let busy = !answered && now.mono_ms < leaving.deadline_ms;
             let stays = now.mono_ms < leaving.not_before_ms || busy;
             if !stays {

@@ -6,7 +6,7 @@ use super::{ConnId, Shard, State, frames::encode};
 use crate::{
     broker::BrokerError,
     error::CloseCode,
-    session::{Effect, Effects},
+    session::{Effect, Effects, Now, Session},
 };
 
 impl Shard {
@@ -117,6 +117,18 @@ impl Shard {
             Effect::Told { ticket, outcome } => self.told(state, id, ticket, outcome),
             Effect::Close { code, reason } => self.closed(state, key, code, &reason),
         }
+    }
+
+    /// Tells the session something while effects of it are carried out.
+    pub(super) fn let_session(
+        &self,
+        state: &mut State,
+        key: u32,
+        work: impl FnOnce(&mut Session, Now, &mut Effects),
+    ) {
+        let mut fx = Effects::new();
+        work(&mut state.connections[key as usize].session, self.now(), &mut fx);
+        self.carry_out(state, key, fx);
     }
 
     /// Queues a frame; a client whose queue is full is cut off.

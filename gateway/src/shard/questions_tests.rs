@@ -1,4 +1,4 @@
-//! Nobody is closed for what others ask of it.
+//! Nobody is closed for what others ask of it, or for not being read from.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,10 +13,12 @@ use tokio::{sync::oneshot, task::LocalSet, time};
 
 use super::{
     CallOutcome, ConnId, Errand, Shard,
+    connection::IN_FLIGHT,
     owed_tests::{Client, connect, empty, say},
 };
 use crate::{
     channel::Channel,
+    error::CloseCode,
     peers::{CallAsk, SurveyAnswers},
     policy::Limits,
 };
@@ -128,6 +130,31 @@ async fn a_subscriber_without_room_has_answered_with_that_and_is_not_closed() {
         assert_eq!((last.asked, last.outcomes.len()), (2, 2), "nobody is waited for in vain");
         let errors = last.outcomes.iter().filter_map(|outcome| outcome.error.as_ref());
         assert_eq!(errors.map(|error| error.code.as_str()).collect::<Vec<_>>(), ["NOT_AVAILABLE"]);
+    };
+    local.run_until(test).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_not_read_from_is_not_closed_for_its_silence() {
+    let local = LocalSet::new();
+    let test = async {
+        let shard = empty(Limits::default());
+        let (id, client) = connect(&shard, &[]);
+        settle().await;
+        for _ in 0..IN_FLIGHT {
+            shard.begin(&mut shard.0.state.borrow_mut(), id.key);
+        }
+        let pass = async |seconds: u64| {
+            for _ in 0..seconds / 5 {
+                time::advance(Duration::from_secs(5)).await;
+                shard.tick();
+            }
+        };
+        pass(200).await;
+        assert_eq!(*client.closed.borrow(), None);
+        shard.end(id);
+        pass(200).await;
+        assert_eq!(*client.closed.borrow(), Some(CloseCode::IdleTimeout));
     };
     local.run_until(test).await;
 }

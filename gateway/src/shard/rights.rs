@@ -20,7 +20,14 @@ const AT_A_TIME: usize = 16;
 impl Shard {
     /// Asks what the table leaves open; the session goes on meanwhile.
     pub(super) fn judge(&self, state: &mut State, id: ConnId, judging: Judging) {
-        self.begin(state, id.key);
+        let plain = judging.is_plain();
+        if !plain {
+            self.begin(state, id.key);
+        } else if let Err(error) = self.begin_asking(state, id.key) {
+            let answers = judging.questions.iter().map(|_| Err(error.clone())).collect();
+            return self
+                .let_session(state, id.key, |session, now, fx| session.judged(now, judging, answers, fx));
+        }
         let shard = self.clone();
         let authenticator = self.0.settings.authenticator.load_full();
         tokio::task::spawn_local(async move {
@@ -28,7 +35,11 @@ impl Shard {
             let questions =
                 judging.questions.iter().map(|question| shard.ask(&authenticator, question, deadline));
             let answers: Vec<_> = stream::iter(questions).buffered(AT_A_TIME).collect().await;
-            shard.end(id);
+            if plain {
+                shard.end_asking(id);
+            } else {
+                shard.end(id);
+            }
             shard.with_session(id, |_, session, now, fx| session.judged(now, judging, answers, fx));
         });
     }
