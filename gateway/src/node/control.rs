@@ -19,6 +19,8 @@ use crate::{
 
 /// How long a node may take for what its clients need not answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Bytes of answers to a survey, as of a page of history: gRPC clients take 4 MiB at most unless told otherwise.
+const SURVEY_BYTES: usize = 2 * 1024 * 1024;
 
 /// The whole deployment's sessions and nodes. Cheap to clone.
 #[derive(Clone)]
@@ -248,7 +250,7 @@ impl Control for Deployment {
     ) -> BoxFuture<'static, Result<SurveyOutcome, ClientError>> {
         let peers = self.router.peers.clone();
         self.start(async move {
-            let all = rpc::survey(&peers, &channel, event, timeout).await?;
+            let all = rpc::survey(&peers, &channel, event, timeout, SURVEY_BYTES).await?;
             let answers = all.outcomes.into_iter().map(|outcome| SurveyAnswer {
                 session_id: outcome.session_id,
                 payload: outcome.event,

@@ -14,12 +14,14 @@ use crate::{
         SessionsAnswer, SessionsAsk, SubscribeAnswer, SubscribeAsk, SurveyAnswers, SurveyAsk, Who, YieldAsk,
         who,
     },
-    rpc::{Responders, no_room, not_found},
-    shard::{CallOutcome, Errand, Mail, Mailbox},
+    rpc::{MOST_ANSWERS, Responders, no_room, not_found},
+    shard::{CallOutcome, Errand, Mail, Mailbox, SurveyBudget},
 };
 
 /// Sessions of one page at most.
 const PAGE: u32 = 1_000;
+/// Bytes of answers to a survey that a node tells at most: they go in one letter, between publishes.
+const SURVEY_BYTES: usize = 4 * 1024 * 1024;
 /// Clients that are offered a call, one after the other, if they are gone before they get it or have no room for it.
 const TRIES: u32 = 8;
 
@@ -115,10 +117,13 @@ impl Respondent {
         let channel = Channel::parse(&ask.channel)?;
         let (event, timeout) =
             (Arc::new(ask.event.unwrap_or_default()), Duration::from_millis(ask.timeout_ms));
-        let most = usize::try_from(ask.most).unwrap_or(usize::MAX);
+        let most = usize::try_from(ask.most).unwrap_or(usize::MAX).min(MOST_ANSWERS);
+        let wanted = usize::try_from(ask.bytes).ok().filter(|bytes| *bytes > 0);
+        let budget =
+            Arc::new(SurveyBudget::new(most, wanted.map_or(SURVEY_BYTES, |bytes| bytes.min(SURVEY_BYTES))));
         let parts = (0u16..).take(self.shards.len()).map(|shard| {
-            let (channel, event) = (channel.clone(), event.clone());
-            self.errand(shard, move |reply| Errand::Survey { channel, event, timeout, most, reply })
+            let (channel, event, budget) = (channel.clone(), event.clone(), budget.clone());
+            self.errand(shard, move |reply| Errand::Survey { channel, event, timeout, budget, reply })
         });
         let mut all = SurveyAnswers::default();
         for part in join_all(parts).await.into_iter().flatten() {

@@ -149,12 +149,15 @@ pub struct SurveyAsk {
     /// The question.
     #[prost(message, optional, tag = "2")]
     pub event: Option<CloudEvent>,
-    /// Answers that are wanted at most.
+    /// Answers that are wanted, and subscribers that are asked, at most.
     #[prost(uint64, tag = "3")]
     pub most: u64,
     /// How long the subscribers have, in ms: less than the asker waits.
     #[prost(uint64, tag = "4")]
     pub timeout_ms: u64,
+    /// Bytes of answers that are wanted at most; 0: whoever asks does not say.
+    #[prost(uint64, tag = "5")]
+    pub bytes: u64,
 }
 
 /// Sessions to close.

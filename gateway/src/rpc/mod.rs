@@ -20,7 +20,7 @@ use crate::{channel::glob, error::ClientError, session::RpcRequest};
 
 pub use responders::Responders;
 pub use router::{Router, TO_SESSION, no_room, nobody, not_found};
-pub use survey::survey;
+pub use survey::{MOST_ANSWERS, survey};
 
 /// Answers calls in this process.
 pub trait Handler: Send + Sync + 'static {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use prost::Message as _;
 use streamgate_proto::cloudevents::CloudEvent;
 
 use crate::{
@@ -10,13 +11,14 @@ use crate::{
     peers::{Answer, Ask, Peers, SurveyAnswers, SurveyAsk},
 };
 
-/// Answers of one survey; more are cut, and the result says so.
+/// Answers of one survey, and subscribers that a node asks; more are cut, and the result says so.
 pub const MOST_ANSWERS: usize = 10_000;
 /// Nodes answer when their clients' time is over: so much later they are not waited for any more.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// Asks everybody who is subscribed to `channel`, by its name or by a pattern, the asker included. Ends when all have
-/// answered, or after `timeout` with what there is then. Subscribers that vanish are not waited for.
+/// answered, or after `timeout` with what there is then. Subscribers that vanish are not waited for. The answers have no more
+/// than `bytes` in protobuf.
 ///
 /// # Errors
 /// `NOT_FOUND` if nobody is subscribed; `NOT_AVAILABLE` if the other nodes cannot be asked.
@@ -27,12 +29,14 @@ pub async fn survey(
     channel: &Channel,
     event: CloudEvent,
     timeout: Duration,
+    bytes: usize,
 ) -> Result<SurveyAnswers, ClientError> {
     let ask = SurveyAsk {
         channel: channel.as_str().to_owned(),
         event: Some(event),
         most: MOST_ANSWERS as u64,
         timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
+        bytes: bytes as u64,
     };
     let mut all = SurveyAnswers::default();
     let mut failed = None;
@@ -50,10 +54,9 @@ pub async fn survey(
             }
         }
     }
-    if all.outcomes.len() > MOST_ANSWERS {
-        all.outcomes.truncate(MOST_ANSWERS);
-        all.truncated = true;
-    }
+    let fitting = fitting(&all, bytes);
+    all.truncated |= fitting < all.outcomes.len();
+    all.outcomes.truncate(fitting);
     match failed {
         // What is missing may be all there is.
         Some(error) if all.asked == 0 => Err(error),
@@ -65,4 +68,15 @@ pub async fn survey(
             Ok(all)
         }
     }
+}
+
+/// How many of the answers may be told.
+fn fitting(all: &SurveyAnswers, bytes: usize) -> usize {
+    let mut room = bytes;
+    let fit = all.outcomes.iter().take(MOST_ANSWERS).take_while(|outcome| {
+        let left = room.checked_sub(outcome.encoded_len());
+        room = left.unwrap_or(room);
+        left.is_some()
+    });
+    fit.count()
 }

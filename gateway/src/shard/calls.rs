@@ -61,7 +61,8 @@ impl Shard {
     pub(super) fn survey(&self, state: &mut State, id: ConnId, survey: Survey) {
         let Survey { reply, request_id, channel, event, timeout_ms } = survey;
         let (peers, limit) = (self.0.rpc.peers.clone(), self.patience(timeout_ms));
-        let answers = async move { rpc::survey(&peers, &channel, event, limit).await };
+        let bytes = state.connections[id.key as usize].session.largest();
+        let answers = async move { rpc::survey(&peers, &channel, event, limit, bytes).await };
         self.wait_for(state, id, answers, move |session, now, outcome, fx| {
             session.survey_done(now, reply, request_id, outcome, fx);
         });

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 use streamgate_proto::cloudevents::CloudEvent;
 use tokio::sync::oneshot;
 
-use super::{CallOutcome, ConnId, Shard, State};
+use super::{CallOutcome, ConnId, Shard, State, SurveyBudget};
 use crate::{
     channel::Channel,
     error::{ClientError, CloseCode},
@@ -39,8 +39,8 @@ pub enum Errand {
         event: Arc<CloudEvent>,
         /// For how long.
         timeout: Duration,
-        /// Answers that are wanted at most.
-        most: usize,
+        /// What that may cost on all shards together.
+        budget: Arc<SurveyBudget>,
         /// Who waits.
         reply: oneshot::Sender<SurveyAnswers>,
     },
@@ -104,8 +104,8 @@ impl Shard {
     pub(super) fn run_errand(&self, errand: Errand) {
         match errand {
             Errand::Call { conn, call, timeout, reply } => self.call_client(conn, *call, timeout, reply),
-            Errand::Survey { channel, event, timeout, most, reply } => {
-                self.survey_clients(&channel, &event, timeout, most, reply);
+            Errand::Survey { channel, event, timeout, budget, reply } => {
+                self.survey_clients(&channel, &event, timeout, budget, reply);
             }
             Errand::Disconnect { conn, code, reason, reply } => {
                 self.with_open(

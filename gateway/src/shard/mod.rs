@@ -37,6 +37,7 @@ mod stall;
 #[cfg(test)]
 mod stall_tests;
 mod subscriptions;
+mod survey_budget;
 pub mod tops;
 mod watchers;
 pub mod wheel;
@@ -60,6 +61,7 @@ pub use mailbox::{Mail, Mailbox};
 pub use places::Neighbours;
 pub use questions::CallOutcome;
 pub use run::{Serve, ShardConfig, ShardHandle, spawn};
+pub use survey_budget::SurveyBudget;
 
 use crate::{
     broker::{Broker, SinkId},

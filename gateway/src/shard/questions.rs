@@ -6,7 +6,7 @@
 //! Nobody is closed for what others ask of it: a question is put to a client only while it has room for it, as replays are.
 //! Whoever asks is told if it has none.
 
-use std::{rc::Rc, time::Duration};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 use ahash::AHashMap;
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{ConnId, Shard, State};
+use super::{ConnId, Shard, State, SurveyBudget};
 use crate::{
     channel::Channel,
     error::{ClientError, ErrorCode},
@@ -29,9 +29,6 @@ use crate::{
 /// Questions that one client may owe answers to at a time: more than one asker may have under way, so that one alone does
 /// not keep the others out.
 const MOST_OWED: usize = 4_096;
-
-/// Bytes of answers that a survey collects at most on one shard.
-const SURVEY_BYTES: usize = 4 * 1024 * 1024;
 
 /// What became of a call that a client was to be given.
 #[derive(Debug)]
@@ -173,33 +170,34 @@ impl Shard {
         }
     }
 
-    /// Asks the subscribers of a channel.
+    /// Asks the subscribers of a channel, as many as the budget allows.
     pub(super) fn survey_clients(
         &self,
         channel: &Channel,
         event: &CloudEvent,
         limit: Duration,
-        most: usize,
+        budget: Arc<SurveyBudget>,
         reply: oneshot::Sender<SurveyAnswers>,
     ) {
         let request_id: Rc<str> = uuid::Uuid::new_v4().to_string().into();
         let (to, mut outcomes) = mpsc::unbounded_channel();
-        let asked = self.0.state.borrow_mut().subscribers(channel);
+        let mut asked = self.0.state.borrow_mut().subscribers(channel);
+        let most = budget.ask(asked.len());
+        let truncated = most < asked.len();
+        asked.truncate(most);
         // The senders are with the connections: none is left when all have answered or are gone.
         self.pose_survey(&asked, &request_id, event, to);
         let shard = self.clone();
         tokio::task::spawn_local(async move {
-            let mut answers = SurveyAnswers { asked: asked.len() as u64, ..SurveyAnswers::default() };
-            let mut room = SURVEY_BYTES;
+            let mut answers =
+                SurveyAnswers { asked: asked.len() as u64, truncated, ..SurveyAnswers::default() };
             let collect = async {
                 while let Some(outcome) = outcomes.recv().await {
-                    let size = prost::Message::encoded_len(&outcome);
-                    if answers.outcomes.len() >= most || size > room {
+                    if budget.answer(prost::Message::encoded_len(&outcome)) {
+                        answers.outcomes.push(outcome);
+                    } else {
                         answers.truncated = true;
-                        continue;
                     }
-                    room -= size;
-                    answers.outcomes.push(outcome);
                 }
             };
             // What has come by then is the answer.

@@ -1,4 +1,4 @@
-//! Nobody is closed for what others ask of it, or for not being read from.
+//! Nobody is closed for what others ask of it, and what a survey costs is bounded.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,7 +12,7 @@ use streamgate_proto::{
 use tokio::{sync::oneshot, task::LocalSet, time};
 
 use super::{
-    CallOutcome, ConnId, Errand, Shard,
+    CallOutcome, ConnId, Errand, Shard, SurveyBudget,
     connection::IN_FLIGHT,
     owed_tests::{Client, connect, empty, say},
 };
@@ -52,11 +52,11 @@ fn refused(answer: &mut oneshot::Receiver<CallOutcome>) -> bool {
     }
 }
 
-fn survey(shard: &Shard, bytes: usize) -> oneshot::Receiver<SurveyAnswers> {
+fn survey(shard: &Shard, bytes: usize, budget: &Arc<SurveyBudget>) -> oneshot::Receiver<SurveyAnswers> {
     let (reply, answers) = oneshot::channel();
     let channel = Channel::parse("room").unwrap();
-    let event = Arc::new(event(bytes));
-    shard.run_errand(Errand::Survey { channel, event, timeout: PATIENCE, most: 10, reply });
+    let (event, budget) = (Arc::new(event(bytes)), budget.clone());
+    shard.run_errand(Errand::Survey { channel, event, timeout: PATIENCE, budget, reply });
     answers
 }
 
@@ -114,6 +114,44 @@ async fn a_client_that_answers_nothing_is_given_a_bounded_number_of_calls() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_question_is_encoded_once_for_all_subscribers() {
+    let local = LocalSet::new();
+    let test = async {
+        let shard = empty(Limits::default());
+        let clients = subscribers(&shard, 3).await;
+        let answers = survey(&shard, 1_000, &Arc::new(SurveyBudget::new(10, 10_000)));
+        let frames: Vec<_> = clients.iter().map(|(_, client)| client.surveys().remove(0).1).collect();
+        assert!(frames.iter().all(|frame| frame.as_ptr() == frames[0].as_ptr()));
+        clients.iter().for_each(|client| answer(&shard, client, 1));
+        let all = answers.await.unwrap();
+        assert_eq!((all.asked, all.outcomes.len(), all.truncated), (3, 3, false));
+    };
+    local.run_until(test).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_are_asked_and_told_than_a_survey_may_cost_all_shards_together() {
+    let local = LocalSet::new();
+    let test = async {
+        let shards = [empty(Limits::default()), empty(Limits::default())];
+        let (one, other) = (subscribers(&shards[0], 3).await, subscribers(&shards[1], 3).await);
+        let budget = Arc::new(SurveyBudget::new(5, 2_500));
+        let answers = shards.each_ref().map(|shard| survey(shard, 1, &budget));
+        let asked = |clients: &[(ConnId, Client)]| {
+            clients.iter().filter(|(_, client)| !client.surveys().is_empty()).count()
+        };
+        assert_eq!((asked(&one), asked(&other)), (3, 2));
+        one.iter().for_each(|client| answer(&shards[0], client, 1_000));
+        other.iter().for_each(|client| answer(&shards[1], client, 1_000));
+        let [first, second] = answers;
+        let (first, second) = (first.await.unwrap(), second.await.unwrap());
+        assert_eq!((first.asked, second.asked, second.truncated), (3, 2, true));
+        assert_eq!(first.outcomes.len() + second.outcomes.len(), 2, "no more bytes than that");
+    };
+    local.run_until(test).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_subscriber_without_room_has_answered_with_that_and_is_not_closed() {
     let local = LocalSet::new();
     let test = async {
@@ -122,7 +160,8 @@ async fn a_subscriber_without_room_has_answered_with_that_and_is_not_closed() {
         let slow = &clients[0].1;
         slow.take_all();
         slow.limit.set(64 * 1024);
-        let mut surveys: Vec<_> = (0..3).map(|_| survey(&shard, 15 * 1024)).collect();
+        let budget = || Arc::new(SurveyBudget::new(10, 100_000));
+        let mut surveys: Vec<_> = (0..3).map(|_| survey(&shard, 15 * 1024, &budget())).collect();
         assert_eq!((slow.surveys().len(), *slow.closed.borrow()), (2, None));
         assert_eq!(clients[1].1.surveys().len(), 3);
         answer(&shard, &clients[1], 1);
