@@ -74,6 +74,7 @@ mod rpc_load;
 mod sdk_rpc;
 mod sdk_server;
 mod sdk_tokens;
+mod sdk_unasked;
 mod sentinel_failover;
 mod serve_process;
 mod server_api;

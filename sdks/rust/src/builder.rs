@@ -176,10 +176,12 @@ impl Builder {
             queue,
             status,
         );
+        let unasked = driver.unasked();
         tokio::spawn(driver.run());
         Ok(Client::new(crate::client::Defaults {
             commands,
             status: watcher,
+            unasked,
             json: !all_protobuf && self.encoding == Encoding::Json,
             extended: self.extended,
             request_timeout: self.request_timeout,

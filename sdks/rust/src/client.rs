@@ -27,6 +27,7 @@ use crate::{
     presence::PresenceView,
     status::Status,
     subscription::Subscription,
+    unasked::{Listeners, Unasked},
 };
 
 /// A connection to a gateway that mends itself. Cheap to clone; all clones share the connection. It closes when the last
@@ -46,6 +47,7 @@ struct Shared {
 pub(crate) struct Defaults {
     pub(crate) commands: mpsc::UnboundedSender<Command>,
     pub(crate) status: watch::Receiver<Status>,
+    pub(crate) unasked: Listeners,
     /// Frames may have to be JSON.
     pub(crate) json: bool,
     pub(crate) extended: bool,
@@ -139,6 +141,34 @@ impl Client {
         let answer = tokio::time::timeout(self.0.defaults.request_timeout, answer).await;
         answer.map_err(|_| Error::Timeout { what: "subscribe" })?.map_err(|_| self.gone())??;
         Ok(subscription)
+    }
+
+    /// What the server gives this client without its asking, from now on: messages of channels to which its token (the claim
+    /// `channels`) or the server API has subscribed it, and those that backends publish to its session or its user. Taken right
+    /// after [`Builder::build`], before the client is connected, it begins with the first of them. Several streams each get
+    /// everything.
+    ///
+    /// A message that matches a subscription of this client goes there, and not here.
+    ///
+    /// ```no_run
+    /// # async fn example(token: String) -> Result<(), streamgate_client::Error> {
+    /// use streamgate_client::{Client, UnaskedEvent};
+    /// let client = Client::builder("127.0.0.1:9080").token(token).build()?;
+    /// let mut unasked = client.unasked()?;
+    /// client.connected().await?;
+    /// while let Some(event) = unasked.next().await {
+    ///     if let UnaskedEvent::Message(message) = event {
+    ///         println!("{}: {:?}", message.channel, message.event.data);
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Why the client is closed.
+    pub fn unasked(&self) -> Result<Unasked, Error> {
+        self.0.defaults.unasked.listen().ok_or_else(|| self.gone())
     }
 
     /// Publishes `event` to `channel`, and waits until it is stored. If the connection breaks meanwhile, the publish is

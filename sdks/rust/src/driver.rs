@@ -24,6 +24,7 @@ use crate::{
     error::Error,
     status::Status,
     transport::{Encoding, Endpoint, Received, Transport},
+    unasked::{Listeners, UnaskedEvent},
 };
 
 /// What handles ask of the driver.
@@ -79,6 +80,8 @@ pub(crate) struct Driver {
     outlets: HashMap<SubscriptionId, mpsc::Sender<Delivery>>,
     backlog: VecDeque<(SubscriptionId, Delivery)>,
     handlers: HashMap<ServingId, mpsc::Sender<Work>>,
+    /// Whoever wants what no subscription asked for; perhaps nobody.
+    unasked: Listeners,
     /// Stands for the connection; whoever works for it watches this.
     connection: watch::Sender<()>,
 }
@@ -114,8 +117,14 @@ impl Driver {
             outlets: HashMap::new(),
             backlog: VecDeque::new(),
             handlers: HashMap::new(),
+            unasked: Listeners::default(),
             connection: watch::Sender::new(()),
         }
+    }
+
+    /// Whoever wants what no subscription asked for.
+    pub(crate) fn unasked(&self) -> Listeners {
+        self.unasked.clone()
     }
 
     pub(crate) async fn run(mut self) {
@@ -143,6 +152,7 @@ impl Driver {
             transport.close().await;
         }
         self.status.send_replace(Status::Closed { error });
+        self.unasked.close();
         if let Some(done) = done {
             let _ = done.send(());
         }
@@ -236,6 +246,7 @@ impl Driver {
             match effect {
                 Effect::Send(frame) => self.send(frame),
                 Effect::Deliver(id, delivery) => self.backlog.push_back((id, delivery)),
+                Effect::Unasked(event) => self.unasked.tell(&event),
                 Effect::Serve(id, asked) => self.serve(id, *asked),
                 Effect::Unserved(id) => {
                     self.handlers.remove(&id);
@@ -278,6 +289,7 @@ impl Driver {
     fn leave(&mut self, error: Error, back: Return) {
         if let Link::Open(_, since) = &self.link {
             self.backoff.held_for(since.elapsed());
+            self.unasked.tell(&UnaskedEvent::Interrupted);
         }
         let retry_in = match back {
             Return::AtOnce => Duration::ZERO,

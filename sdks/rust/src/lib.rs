@@ -35,6 +35,8 @@
 //! - A [`PresenceView`] knows exactly who is on a channel, also after it was away.
 //! - [`Client::call`] is sent once and never again; where it is not known whether it was carried out, the error says so.
 //! - What [`Client::serve`] offers is offered again after every reconnect, before the client says that it is connected.
+//! - What the server gives a client unasked (channels of its token, what backends publish to its session) is kept, and comes by
+//!   [`Client::unasked`].
 //! - Nothing is dropped when a subscriber is slow: the client stops reading, and if the server then gives it up, it
 //!   recovers what it missed. See [`SubscribeOptions::capacity`].
 //!
@@ -64,6 +66,7 @@ mod status;
 mod subscription;
 mod target;
 mod transport;
+mod unasked;
 mod worker;
 
 pub use backoff::Backoff;
@@ -83,6 +86,7 @@ pub use streamgate_proto::cloudevents::CloudEvent;
 pub use subscription::Subscription;
 pub use target::{is_pattern, matches};
 pub use transport::Encoding;
+pub use unasked::{Unasked, UnaskedEvent};
 
 /// The examples of the README compile.
 #[cfg(doctest)]

@@ -38,6 +38,7 @@ impl Engine {
                     self.start_subscriptions(now);
                 }
             }
+            Envelope::UnsubscribeAck(ack) => self.subscriptions.unsubscribed(&ack.subscriptions),
             Envelope::RecoverComplete(complete) => {
                 self.subscriptions.recovered(complete.into(), &mut self.effects);
                 self.start_subscriptions(now);
@@ -80,16 +81,13 @@ impl Engine {
         self.announcement = Some((opened, now + self.settings.connect_timeout));
         // First of all: whoever is told of the connection can be sure that calls come.
         self.sync_servings(now);
-        // A resumed session may hold what was unsubscribed while there was no connection.
-        let foreign: Vec<_> = connected
-            .subscriptions
-            .iter()
-            .filter(|held| !self.subscriptions.contains(&held.channel))
-            .map(|held| held.channel.clone())
-            .collect();
+        // A resumed session may hold what was unsubscribed while there was no connection. What else it holds was given to it: by
+        // its token, or by a backend.
+        let dropped =
+            self.subscriptions.still_held(connected.subscriptions.iter().map(|held| &*held.channel));
         self.subscriptions.acked(request, connected.subscriptions, self.extended, &mut self.effects);
-        if !foreign.is_empty() {
-            self.send_unsubscribe(foreign);
+        if !dropped.is_empty() {
+            self.send_unsubscribe(dropped);
         }
         self.start_subscriptions(now);
         self.requests.flush(now, &mut self.effects);

@@ -27,7 +27,7 @@ pub(crate) use requests::{Request, Retry};
 pub(crate) use serving::{Offered, Offering, ServingId};
 pub(crate) use subscription::{Delivery, Subscribing};
 
-use crate::error::Error;
+use crate::{error::Error, unasked::UnaskedEvent};
 use heartbeat::{Beat, Heartbeat};
 use requests::Requests;
 use serving::Servings;
@@ -58,6 +58,8 @@ pub(crate) enum Effect {
     Send(InboundMessage),
     /// Hand to a subscriber; must not be dropped when the connection breaks.
     Deliver(SubscriptionId, Delivery),
+    /// Hand to whoever wants what no subscription asked for; may be dropped.
+    Unasked(UnaskedEvent),
     /// Hand to the handler; it is worked on only while the connection lasts.
     Serve(ServingId, Box<Asked>),
     /// Nothing more comes for the handler.
@@ -178,7 +180,9 @@ impl Engine {
         self.subscriptions.lost();
         self.announcement = None;
         // What was meant for the dead connection; deliveries stay.
-        self.effects.retain(|effect| matches!(effect, Effect::Deliver(..) | Effect::Unserved(..)));
+        self.effects.retain(|effect| {
+            matches!(effect, Effect::Deliver(..) | Effect::Unasked(_) | Effect::Unserved(..))
+        });
         self.servings.lost(&mut self.effects);
     }
 
@@ -214,8 +218,10 @@ impl Engine {
     /// Nobody listens to the subscription any more.
     pub(crate) fn unsubscribe(&mut self, subscription: SubscriptionId, now: Instant) {
         let Some((target, asked)) = self.subscriptions.remove(subscription) else { return };
-        if asked && self.is_up() {
-            self.send_unsubscribe(vec![target]);
+        match self.is_up() {
+            true if asked => self.send_unsubscribe(vec![target]),
+            true => self.subscriptions.forget(&target),
+            false => {}
         }
         self.start_subscriptions(now);
     }

@@ -21,6 +21,7 @@ use crate::{
     options::StartAt,
     position::Position,
     target::{is_pattern, matches, overlap},
+    unasked::UnaskedEvent,
 };
 
 /// How long to wait when the server cannot subscribe now.
@@ -41,6 +42,9 @@ pub(super) struct Subscriptions {
     idle: BTreeSet<SubscriptionId>,
     /// What each request without an answer asks for.
     asked: HashMap<u64, Vec<SubscriptionId>>,
+    /// Targets that nobody here wants any more, as long as the server may not know: it has not said so, or a resumed session may
+    /// bring them back.
+    dropped: BTreeSet<String>,
 }
 
 impl Subscriptions {
@@ -53,6 +57,7 @@ impl Subscriptions {
         if is_pattern(&target) {
             self.patterns.push(id);
         }
+        self.dropped.remove(&target);
         self.by_target.insert(target, id);
         self.idle.insert(id);
         self.all.insert(id, Subscription::new(subscribing));
@@ -66,11 +71,27 @@ impl Subscriptions {
         self.by_target.remove(&target);
         self.idle.remove(&id);
         self.patterns.retain(|pattern| *pattern != id);
+        self.dropped.insert(target.clone());
         Some((target, asked))
     }
 
-    pub(super) fn contains(&self, target: &str) -> bool {
-        self.by_target.contains_key(target)
+    /// The server does not hold a target that was dropped.
+    pub(super) fn forget(&mut self, target: &str) {
+        self.dropped.remove(target);
+    }
+
+    /// Of what the session holds on a new connection, what was dropped before; the rest of that is forgotten.
+    pub(super) fn still_held<'a>(&mut self, held: impl Iterator<Item = &'a str>) -> Vec<String> {
+        let held: BTreeSet<_> = held.collect();
+        self.dropped.retain(|target| held.contains(target.as_str()));
+        self.dropped.iter().cloned().collect()
+    }
+
+    /// The server knows that these are not wanted.
+    pub(super) fn unsubscribed(&mut self, ended: &[v1::Subscription]) {
+        for subscription in ended {
+            self.forget(&subscription.channel);
+        }
     }
 
     pub(super) fn lost(&mut self) {
@@ -171,7 +192,9 @@ impl Subscriptions {
         for id in self.asked.remove(&request).unwrap_or_default() {
             let Some(subscription) = self.all.get_mut(&id) else { continue };
             if subscription.refused(&error, retry_at, effects) {
-                self.remove(id);
+                if let Some((target, _)) = self.remove(id) {
+                    self.forget(&target);
+                }
             } else {
                 self.idle.insert(id);
             }
@@ -182,7 +205,9 @@ impl Subscriptions {
         let ids = self.matching(&message.channel);
         let recovers = |id: &SubscriptionId| self.all.get(id).is_some_and(Subscription::is_recovering);
         let replay_is_live = message.replay && !ids.iter().any(recovers);
-        let Some((last, others)) = ids.split_last() else { return };
+        let Some((last, others)) = ids.split_last() else {
+            return self.unasked(&message.channel.clone(), UnaskedEvent::Message(message), effects);
+        };
         for id in others {
             if let Some(subscription) = self.all.get_mut(id) {
                 subscription.message(message.clone(), replay_is_live, effects);
@@ -206,10 +231,21 @@ impl Subscriptions {
             reason: GapReason::from_wire(gap.gap_reason),
             channel: gap.channel,
         };
-        for id in self.matching(&gap.channel) {
+        let ids = self.matching(&gap.channel);
+        if ids.is_empty() {
+            return self.unasked(&gap.channel.clone(), UnaskedEvent::Gap(gap), effects);
+        }
+        for id in ids {
             if let Some(subscription) = self.all.get_mut(&id) {
                 subscription.gap(gap.clone(), effects);
             }
+        }
+    }
+
+    /// Takes what no subscription matches: it was given to the session, unless it is the rest of what was dropped.
+    fn unasked(&self, channel: &str, event: UnaskedEvent, effects: &mut Effects) {
+        if !self.dropped.iter().any(|target| target == channel || matches(target, channel)) {
+            effects.push_back(Effect::Unasked(event));
         }
     }
 
