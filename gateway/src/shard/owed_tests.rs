@@ -41,6 +41,8 @@ pub(super) struct Client {
     pub limit: Rc<Cell<usize>>,
     /// Bytes that it has taken.
     pub taken: Rc<Cell<usize>>,
+    /// From now on it speaks JSON.
+    pub json: Rc<Cell<bool>>,
 }
 
 impl Client {
@@ -80,7 +82,7 @@ impl Client {
 
 impl Outlet for Client {
     fn wire(&self) -> Wire {
-        Wire::Grpc
+        if self.json.get() { Wire::WsJson } else { Wire::Grpc }
     }
 
     fn push(&mut self, frame: Bytes) -> Result<(), Overflow> {

@@ -3,11 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use streamgate_proto::{
-    cloudevents::{CloudEvent, cloud_event::Data},
+    cloudevents::{Attr, CloudEvent, CloudEventAttributeValue, Data},
     v1::{
         self, RpcResult, SurveyResponse, inbound_message::Envelope as In, outbound_message::Envelope as Out,
         rpc_result::Outcome,
     },
+    wkt::Timestamp,
 };
 use tokio::{sync::oneshot, task::LocalSet, time};
 
@@ -18,7 +19,7 @@ use super::{
 };
 use crate::{
     channel::Channel,
-    error::CloseCode,
+    error::{CloseCode, ErrorCode},
     peers::{CallAsk, SurveyAnswers},
     policy::Limits,
 };
@@ -109,6 +110,27 @@ async fn a_client_that_answers_nothing_is_given_a_bounded_number_of_calls() {
             In::RpcResult(RpcResult { request_id, outcome: Some(Outcome::Payload(Default::default())) }),
         );
         assert!(!refused(&mut call(&shard, id, 1)), "one is answered");
+    };
+    local.run_until(test).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_its_encoding_cannot_carry_is_the_callers_error() {
+    let local = LocalSet::new();
+    let test = async {
+        let shard = empty(Limits::default());
+        let (id, client) = connect(&shard, &[]);
+        settle().await;
+        client.json.set(true);
+        let mut event = event(1);
+        // JSON's timestamps end with the year 9999.
+        let late = Attr::CeTimestamp(Timestamp { seconds: i64::MAX, nanos: 0 });
+        event.attributes.insert("at".into(), CloudEventAttributeValue { attr: Some(late) });
+        let call = CallAsk { method: "m".into(), event: Some(event), by_server: true, ..CallAsk::default() };
+        let (reply, answer) = oneshot::channel();
+        shard.run_errand(Errand::Call { conn: id, call: Box::new(call), timeout: PATIENCE, reply });
+        let CallOutcome::Ended(Err(error)) = answer.await.unwrap() else { panic!("it was given") };
+        assert_eq!((error.code, *client.closed.borrow()), (ErrorCode::BadRequest, None));
     };
     local.run_until(test).await;
 }
