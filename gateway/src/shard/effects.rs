@@ -2,10 +2,12 @@
 
 use std::{future::Future, time::Duration};
 
+use streamgate_proto::v1::{OutboundMessage, outbound_message::Envelope};
+
 use super::{ConnId, Shard, State, frames::encode};
 use crate::{
     broker::BrokerError,
-    error::CloseCode,
+    error::{ClientError, CloseCode, ErrorCode},
     session::{Effect, Effects, Now, Session},
 };
 
@@ -24,10 +26,7 @@ impl Shard {
     fn carry_out_one(&self, state: &mut State, key: u32, effect: Effect) {
         let id = ConnId { key, serial: state.connections[key as usize].serial };
         match effect {
-            Effect::Send(message) => match encode(state.connections[key as usize].outlet.wire(), &message) {
-                Ok(frame) => self.push(state, key, frame),
-                Err(code) => self.close_connection(state, key, code, code.reason()),
-            },
+            Effect::Send(message) => self.send(state, key, *message),
             Effect::SendPage(message) => {
                 match encode(state.connections[key as usize].outlet.wire(), &message) {
                     Ok(page) => state.connections[key as usize].pages.push_back(page),
@@ -116,6 +115,23 @@ impl Shard {
             }
             Effect::Told { ticket, outcome } => self.told(state, id, ticket, outcome),
             Effect::Close { code, reason } => self.closed(state, key, code, &reason),
+        }
+    }
+
+    /// Encodes a frame and queues it. What somebody else answered is told as an error if the client's encoding cannot carry it:
+    /// nobody is closed for that.
+    fn send(&self, state: &mut State, key: u32, message: OutboundMessage) {
+        let wire = state.connections[key as usize].outlet.wire();
+        let frame = encode(wire, &message).or_else(|code| match message.envelope {
+            Some(Envelope::RpcReply(_) | Envelope::SurveyResult(_) | Envelope::Error(_)) => {
+                let error = ClientError::new(ErrorCode::ProxyError, "the answer cannot be said in JSON");
+                encode(wire, &OutboundMessage { envelope: Some(Envelope::Error(error.to_wire())), ..message })
+            }
+            _ => Err(code),
+        });
+        match frame {
+            Ok(frame) => self.push(state, key, frame),
+            Err(code) => self.close_connection(state, key, code, code.reason()),
         }
     }
 

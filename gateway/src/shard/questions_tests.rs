@@ -22,6 +22,7 @@ use crate::{
     error::{CloseCode, ErrorCode},
     peers::{CallAsk, SurveyAnswers},
     policy::Limits,
+    session::ReplyTo,
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -29,6 +30,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn event(bytes: usize) -> CloudEvent {
     let data = Some(Data::TextData("x".repeat(bytes)));
     CloudEvent { id: "e".into(), data, ..CloudEvent::default() }
+}
+
+/// An event with a time after the year 9999, with which those of JSON end.
+fn beyond_json() -> CloudEvent {
+    let late = Attr::CeTimestamp(Timestamp { seconds: i64::MAX, nanos: 0 });
+    let attributes = [("at".to_owned(), CloudEventAttributeValue { attr: Some(late) })].into();
+    CloudEvent { attributes, ..event(1) }
 }
 
 /// Lets everything happen that can.
@@ -122,15 +130,31 @@ async fn a_call_that_its_encoding_cannot_carry_is_the_callers_error() {
         let (id, client) = connect(&shard, &[]);
         settle().await;
         client.json.set(true);
-        let mut event = event(1);
-        // JSON's timestamps end with the year 9999.
-        let late = Attr::CeTimestamp(Timestamp { seconds: i64::MAX, nanos: 0 });
-        event.attributes.insert("at".into(), CloudEventAttributeValue { attr: Some(late) });
-        let call = CallAsk { method: "m".into(), event: Some(event), by_server: true, ..CallAsk::default() };
+        let event = Some(beyond_json());
+        let call = CallAsk { method: "m".into(), event, by_server: true, ..CallAsk::default() };
         let (reply, answer) = oneshot::channel();
         shard.run_errand(Errand::Call { conn: id, call: Box::new(call), timeout: PATIENCE, reply });
         let CallOutcome::Ended(Err(error)) = answer.await.unwrap() else { panic!("it was given") };
         assert_eq!((error.code, *client.closed.borrow()), (ErrorCode::BadRequest, None));
+    };
+    local.run_until(test).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_its_encoding_cannot_carry_is_told_a_caller_as_an_error() {
+    let local = LocalSet::new();
+    let test = async {
+        let shard = empty(Limits::default());
+        let (id, client) = connect(&shard, &[]);
+        settle().await;
+        client.json.set(true);
+        let state = &mut *shard.0.state.borrow_mut();
+        shard.let_session(state, id.key, |session, now, fx| {
+            session.rpc_done(now, ReplyTo::fresh(), Ok(beyond_json()), fx);
+        });
+        let last = client.frames.borrow().last().cloned().unwrap();
+        assert!(last.windows(11).any(|word| word == b"PROXY_ERROR"), "{last:?}");
+        assert_eq!(*client.closed.borrow(), None);
     };
     local.run_until(test).await;
 }
