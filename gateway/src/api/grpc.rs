@@ -120,7 +120,12 @@ impl Service {
 fn status(error: &ClientError) -> Status {
     // Says on streams that they end; there is none here.
     let code = if error.code == ErrorCode::DisconnectError { ErrorCode::Internal } else { error.code };
-    let mut status = Status::new(Code::from_i32(code.grpc_status()), shortened(&error.message));
+    let number = match code {
+        // As gRPC itself says of a message that is too large.
+        ErrorCode::TooLarge => Code::OutOfRange,
+        code => Code::from_i32(code.grpc_status()),
+    };
+    let mut status = Status::new(number, shortened(&error.message));
     // What a client gave as its own error is told as it is, if it fits.
     let given = error.given.as_deref().map(|given| (given.code.as_str(), given.r#type.as_str()));
     let (own, kind) = given.unwrap_or((code.as_str(), code.kind()));
