@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use tokio::sync::oneshot;
 
 use super::{
-    super::paging::GREATEST_REPLAY,
+    super::paging::{Caller, GREATEST_REPLAY},
     PatternPart, Permit,
     actor::{Actor, Done},
     catalogue::scan_catalogue,
@@ -17,6 +17,9 @@ use crate::{
     channel::{Channel, Pattern, Target},
     position::Position,
 };
+
+/// Times that a scan is made again because the inbox lost something meanwhile.
+const MOST_ROUNDS: u32 = 3;
 
 /// What a partition knows of a pattern that somebody here listens to.
 #[derive(Debug, Default)]
@@ -38,7 +41,11 @@ pub struct PendingScan {
     pub id: u64,
     pattern: Pattern,
     sink: SinkId,
-    live: bool,
+    /// What is asked again if the inbox loses something meanwhile.
+    start: Start<PatternCursors>,
+    marker: Option<u64>,
+    /// How often that has happened.
+    rounds: u32,
     reply: oneshot::Sender<Result<PatternPart, BrokerError>>,
     /// It was unsubscribed again meanwhile.
     cancelled: bool,
@@ -46,6 +53,21 @@ pub struct PendingScan {
     tails: HashMap<Channel, Tail>,
     kept: usize,
     _permit: Permit,
+}
+
+impl PendingScan {
+    /// Whether something came after what was read that this node has not got, though reading again may find it.
+    fn lacks_something(&self, part: &PatternPart) -> bool {
+        let worth_it = self.start != Start::Live
+            && !self.cancelled
+            && self.rounds < MOST_ROUNDS
+            && self.kept < GREATEST_REPLAY;
+        let end_of = |channel: &Channel| {
+            let known = part.positions.iter().find(|(name, _)| name == channel);
+            known.map_or(Position { epoch: part.top, offset: 0 }, |(_, end)| *end)
+        };
+        worth_it && self.tails.iter().any(|(channel, tail)| !tail.follows(end_of(channel)))
+    }
 }
 
 impl Actor {
@@ -72,19 +94,40 @@ impl Actor {
             id,
             pattern: pattern.clone(),
             sink,
-            live: start == Start::Live,
+            start,
+            marker,
+            rounds: 0,
             reply,
             cancelled: false,
             tails: HashMap::new(),
             kept: 0,
             _permit: permit,
         });
+        self.scan(&caller, id);
+    }
+
+    /// Asks for what the pending scan with this id is to be answered.
+    fn scan(&mut self, caller: &Caller, id: u64) {
+        let Some(scan) = self.scans.iter().find(|scan| scan.id == id) else { return };
+        let (pattern, start, marker) = (scan.pattern.clone(), scan.start.clone(), scan.marker);
         let recovery = Recovery { start, marker, policies: self.environment.policies.clone() };
-        let call = scan_catalogue(&caller, &pattern);
+        let (call, caller) = (scan_catalogue(caller, &pattern), caller.clone());
         self.later(async move {
             let outcome = async { recovery.run(&caller, &pattern, call.await?).await }.await;
             Done::Scanned { pattern, subscriber: Some(id), outcome }
         });
+    }
+
+    /// Reads again for the scan at this place, during which the inbox lost something; `false` if that cannot be now.
+    fn scan_again(&mut self, at: usize) -> bool {
+        let Ok(caller) = self.caller() else { return false };
+        let Some(scan) = self.scans.get_mut(at) else { return false };
+        scan.rounds += 1;
+        scan.tails.clear();
+        scan.kept = 0;
+        let id = scan.id;
+        self.scan(&caller, id);
+        true
     }
 
     pub(super) fn finish_scan(
@@ -95,6 +138,10 @@ impl Actor {
     ) {
         let Some(id) = subscriber else { return self.finish_rescan(pattern, outcome) };
         let Some(at) = self.scans.iter().position(|scan| scan.id == id) else { return };
+        let lacks = |scan: &PendingScan| outcome.as_ref().is_ok_and(|part| scan.lacks_something(part));
+        if self.scans.get(at).is_some_and(lacks) && self.scan_again(at) {
+            return;
+        }
         let mut scan = self.scans.swap_remove(at);
         let outcome = outcome.map(|part| self.join_tails(&mut scan, part));
         if let Some(part) = outcome.as_ref().ok().filter(|_| !scan.cancelled) {
@@ -119,7 +166,7 @@ impl Actor {
             // A channel born since the scan starts with its first publication.
             let end = known.unwrap_or(Position { epoch: part.top, offset: 0 });
             let live = live_after(self.slots.get(&channel).and_then(|slot| slot.last), known, end);
-            if scan.live {
+            if scan.start == Start::Live {
                 positions.insert(channel, live);
                 continue;
             }
@@ -308,7 +355,9 @@ mod tests {
                 id: 1,
                 pattern: Pattern::parse("**").unwrap(),
                 sink: SinkId(1),
-                live: false,
+                start: Start::From(crate::broker::From::Start),
+                marker: None,
+                rounds: MOST_ROUNDS,
                 reply: oneshot::channel().0,
                 cancelled: false,
                 tails: HashMap::from([(channel(), tail)]),
@@ -321,6 +370,9 @@ mod tests {
                 missed: ChannelCatchup::of(&channel(), missed.clone(), gap, false).into_iter().collect(),
                 truncated: false,
             };
+            assert!(!scan.lacks_something(&part), "it was read again and again");
+            scan.rounds = 0;
+            assert!(scan.lacks_something(&part));
             let part = actor.join_tails(&mut scan, part);
             assert_eq!((part.positions, part.truncated), (vec![(channel(), at(22))], true));
             let [one] = part.missed.as_slice() else { panic!("{:?}", part.missed) };

@@ -97,13 +97,19 @@ pub struct Tail {
 }
 
 impl Tail {
+    /// Whether everything that follows `end`, where the read ended, is known.
+    #[must_use]
+    pub fn follows(&self, end: Position) -> bool {
+        let next = self.entries.iter().filter_map(|entry| entry.position).find(|position| *position > end);
+        !self.broken && next.is_none_or(|next| judge(end, next) == Step::Next)
+    }
+
     /// What follows `end`, where the read ended; `None` if that is not all known.
     #[must_use]
     pub fn after(mut self, end: Position) -> Option<Vec<Arc<Publication>>> {
+        let follows = self.follows(end);
         self.entries.retain(|entry| entry.position > Some(end));
-        let next = self.entries.first().and_then(|first| first.position);
-        let continues = next.is_none_or(|next| judge(end, next) == Step::Next);
-        (continues && !self.broken).then_some(self.entries)
+        follows.then_some(self.entries)
     }
 }
 
@@ -224,6 +230,10 @@ impl Slot {
 
     /// Notes that a subscriber of `sink` was answered `end`; `known`: the sink takes part in deliveries already.
     pub fn answered(&mut self, sink: SinkId, end: Position, known: bool) {
+        // What was learned from a read was delivered to nobody: who has less is to get the rest, also if the inbox loses it.
+        if self.stragglers.is_some() && self.last > Some(end) {
+            self.last = Some(end);
+        }
         if known { self.skip_no_further(sink, end) } else { self.skip_until(sink, end) }
     }
 
@@ -349,6 +359,24 @@ mod tests {
         slot.delivered(&entry(6));
         assert!(!slot.is_straggler(at(5)));
         assert_eq!(slot.last, Some(at(6)));
+    }
+
+    #[test]
+    fn who_is_answered_less_than_another_read_told_is_not_left_to_the_inbox() {
+        let mut slot = Slot::new(None);
+        slot.learn_end(at(5));
+        slot.answered(SinkId(1), at(5), false);
+        slot.answered(SinkId(2), at(3), false);
+        // What is missing after 3 is read, should 6 be the next to come.
+        assert_eq!(slot.last, Some(at(3)));
+        let mut sinks = SinkSet::default();
+        sinks.insert(SinkId(1));
+        sinks.insert(SinkId(2));
+        assert_eq!(slot.without_skipping(sinks, at(4)).iter().collect::<Vec<_>>(), [SinkId(2)]);
+        // What was delivered stays so.
+        slot.delivered(&entry(4));
+        slot.answered(SinkId(3), at(3), false);
+        assert_eq!(slot.last, Some(at(4)));
     }
 
     #[test]
