@@ -32,6 +32,8 @@ pub enum ErrorCode {
     TooLarge,
     /// The memory broker is full.
     MemoryLimit,
+    /// A queue holds as many jobs as its policy allows.
+    QueueFull,
     /// A bug or damaged data on our side.
     Internal,
     /// Carries a close code on transports without close codes.
@@ -49,7 +51,7 @@ struct Row {
 
 impl ErrorCode {
     /// Every code, for tests and documentation.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::BadRequest,
         Self::AuthError,
         Self::AclError,
@@ -62,6 +64,7 @@ impl ErrorCode {
         Self::RateLimited,
         Self::TooLarge,
         Self::MemoryLimit,
+        Self::QueueFull,
         Self::Internal,
         Self::DisconnectError,
     ];
@@ -89,6 +92,7 @@ impl ErrorCode {
             Self::NotAvailable => row("NOT_AVAILABLE", "unavailable", 503, 14, None),
             Self::RateLimited => row("RATE_LIMITED", "limit_error", 429, 8, None),
             Self::TooLarge => row("TOO_LARGE", "limit_error", 413, 3, None),
+            Self::QueueFull => row("QUEUE_FULL", "limit_error", 429, 8, None),
             Self::MemoryLimit => row("MEMORY_LIMIT", "limit_error", 507, 8, None),
             Self::Internal => row("INTERNAL", "internal_error", 500, 13, Some(CloseCode::Internal)),
             Self::DisconnectError => row("DISCONNECT_ERROR", "transport_error", 499, 14, None),
@@ -288,6 +292,7 @@ impl From<&BrokerError> for ClientError {
         let code = match error {
             BrokerError::NotAvailable { .. } | BrokerError::Stopped => ErrorCode::NotAvailable,
             BrokerError::MemoryLimit { .. } => ErrorCode::MemoryLimit,
+            BrokerError::QueueFull { .. } => ErrorCode::QueueFull,
             BrokerError::Refused(_) => ErrorCode::NotAvailable,
             BrokerError::Damaged(_) => ErrorCode::Internal,
         };

@@ -22,6 +22,14 @@ pub enum BrokerError {
         /// Bytes in use that cannot be evicted.
         used: usize,
     },
+    /// A queue holds as many jobs as its policy allows: nothing was published. It may be taken later.
+    #[error("the queue of the group {group} holds {limit} jobs: that is as many as it may")]
+    QueueFull {
+        /// Which group of the channel.
+        group: String,
+        /// Jobs that its policy allows.
+        limit: u64,
+    },
     /// The storage refused (a key of another type, a right that is missing, a script error): not retryable as it is.
     #[error("the broker refused: {0}")]
     Refused(String),
@@ -37,6 +45,6 @@ impl BrokerError {
     /// Whether the same request may succeed later.
     #[must_use]
     pub fn retryable(&self) -> bool {
-        matches!(self, Self::NotAvailable { .. } | Self::Stopped)
+        matches!(self, Self::NotAvailable { .. } | Self::QueueFull { .. } | Self::Stopped)
     }
 }

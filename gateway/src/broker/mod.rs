@@ -20,6 +20,7 @@ mod node;
 mod occupancy;
 mod presence;
 mod publication;
+pub mod queue;
 pub mod recovery;
 pub mod redis;
 mod request;
@@ -85,6 +86,8 @@ pub enum Delivery {
     },
     /// A join or leave, for those who [`Broker::watch`]. Of one session on one channel they come in turn.
     Presence(Arc<PresenceEvent>),
+    /// A job, for one consumer.
+    Job(Arc<queue::Job>),
 }
 
 impl Delivery {
@@ -94,6 +97,7 @@ impl Delivery {
         const OVERHEAD: usize = 256;
         match self {
             Self::Publication(publication) => OVERHEAD + publication.stored.event.len(),
+            Self::Job(job) => OVERHEAD + job.publication.stored.event.len(),
             Self::Gap { .. } | Self::Presence(_) => OVERHEAD,
         }
     }
@@ -114,8 +118,8 @@ pub enum BrokerStatus {
     Stopped,
 }
 
-/// Order, history, interest, presence, idempotency and session records. See the module for what every implementation keeps.
-pub trait Broker: Send + Sync + 'static {
+/// Order, history, interest, presence, queues, idempotency and session records. See the module for what every implementation keeps.
+pub trait Broker: queue::Queues {
     /// Registers the sink of a connection shard.
     fn attach(&self, sink: Arc<dyn Sink>) -> SinkId;
 

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
-use super::{Publication, Stored};
+use super::{Publication, Stored, queue::JobOptions};
 use crate::{
     channel::{Channel, Pattern},
     position::Position,
@@ -21,6 +21,8 @@ pub struct Publish {
     pub idempotency_key: Option<String>,
     /// Deliver to whoever is there, keep nothing, give no position. The policy may say so, too.
     pub transient: bool,
+    /// How it waits in queues.
+    pub job: JobOptions,
 }
 
 /// The answer to a publish.

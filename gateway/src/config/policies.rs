@@ -88,6 +88,7 @@ fn policy(checks: &mut Checks, key: &str, rule: Rule, fallback: &ChannelPolicy) 
             1..=MAX_MESSAGE,
         ),
         transient: rule.transient.unwrap_or(fallback.transient),
+        queue: fallback.queue.clone(),
     }
 }
 

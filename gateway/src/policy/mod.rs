@@ -5,6 +5,7 @@
 
 mod bucket;
 mod limits;
+mod queue;
 pub mod rights;
 mod users;
 
@@ -16,6 +17,7 @@ use crate::channel::glob;
 
 pub use bucket::Bucket;
 pub use limits::Limits;
+pub use queue::QueuePolicy;
 pub use users::{Stay, Users};
 
 /// What holds for the channels that a pattern matches.
@@ -39,6 +41,8 @@ pub struct ChannelPolicy {
     pub max_message_size: usize,
     /// Publications are delivered to whoever is there, and not kept.
     pub transient: bool,
+    /// Of the channel's queues.
+    pub queue: QueuePolicy,
 }
 
 impl Default for ChannelPolicy {
@@ -53,6 +57,7 @@ impl Default for ChannelPolicy {
             publisher_identity: false,
             max_message_size: 64 * 1024,
             transient: false,
+            queue: QueuePolicy::default(),
         }
     }
 }
@@ -61,7 +66,7 @@ impl ChannelPolicy {
     /// Whether publications get a position and are kept.
     #[must_use]
     pub fn keeps_history(&self) -> bool {
-        self.history_size > 0 && !self.transient
+        self.history_size > 0 && !self.transient && !self.queue.channel_is_queue
     }
 }
 

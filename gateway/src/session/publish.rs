@@ -164,6 +164,7 @@ impl Session {
             user_id: self.user_id.clone(),
             idempotency_key: Some(options.idempotency_key.clone()).filter(|key| !key.is_empty()),
             transient: options.transient || policy.transient,
+            job: crate::broker::queue::JobOptions::default(),
         }
     }
 

@@ -21,6 +21,8 @@ impl Shard {
                 self.gap(state, now, &Gap { channel, after, left, position, reason: *reason });
             }
             Delivery::Presence(event) => self.presence(state, now, event),
+            // Nobody consumes yet.
+            Delivery::Job(_) => {}
         }
     }
 

@@ -104,7 +104,14 @@ async fn replaying(count: usize) -> (Shard, ConnId, Client) {
     for _ in 0..count {
         let channel = Channel::parse("busy").unwrap();
         let (stored, user_id) = (stored.clone(), String::new());
-        let publish = Publish { channel, stored, user_id, idempotency_key: None, transient: false };
+        let publish = Publish {
+            channel,
+            stored,
+            user_id,
+            idempotency_key: None,
+            transient: false,
+            job: crate::broker::queue::JobOptions::default(),
+        };
         broker.publish(publish).await.unwrap();
     }
     let policies = Policies::new(Vec::new(), ChannelPolicy::default());

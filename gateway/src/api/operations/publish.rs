@@ -107,6 +107,7 @@ impl Operations {
                 user_id: KEY_SCOPE.to_owned(),
                 idempotency_key: check_key(&options.idempotency_key)?,
                 transient: options.transient || policy.transient,
+                job: crate::broker::queue::JobOptions::default(),
             })
         };
         match publish() {

@@ -219,6 +219,7 @@ async fn a_retry_with_the_same_key_gets_the_first_position_and_is_not_a_clients(
         user_id: String::new(),
         idempotency_key: Some("k".into()),
         transient: false,
+        job: crate::broker::queue::JobOptions::default(),
     };
     assert!(!operations.broker.publish(of_client).await.unwrap().duplicate);
     let long = Publication {

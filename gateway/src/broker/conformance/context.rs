@@ -204,6 +204,7 @@ pub(super) fn message(channel: &Channel, text: &str) -> Publish {
         user_id: String::new(),
         idempotency_key: None,
         transient: false,
+        job: crate::broker::queue::JobOptions::default(),
     }
 }
 

@@ -19,6 +19,7 @@ mod members;
 mod occupancy;
 mod pages;
 mod peers;
+mod queues;
 mod replay;
 mod store;
 #[cfg(test)]

@@ -28,6 +28,7 @@ fn event(name: &str, size: usize) -> Publish {
         user_id: String::new(),
         idempotency_key: None,
         transient: false,
+        job: crate::broker::queue::JobOptions::default(),
     }
 }
 

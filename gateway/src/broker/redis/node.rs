@@ -2,6 +2,7 @@
 
 mod peers;
 mod presence;
+mod queues;
 mod sessions;
 mod work;
 

@@ -65,6 +65,7 @@ impl Audience for SystemChannel {
             user_id: String::new(),
             idempotency_key: Some(event.id),
             transient: policy.transient,
+            job: crate::broker::queue::JobOptions::default(),
         };
         match self.broker.publish(publish).await {
             Ok(published) => {
