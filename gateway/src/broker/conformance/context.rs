@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use super::Recorder;
+use super::{Recorder, queues};
 use crate::{
     broker::{
         Broker, Catchup, Delivery, GapReason, HistoryPage, HistoryQuery, PatternCursors, Publication,
@@ -41,7 +41,7 @@ pub fn policies() -> Policies {
     ];
     let rule =
         |(pattern, policy): (&str, _)| PolicyRule { pattern: pattern.into(), policy: Arc::new(policy) };
-    Policies::new(rules.into_iter().map(rule).collect(), usual())
+    Policies::new(rules.into_iter().chain(queues::policies::all()).map(rule).collect(), usual())
 }
 
 /// Two nodes on one storage.

@@ -17,6 +17,7 @@ mod occupancy;
 mod patterns;
 mod peers;
 mod presence;
+mod queues;
 mod races;
 mod recorder;
 mod recovery;
@@ -31,6 +32,11 @@ use futures_util::future::BoxFuture;
 
 pub use context::{Context, Listener, policies};
 pub use recorder::Recorder;
+
+use self::queues::{
+    dead as queue_dead, groups as queue_groups, keys as queue_keys, limits as queue_limits,
+    listing as queue_listing, settling as queue_settling, sharing as queue_sharing, times as queue_times,
+};
 
 use super::Broker;
 use crate::policy::Policies;
@@ -150,6 +156,62 @@ pub const CASES: &[(&str, CaseFn)] = cases! {
         queues_are_separate;
     occupancy:
         the_first_and_the_last_subscriber_are_recorded_once_somebody_wants_to_know;
+    queue_sharing:
+        each_job_goes_to_one_consumer_only,
+        consumers_of_both_nodes_share,
+        jobs_published_before_any_consumer_wait_for_one,
+        credit_bounds_what_is_unsettled_and_an_ack_brings_the_next,
+        jobs_are_first_handed_out_in_the_order_of_their_publishes,
+        who_stopped_gets_nothing_more;
+    queue_settling:
+        a_second_ack_is_told_apart,
+        the_delivery_of_another_session_is_told_apart,
+        a_job_given_back_comes_again_with_the_next_attempt,
+        a_former_delivery_changes_nothing,
+        each_delivery_is_answered_in_its_place,
+        a_delivery_is_settled_through_any_node,
+        what_is_released_goes_to_another_at_once,
+        who_stopped_may_still_settle_through_any_node;
+    queue_times:
+        what_is_not_acked_in_time_is_handed_out_again,
+        what_is_out_of_time_counts_no_more_as_credit,
+        who_needs_more_time_gets_it,
+        an_ack_is_late_only_once_somebody_else_has_the_job,
+        what_is_not_released_is_handed_out_at_its_deadline,
+        a_delayed_job_is_not_handed_out_before_its_time,
+        a_job_given_back_with_a_delay_waits,
+        delayed_jobs_come_in_the_order_of_their_times;
+    queue_keys:
+        jobs_with_one_key_are_handled_one_at_a_time,
+        one_key_is_in_order_over_consumers_of_two_nodes,
+        a_job_given_back_with_a_delay_holds_up_its_key,
+        a_job_out_of_time_holds_up_its_key,
+        when_the_first_dies_the_next_goes,
+        a_delayed_job_holds_up_its_key,
+        when_the_first_is_purged_the_next_goes;
+    queue_dead:
+        a_job_out_of_attempts_is_dead_until_it_is_redriven,
+        a_job_dies_of_its_last_timeout,
+        only_so_many_dead_are_kept_and_the_oldest_go,
+        the_dead_are_published_to_the_dead_letter_channel,
+        each_shelf_is_looked_at_and_purged;
+    queue_limits:
+        a_full_queue_refuses_until_a_job_is_settled,
+        the_dead_do_not_count,
+        a_full_group_refuses_for_everybody,
+        a_repeated_publish_enqueues_once;
+    queue_groups:
+        a_group_on_an_ordinary_channel_takes_nothing_from_subscribers,
+        the_backlog_of_a_group_waits_while_it_has_no_consumer,
+        each_group_gets_a_job_of_its_own,
+        a_queue_channel_has_a_group_that_nobody_began_and_takes_others,
+        a_queue_channel_keeps_no_history_and_delivers_to_no_subscriber,
+        a_group_that_is_removed_is_gone_with_its_jobs,
+        a_removed_default_group_is_there_again_with_the_next_publish;
+    queue_listing:
+        queues_are_listed_page_by_page,
+        a_target_chooses_among_queues,
+        statistics_count_every_job_where_it_is;
     names:
         payloads_arrive_byte_by_byte,
         odd_names_are_ordinary,
