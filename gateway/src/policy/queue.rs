@@ -18,7 +18,7 @@ pub struct QueuePolicy {
     pub max_length: u64,
     /// Dead jobs that a queue keeps; the oldest go when there are more.
     pub max_dead: u64,
-    /// Where dead jobs are published, too.
+    /// Where dead jobs are published, too, with the same event.
     pub dead_letter: Option<Channel>,
 }
 

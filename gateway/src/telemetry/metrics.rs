@@ -87,6 +87,9 @@ metrics_table! {
         "Dead nodes that this node cleaned up after, once for each partition.";
     LEASES_LOST = "streamgate_leases_lost_total", Kind::Counter, [],
         "Leases of this node in a partition that were gone: it was taken for dead, or Redis lost its data.";
+    QUEUE_DEAD = "streamgate_queue_dead_total", Kind::Counter, [], "Jobs of queues that ran out of attempts.";
+    QUEUE_DEAD_DROPPED = "streamgate_queue_dead_dropped_total", Kind::Counter, [],
+        "Dead jobs that went because their queue keeps only so many.";
     SLOW_CONSUMERS = "streamgate_slow_consumers_total", Kind::Counter, [], "Clients cut because their write queue was full.";
     SHARD_DROPPED = "streamgate_shard_dropped_total", Kind::Counter, [],
         "Publications without a position that an overloaded shard had no room for.";

@@ -1,6 +1,6 @@
 //! The memory broker: one node, nothing to install, nothing that outlives the process.
 //!
-//! Owns: histories, idempotency records, session records and interest, within a budget of bytes. Never does: know of
+//! Owns: histories, queues, idempotency records, session records and interest, within a budget of bytes. Never does: know of
 //! sessions or sockets, or block on anything but its own lock.
 //!
 //! Invariants:
@@ -8,7 +8,7 @@
 //!   a sink must not call the broker from [`Sink::deliver`].
 //! - No read depends on the sweeper: what has expired is dropped before it is looked at. The sweeper only gives
 //!   memory back earlier.
-//! - Histories stay contiguous: whatever is evicted, is evicted from the head.
+//! - Histories stay contiguous: whatever is evicted, is evicted from the head. Jobs are never evicted.
 
 mod budget;
 mod catalogue;
@@ -33,9 +33,14 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt as _, ready};
-use tokio::{runtime::Handle, sync::watch, task::JoinHandle, time};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, watch},
+    task::JoinHandle,
+    time,
+};
 
-use self::{clock::Clock, members::Members, peers::Peers, store::Store, work::Work};
+use self::{clock::Clock, members::Members, peers::Peers, queues::Registry, store::Store, work::Work};
 use super::{
     Addressee, Broker, BrokerError, BrokerStatus, ChannelPage, ChannelQuery, Delivery, GapReason,
     HistoryPage, HistoryQuery, Kept, LoadedSession, Member, NodeId, Owner, PresenceAction, PresenceEvent,
@@ -55,7 +60,7 @@ const SWEEP_SLICE: usize = 1_024;
 /// What a [`MemoryBroker`] may use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemoryOptions {
-    /// Bytes of history, idempotency and session records together, by an estimate that includes the bookkeeping.
+    /// Bytes of history, jobs, idempotency and session records together, by an estimate that includes the bookkeeping.
     pub max_bytes: usize,
     /// How often memory of expired things is given back.
     pub sweep_every: Duration,
@@ -71,17 +76,22 @@ impl Default for MemoryOptions {
 #[derive(Debug)]
 pub struct MemoryBroker {
     shared: Arc<Shared>,
-    sweeper: Option<JoinHandle<()>>,
+    /// The sweeper, and the timer of queues.
+    tasks: Vec<JoinHandle<()>>,
 }
 
 struct Shared {
     clock: Clock,
     state: Mutex<State>,
     status: watch::Sender<BrokerStatus>,
+    /// Wakes the timer of queues.
+    earlier: Arc<Notify>,
 }
 
 struct State {
     store: Store,
+    /// When the timer of queues wakes up by itself.
+    awake_ms: u64,
     interest: Interest,
     members: Members,
     /// Who is told of joins and leaves.
@@ -95,14 +105,15 @@ struct State {
 }
 
 impl MemoryBroker {
-    /// An empty broker. Within a tokio runtime it also starts a task that sweeps up what has expired; without one,
-    /// that happens when the channel is next used or memory is short.
+    /// An empty broker. Within a tokio runtime it also starts a task that sweeps up what has expired, and one that hands
+    /// out jobs when their times come; without one, that happens when the channel or queue is next used or memory is short.
     #[must_use]
     pub fn new(policies: Policies, options: MemoryOptions) -> Self {
         let clock = Clock::new();
         let store = Store::new(policies, options.max_bytes, clock.now_ms());
         let state = State {
             store,
+            awake_ms: u64::MAX,
             interest: Interest::default(),
             members: Members::default(),
             watchers: Interest::default(),
@@ -113,10 +124,17 @@ impl MemoryBroker {
             stopped: false,
         };
         let status = watch::Sender::new(BrokerStatus::Ready);
-        let shared = Arc::new(Shared { clock, state: Mutex::new(state), status });
-        let sweep = sweep(Arc::downgrade(&shared), options.sweep_every);
-        let sweeper = Handle::try_current().ok().map(|runtime| runtime.spawn(sweep));
-        Self { shared, sweeper }
+        let earlier = Arc::new(Notify::new());
+        let shared = Arc::new(Shared { clock, state: Mutex::new(state), status, earlier: earlier.clone() });
+        let tasks = Handle::try_current().map_or_else(
+            |_| Vec::new(),
+            |runtime| {
+                let sweep = sweep(Arc::downgrade(&shared), options.sweep_every);
+                let timer = queues::run(Arc::downgrade(&shared), earlier);
+                vec![runtime.spawn(sweep), runtime.spawn(timer)]
+            },
+        );
+        Self { shared, tasks }
     }
 
     /// Bytes in use, of [`MemoryOptions::max_bytes`].
@@ -133,6 +151,10 @@ impl MemoryBroker {
         let mut state = self.shared.lock();
         let now_ms = self.shared.clock.now_ms();
         let answer = if state.stopped { Err(BrokerError::Stopped) } else { work(&mut state, now_ms) };
+        state.flush(now_ms);
+        if state.must_wake_earlier() {
+            self.shared.earlier.notify_one();
+        }
         ready(answer).boxed()
     }
 
@@ -144,8 +166,9 @@ impl MemoryBroker {
         state.watchers = Interest::default();
         state.sinks.clear();
         state.peers = Peers::default();
-        if let Some(sweeper) = &self.sweeper {
-            sweeper.abort();
+        state.store.queues = Registry::new(0);
+        for task in &self.tasks {
+            task.abort();
         }
         self.shared.status.send_replace(BrokerStatus::Stopped);
     }
@@ -163,14 +186,7 @@ impl Broker for MemoryBroker {
     }
 
     fn publish(&self, publish: Publish) -> BoxFuture<'static, Result<Published, BrokerError>> {
-        self.now(|state, now_ms| {
-            let (published, publication) = state.store.publish(publish, now_ms)?;
-            if let Some(publication) = publication {
-                let listeners = state.interest.listeners(publication.channel.as_str());
-                state.deliver(listeners, &Delivery::Publication(publication));
-            }
-            Ok(published)
-        })
+        self.now(|state, now_ms| state.publish(publish, now_ms))
     }
 
     fn subscribe(
@@ -374,6 +390,15 @@ impl Broker for MemoryBroker {
 }
 
 impl State {
+    fn publish(&mut self, publish: Publish, now_ms: u64) -> Result<Published, BrokerError> {
+        let (published, publication) = self.store.publish(publish, now_ms)?;
+        if let Some(publication) = publication {
+            let listeners = self.interest.listeners(publication.channel.as_str());
+            self.deliver(listeners, &Delivery::Publication(publication));
+        }
+        Ok(published)
+    }
+
     fn deliver(&self, sinks: SinkSet, delivery: &Delivery) {
         for sink in sinks.iter() {
             if let Some(sink) = self.sinks.get(usize::from(sink.0)) {
@@ -418,6 +443,9 @@ async fn sweep(shared: Weak<Shared>, every: Duration) {
         loop {
             let Some(shared) = shared.upgrade() else { return };
             let now_ms = shared.clock.now_ms();
+            if after.is_none() {
+                shared.lock().store.forget_idle_queues(now_ms);
+            }
             after = shared.lock().store.sweep(after.as_ref(), SWEEP_SLICE, now_ms);
             if after.is_none() {
                 break;

@@ -16,6 +16,7 @@ use super::{
     expiring::Expiring,
     history::{History, entry_bytes},
     peers::THIS,
+    queues::Registry,
 };
 use crate::{
     broker::{BrokerError, Kept, LoadedSession, Publication, Publish, Published, SessionRecord, Stored},
@@ -49,6 +50,7 @@ pub(super) struct Store {
     pub(super) forgotten: Option<u64>,
     first_positions: Expiring<Option<Position>>,
     sessions: Expiring<Session>,
+    pub(super) queues: Registry,
     /// Bytes of all channels and their entries.
     channel_bytes: usize,
     /// When lack of memory last made everything that had expired go.
@@ -118,6 +120,7 @@ impl Store {
             forgotten: None,
             first_positions: Expiring::new(),
             sessions: Expiring::new(),
+            queues: Registry::new(now_ms),
             channel_bytes: 0,
             swept_ms: 0,
         }
@@ -125,10 +128,10 @@ impl Store {
 
     /// Bytes in use.
     pub(super) fn used(&self) -> usize {
-        self.channel_bytes + self.first_positions.bytes() + self.sessions.bytes()
+        self.channel_bytes + self.first_positions.bytes() + self.sessions.bytes() + self.queues.bytes()
     }
 
-    /// Stores a publication, which must then be delivered, unless it is a repeat.
+    /// Stores a publication, which must then be delivered, unless it is a repeat or only a job.
     pub(super) fn publish(
         &mut self,
         publish: Publish,
@@ -142,19 +145,24 @@ impl Store {
         let keep = policy.keeps_history() && !publish.transient;
         let record = scope.as_deref().map_or(0, |scope| Expiring::<Option<Position>>::cost(scope, 0));
         let entry = if keep { channel_bytes(&publish.channel) + entry_bytes(&publish.stored) } else { 0 };
-        self.make_room(record + entry, now_ms)?;
+        let takers = self.queues.takers(&publish.channel, &policy.queue);
+        let jobs = self.queues.room(&takers, &policy.queue, (&publish.stored, &publish.job), now_ms)?;
+        self.make_room(record + entry + jobs, now_ms)?;
         let publication = if keep {
             self.append(&publish.channel, &publish.stored, &policy, now_ms)
         } else {
             let Publish { channel, stored, .. } = publish;
+            let stored = if takers.is_empty() { stored } else { compact(&stored) };
             Arc::new(Publication { channel, position: None, time_ms: now_ms, stored })
         };
+        self.queues.push(&takers, &policy.queue, &publication, &publish.job, now_ms);
         let position = publication.position;
         if let Some(scope) = scope {
             let window_ms = u64::try_from(policy.idempotency_window.as_millis()).unwrap_or(u64::MAX);
             self.first_positions.insert(&scope, position, 0, now_ms.saturating_add(window_ms));
         }
-        Ok((Published { position, duplicate: false }, Some(publication)))
+        let delivered = (!policy.queue.channel_is_queue).then_some(publication);
+        Ok((Published { position, duplicate: false }, delivered))
     }
 
     fn append(
@@ -262,13 +270,13 @@ impl Store {
     }
 
     /// Makes `need` bytes fit: by age, then by forgetting channels without entries, then by size.
-    fn make_room(&mut self, need: usize, now_ms: u64) -> Result<(), BrokerError> {
+    pub(super) fn make_room(&mut self, need: usize, now_ms: u64) -> Result<(), BrokerError> {
         if self.used().saturating_add(need) <= self.limit {
             return Ok(());
         }
         self.first_positions.expire(now_ms);
         self.sessions.expire(now_ms);
-        let fixed = self.first_positions.bytes() + self.sessions.bytes();
+        let fixed = self.first_positions.bytes() + self.sessions.bytes() + self.queues.bytes();
         if fixed.saturating_add(need) > self.limit {
             return Err(BrokerError::MemoryLimit { need, limit: self.limit, used: fixed });
         }

@@ -5,14 +5,21 @@
 //!
 //! A *queue* is what one *group* shares of a channel. A channel whose policy says `queue` has the group [`DEFAULT_GROUP`]
 //! from the start, and keeps nothing but jobs; every other group begins with its first consumer, on any channel, and
-//! gets a job of its own of every publication from then on. A group stays until it is removed.
+//! gets a job of its own of every publication from then on, also of a transient one. A group stays until it is removed;
+//! the default group of a queue channel is listed, and surely has statistics, from its first job or consumer on.
 //!
 //! Invariants that every implementation keeps, and that `broker::conformance` checks:
 //! - A publish is answered after every group of its channel has its job, or none has it ([`BrokerError::QueueFull`]).
 //! - Until its deadline a job is its consumer's alone; from then on, or once it is given back, it is handed to the next
 //!   consumer that has credit, on whatever node, with the next attempt. Nothing but an ack, the end of its attempts and
-//!   [`Queues::purge`] removes it.
-//! - Of the jobs with one ordering key only the first that is not settled is handed out.
+//!   [`Queues::purge`] or [`Queues::remove_group`] removes it.
+//! - A job whose last attempt is given back, or reaches its deadline, is dead at once, whatever the delay. Its publication
+//!   is then published to the dead letter channel, with the same event, unless that is the queue's own channel; if that is
+//!   refused, it is dead all the same.
+//! - Until it is handed out again, given back or dead, a delivery may be settled although its deadline has passed.
+//! - Jobs are handed out for the first time in the order of their publishes, but for their delays.
+//! - Of the jobs with one ordering key only the first that is not settled is handed out: in the order of their publishes,
+//!   so that a delayed one holds up those behind it. A dead one holds up nothing.
 //! - A delivery that is not the latest of its job changes nothing.
 
 mod delivery_id;
@@ -111,14 +118,15 @@ pub enum Settled {
 /// The queues of a broker. See the module for what every implementation keeps.
 pub trait Queues: Send + Sync + 'static {
     /// Has `sink` get jobs of a queue as [`Delivery::Job`](super::Delivery::Job), for the consumer named. The group begins
-    /// with its first consumer. Jobs may come before the answer.
+    /// with its first consumer. Jobs may come before the answer. A consumer that consumes again has its credit changed.
     fn consume(&self, sink: SinkId, consume: Consume) -> BoxFuture<'static, Result<(), BrokerError>>;
 
     /// Ends a consumer. If `release`, what it has unsettled is given back at once, else when its deadline has passed: its
     /// session may still settle it. Jobs already under way may still arrive; those are given back by the caller.
     fn stop_consuming(&self, queue: &QueueName, consumer: ConsumerId, release: bool);
 
-    /// Settles deliveries of one queue for `session`, in their order; the answer has an outcome for each. Safe to repeat.
+    /// Settles deliveries of one queue for `session`, in their order; the answer has an outcome for each (of another queue:
+    /// [`Settled::Gone`]). Safe to repeat.
     fn settle(
         &self,
         queue: &QueueName,
@@ -140,7 +148,8 @@ pub trait Queues: Send + Sync + 'static {
         limit: usize,
     ) -> BoxFuture<'static, Result<Vec<QueuedJob>, BrokerError>>;
 
-    /// Makes dead jobs ready again, as if they had just been published; at most `limit`, the oldest first. Answers how many.
+    /// Makes dead jobs ready again, as if they had just been published, under other names and at the end of their ordering
+    /// keys; at most `limit` and as many as there is room for, the oldest first. Answers how many.
     fn redrive(&self, queue: &QueueName, limit: u64) -> BoxFuture<'static, Result<u64, BrokerError>>;
 
     /// Removes what is on a shelf. Answers how many jobs that were.
