@@ -5,8 +5,9 @@
 //!
 //! A *queue* is what one *group* shares of a channel. A channel whose policy says `queue` has the group [`DEFAULT_GROUP`]
 //! from the start, and keeps nothing but jobs; every other group begins with its first consumer, on any channel, and
-//! gets a job of its own of every publication from then on, also of a transient one. A group stays until it is removed;
-//! the default group of a queue channel is listed, and surely has statistics, from its first job or consumer on.
+//! gets a job of its own of every publication from then on, also of a transient one. A group stays until it is removed,
+//! but the default group of a queue channel may be forgotten while it is empty and has no consumers: it is surely listed,
+//! and has statistics, from its first job or consumer until then.
 //!
 //! Invariants that every implementation keeps, and that `broker::conformance` checks:
 //! - A publish is answered after every group of its channel has its job, or none has it ([`BrokerError::QueueFull`]).

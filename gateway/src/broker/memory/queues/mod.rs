@@ -60,9 +60,7 @@ impl Queues for MemoryBroker {
     }
 
     fn queue_stats(&self, queue: &QueueName) -> Answer<Option<QueueStats>> {
-        self.now(|state, now_ms| {
-            Ok(state.store.with_queue(queue, now_ms, |machine, _| machine.stats(now_ms)))
-        })
+        self.now(|state, now_ms| Ok(state.store.queue_stats(queue, now_ms)))
     }
 
     fn queues(&self, query: QueueQuery) -> Answer<QueuePage> {

@@ -5,7 +5,7 @@ use crate::{
     broker::{
         BrokerError, SinkId,
         memory::store::Store,
-        queue::{Consume, DeliveryId, QueueName, QueuePage, QueueQuery, Settle, Settled},
+        queue::{Consume, DeliveryId, Group, QueueName, QueuePage, QueueQuery, QueueStats, Settle, Settled},
     },
     channel::{Channel, Target, glob},
     policy::QueuePolicy,
@@ -55,6 +55,16 @@ impl Store {
             deliveries.iter().map(one).collect()
         });
         settled.unwrap_or_else(|| vec![Settled::Gone; deliveries.len()])
+    }
+
+    /// How a queue is doing. The default group of a queue channel is always there, even when it was forgotten.
+    pub(super) fn queue_stats(&mut self, queue: &QueueName, now_ms: u64) -> Option<QueueStats> {
+        let stats = self.with_queue(queue, now_ms, |machine, _| machine.stats(now_ms));
+        stats.or_else(|| {
+            let policy = self.policies.of(queue.channel.as_str());
+            let always = policy.queue.channel_is_queue && queue.group == Group::default();
+            always.then(QueueStats::default)
+        })
     }
 
     pub(super) fn redrive(&mut self, queue: &QueueName, limit: u64, now_ms: u64) -> u64 {

@@ -9,8 +9,8 @@ use crate::{
         Broker as _, BrokerError, Delivery, Publish, Sink, SinkId, Stored,
         memory::{MemoryBroker, MemoryOptions},
         queue::{
-            Consume, ConsumerId, Group, Job, JobOptions, QueueName, QueueQuery, Queues as _, Settle, Settled,
-            Shelf,
+            Consume, ConsumerId, Group, Job, JobOptions, QueueName, QueueQuery, QueueStats, Queues as _,
+            Settle, Settled, Shelf,
         },
     },
     channel::Channel,
@@ -161,6 +161,7 @@ async fn an_idle_default_group_is_forgotten() {
     broker.stop_consuming(&queue, ConsumerId(0), true);
     time::sleep(Duration::from_secs(3_600)).await;
     assert!(all().await.unwrap().queues.is_empty());
+    assert_eq!(broker.queue_stats(&queue).await.unwrap(), Some(QueueStats::default()));
     assert_eq!(broker.used_bytes(), 0);
 }
 
