@@ -66,5 +66,6 @@ fn tick() -> Result<Publish, Box<dyn Error>> {
         user_id: String::new(),
         idempotency_key: None,
         transient: false,
+        job: Default::default(),
     })
 }

@@ -33,6 +33,7 @@ async fn publish(node: &RedisBroker, channel: &str, text: &str) {
         user_id: String::new(),
         idempotency_key: None,
         transient: false,
+        job: Default::default(),
     };
     within("a publish", node.publish(publish)).await.unwrap();
 }

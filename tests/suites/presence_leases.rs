@@ -212,6 +212,7 @@ fn a_node_that_slept_past_its_lease_takes_it_again_and_its_members_return() {
             user_id: String::new(),
             idempotency_key: None,
             transient: false,
+            job: Default::default(),
         };
         awake.publish(publish).await.unwrap();
         assert!(matches!(recorder.next(PATIENCE).await, Some(Delivery::Publication(_))));

@@ -43,6 +43,7 @@ fn publish(name: &str, text: &str) -> Publish {
         user_id: String::new(),
         idempotency_key: None,
         transient: false,
+        job: Default::default(),
     }
 }
 
