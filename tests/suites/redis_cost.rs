@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use streamgate::broker::queue::JobOptions;
 use streamgate::broker::redis::{
     Believed, Command, CommandName, Connection, PublishArgs, RedisOptions, Setting, scripts,
 };
@@ -43,11 +44,25 @@ fn publish(replid: &str, blob: &Bytes, believed: &[Believed], first: usize, batc
     let mut args: Vec<Bytes> = vec![BASE.into(), replid.to_owned().into(), "20000".into(), "1000000".into()];
     args.push(Bytes::from_static(b"0"));
     let (keep, window) = (Duration::from_secs(900), Duration::from_secs(300));
-    let setting = Setting { history_size: 1_000, keep, refresh: false, idempotency_window: window };
+    let setting = Setting {
+        history_size: 1_000,
+        keep,
+        refresh: false,
+        idempotency_window: window,
+        channel_is_queue: false,
+        max_jobs: 1,
+    };
     let mut columns = PublishArgs::default();
     for n in first..first + batch {
         let channel = n % CHANNELS;
-        columns.push(&format!("room.{channel}"), blob.clone(), believed[channel], setting, Bytes::new());
+        columns.push(
+            &format!("room.{channel}"),
+            blob.clone(),
+            believed[channel],
+            setting,
+            Bytes::new(),
+            &JobOptions::default(),
+        );
     }
     columns.append_to(&mut args);
     scripts::PUBLISH.call_command(vec![format!("{BASE}meta").into()], args)

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use bytes::Bytes;
+use streamgate::broker::queue::JobOptions;
 use streamgate::broker::redis::{
     Believed, CallError, Command, CommandName, Connection, PublishArgs, RedisOptions, Reply, Script, Setting,
     scripts,
@@ -60,8 +61,22 @@ impl Bench {
         let mut columns = PublishArgs::default();
         for One { channel, blob, believed, size, record } in publishes {
             let (keep, window) = (Duration::from_secs(60), Duration::from_secs(60));
-            let setting = Setting { history_size: *size, keep, refresh: false, idempotency_window: window };
-            columns.push(channel, blob.clone().into(), *believed, setting, (*record).into());
+            let setting = Setting {
+                history_size: *size,
+                keep,
+                refresh: false,
+                idempotency_window: window,
+                channel_is_queue: false,
+                max_jobs: 1,
+            };
+            columns.push(
+                channel,
+                blob.clone().into(),
+                *believed,
+                setting,
+                (*record).into(),
+                &JobOptions::default(),
+            );
         }
         columns.append_to(&mut args);
         let keys = vec![Bytes::from(format!("{BASE}meta"))];

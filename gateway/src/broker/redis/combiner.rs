@@ -13,7 +13,7 @@ use super::{
     reply::{RedisError, Reply, ReplyError},
 };
 use crate::{
-    broker::{BrokerError, Published},
+    broker::{BrokerError, Published, queue::JobOptions},
     channel::Channel,
     policy::ChannelPolicy,
 };
@@ -36,6 +36,8 @@ pub struct Waiting {
     pub transient: bool,
     /// Name of the idempotency record.
     pub record: Option<String>,
+    /// How it waits in queues.
+    pub job: JobOptions,
     /// Who waits.
     pub reply: oneshot::Sender<Result<Published, BrokerError>>,
     /// Its share of the partition's load.
@@ -84,7 +86,7 @@ impl Combiner {
             refreshed.push(setting.refresh);
             let (channel, blob) = (publish.channel.as_str(), publish.blob.clone());
             let record = publish.record.clone().unwrap_or_default();
-            columns.push(channel, blob, believed(&publish, beliefs), setting, record.into());
+            columns.push(channel, blob, believed(&publish, beliefs), setting, record.into(), &publish.job);
             publishes.push(publish);
         }
         columns.append_to(args);
@@ -152,6 +154,8 @@ fn setting_of(publish: &Waiting, beliefs: &Beliefs, now: Instant) -> Setting {
         keep: keep(policy.history_ttl),
         refresh: belief.is_none_or(|belief| is_due(belief, policy.history_ttl, now)),
         idempotency_window: policy.idempotency_window,
+        channel_is_queue: policy.queue.channel_is_queue,
+        max_jobs: policy.queue.max_length,
     }
 }
 
@@ -179,9 +183,19 @@ pub fn wrong_server(reply: &Reply) -> Option<RedisError> {
     errors.map(|text| RedisError::parse(&String::from_utf8_lossy(text))).find(RedisError::ends_connection)
 }
 
+/// What the script says of a queue without room: `QUEUEFULL <limit> <group>`.
+fn queue_full(error: &RedisError) -> Option<BrokerError> {
+    let said = (error.code == "QUEUEFULL").then(|| error.message.split_once(' ')).flatten();
+    said.and_then(|(limit, group)| Some((limit.parse().ok()?, group.to_owned())))
+        .map(|(limit, group)| BrokerError::QueueFull { group, limit })
+}
+
 fn outcome_of(text: &[u8]) -> Result<Published, BrokerError> {
     if let Some(error) = text.strip_prefix(b"!") {
         let error = RedisError::parse(&String::from_utf8_lossy(error));
+        if let Some(full) = queue_full(&error) {
+            return Err(full);
+        }
         // The script answers an error for a publish only if nothing of it was written.
         return Err(if error.is_transient() {
             BrokerError::NotAvailable { reason: error.to_string(), sent: false }
@@ -240,6 +254,7 @@ mod tests {
                 policy: Arc::default(),
                 transient: false,
                 record: None,
+                job: JobOptions::default(),
                 reply,
                 _permit: Permit::default(),
             });
@@ -270,6 +285,7 @@ mod tests {
                 policy: Arc::default(),
                 transient: false,
                 record: None,
+                job: JobOptions::default(),
                 reply,
                 _permit: Permit::default(),
             });

@@ -44,6 +44,13 @@ pub enum InboxContent {
     Presence(PresenceEvent),
     /// From a node, for this one.
     Letter(Bytes),
+    /// There are jobs in a queue that this node waits for.
+    Jobs {
+        /// Its name in keys.
+        queue: String,
+        /// Set if a delivery of this node was settled through another one: the job, and the session.
+        settled: Option<(String, String)>,
+    },
     /// Another node took a member over that this one held.
     Taken {
         /// Where.
@@ -105,7 +112,8 @@ pub fn entry_position(entry: &Reply) -> Result<Position, BrokerError> {
 
 /// Reads one entry of an inbox, `[id, [head, blob, head, blob...]]`. A head of `<position> <time> <channel>` is that of a
 /// publication (no position: nothing before the first space), `<j, l or t> <channel>` that of a join or
-/// leave, or of a member that was taken over, `c ` that of a letter. The first pair has the entry's sequence, the others follow it: so does the stream's last ID, though no entry has it
+/// leave, or of a member that was taken over, `c ` that of a letter, `q <queue>` word
+/// of jobs. The first pair has the entry's sequence, the others follow it: so does the stream's last ID, though no entry has it
 /// (`scripts/publish.lua`).
 ///
 /// # Errors
@@ -135,6 +143,11 @@ fn inbox_content(pair: &[Reply]) -> Result<InboxContent, BrokerError> {
         Some(("t", channel)) => {
             let (channel, member) = member_of(channel, blob)?;
             Ok(InboxContent::Taken { channel, session: member.session_id })
+        }
+        Some(("q", queue)) => {
+            let settled = blob.as_str()?.split_once(' ');
+            let settled = settled.map(|(job, session)| (job.to_owned(), session.to_owned()));
+            Ok(InboxContent::Jobs { queue: queue.to_owned(), settled })
         }
         Some(("c", "")) => Ok(InboxContent::Letter(Bytes::copy_from_slice(blob.as_bytes()?))),
         _ => inbox_publication(head, blob).map(InboxContent::Publication),
@@ -220,7 +233,7 @@ mod tests {
     fn published(entry: &InboxEntry) -> Option<&Publication> {
         match entry.content.as_ref().ok()? {
             InboxContent::Publication(publication) => Some(publication),
-            InboxContent::Presence(_) | InboxContent::Taken { .. } | InboxContent::Letter(_) => None,
+            _ => None,
         }
     }
 

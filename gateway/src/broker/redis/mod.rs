@@ -8,7 +8,8 @@
 //!   open and publishes it, where [`Locate`] says; `topology` says which link leads to a partition, `cluster` where the
 //!   slots of a Cluster are.
 //! - In Redis: `keys` names everything, `scripts/*.lua` do each step at once; `entry` and `range` read their answers.
-//! - A node: `supervision` boots it, `reader` reads its inboxes, `partition` holds what it knows of channels, `node`
+//! - A node: `supervision` boots it, `reader` reads its inboxes, `partition` holds what it knows of channels, `queues` its
+//!   consumers, `node`
 //!   is the [`Broker`](crate::broker::Broker).
 
 mod appetite;
@@ -39,6 +40,7 @@ mod pages;
 mod paging;
 mod partition;
 mod publish_args;
+mod queues;
 mod range;
 mod reader;
 mod replay_cache;

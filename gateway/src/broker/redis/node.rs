@@ -2,6 +2,7 @@
 
 mod peers;
 mod presence;
+mod publisher;
 mod queues;
 mod sessions;
 mod work;
@@ -17,20 +18,20 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt, join_all, ready};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use self::publisher::Publisher;
 use super::{
     catalogue,
-    combiner::Waiting,
     deployment::BootError,
-    keys::{Keys, idempotency_record},
+    keys::Keys,
     marker,
     options::RedisOptions,
     pages,
     paging::Caller,
     partition::{Environment, Partition, PatternPart, Request},
-    scripts,
+    queues as queue_tasks, scripts,
     sinks::Sinks,
     supervision::{Supervision, supervise},
     topology::{self, Topology},
@@ -58,6 +59,9 @@ type Answer<T> = BoxFuture<'static, Result<T, BrokerError>>;
 /// The broker on Redis Streams. Cheap to share in an `Arc`; dropping it stops its tasks.
 pub struct RedisBroker {
     partitions: Arc<[Partition]>,
+    publisher: Publisher,
+    /// One for each partition: who takes turns at its queues.
+    desks: Vec<mpsc::UnboundedSender<queue_tasks::Request>>,
     topology: Arc<Topology>,
     keys: Arc<Keys>,
     policies: Policies,
@@ -90,7 +94,10 @@ impl RedisBroker {
         let (boot_tx, boot) = watch::channel(None);
         let records_occupancy = Arc::new(AtomicBool::new(false));
         let (mut partitions, mut inboxes) = (Vec::new(), Vec::new());
+        let (mut desks, mut asked) = (Vec::new(), Vec::new());
         for partition in 0..keys.partitions() {
+            let (desk, requests) = mpsc::unbounded_channel();
+            asked.push(requests);
             let (handle, inbox) = Partition::start(Environment {
                 partition,
                 link: topology.commands(partition),
@@ -103,8 +110,10 @@ impl RedisBroker {
                 inbox_max: options.inbox_max_length,
                 catalogue_max: CATALOGUE_MAX,
                 records_occupancy: records_occupancy.clone(),
+                queues: desk.clone(),
                 stop: stop.clone(),
             });
+            desks.push(desk);
             partitions.push(handle);
             inboxes.push(inbox);
         }
@@ -124,9 +133,33 @@ impl RedisBroker {
         };
         tokio::spawn(supervise(supervision));
         let (deadline, inbox_max) = (options.command_timeout, options.inbox_max_length);
-        let partitions = partitions.into();
+        let partitions: Arc<[Partition]> = partitions.into();
+        let publisher = Publisher {
+            partitions: partitions.clone(),
+            keys: keys.clone(),
+            policies: policies.clone(),
+            status: status.clone(),
+        };
+        for (partition, requests) in asked.into_iter().enumerate() {
+            let publisher = publisher.clone();
+            let environment = queue_tasks::Environment {
+                partition,
+                link: topology.commands(partition),
+                keys: keys.clone(),
+                policies: policies.clone(),
+                sinks: sinks.clone(),
+                node: node.clone(),
+                deadline,
+                inbox_max,
+                publish: Arc::new(move |publish| publisher.publish(publish)),
+                stop: stop.clone(),
+            };
+            queue_tasks::Desk::start(environment, requests);
+        }
         Ok(Self {
             partitions,
+            publisher,
+            desks,
             topology,
             keys,
             policies,
@@ -203,40 +236,8 @@ impl RedisBroker {
         })
     }
 
-    fn enqueue_publish(
-        &self,
-        publish: Publish,
-    ) -> Result<oneshot::Receiver<Result<Published, BrokerError>>, BrokerError> {
-        self.must_have_started()?;
-        let partition = self.partition_of(publish.channel.as_str())?;
-        let blob = publish.stored.to_bytes();
-        let permit = partition.admit(blob.len() + publish.channel.as_str().len())?;
-        let record = publish
-            .idempotency_key
-            .map(|key| idempotency_record(&publish.user_id, publish.channel.as_str(), &key));
-        let (reply, answer) = oneshot::channel();
-        partition.send(Request::Publish(Waiting {
-            policy: self.policies.of(publish.channel.as_str()),
-            channel: publish.channel,
-            blob,
-            transient: publish.transient,
-            record,
-            reply,
-            _permit: permit,
-        }))?;
-        Ok(answer)
-    }
-
-    /// Whether the node has its place in Redis. While it is away its partitions refuse at once what needs their link;
-    /// without the reader alone, publishes go on and deliveries wait in the inboxes.
     fn must_have_started(&self) -> Result<(), BrokerError> {
-        match &*self.status.borrow() {
-            BrokerStatus::Ready | BrokerStatus::Away(_) => Ok(()),
-            BrokerStatus::Starting(reason) | BrokerStatus::Refused(reason) => {
-                Err(BrokerError::NotAvailable { reason: reason.clone(), sent: false })
-            }
-            BrokerStatus::Stopped => Err(BrokerError::Stopped),
-        }
+        publisher::must_have_started(&self.publisher.status)
     }
 
     fn enqueue_subscribe(&self, sink: SinkId, to: SubscribeTo) -> Result<Answer<Subscribed>, BrokerError> {
@@ -332,7 +333,7 @@ impl Broker for RedisBroker {
     }
 
     fn publish(&self, publish: Publish) -> Answer<Published> {
-        self.enqueue_publish(publish).map_or_else(failed, answered)
+        self.publisher.publish(publish)
     }
 
     fn subscribe(&self, sink: SinkId, request: Subscribe) -> Answer<Subscribed> {

@@ -20,7 +20,7 @@ macro_rules! scripts {
 
 scripts! {
     /// Many publishes of one partition.
-    PUBLISH = "publish" ["interest", "meta", "publish"];
+    PUBLISH = "publish" ["interest", "jobs", "meta", "publish"];
     /// Interest in a channel, with what was missed.
     SUBSCRIBE = "subscribe" ["interest", "meta", "lease", "history", "subscribe"];
     /// Interest in a pattern, with the channels it matches.
@@ -71,6 +71,18 @@ scripts! {
     TAKE_WORK = "take_work" ["take_work"];
     /// Removes shared work that is done.
     FINISH_WORK = "finish_work" ["finish_work"];
+    /// A node's turn at a queue.
+    QUEUE_TURN = "queue_turn" ["clock", "jobs", "queue_turn"];
+    /// How a queue is doing.
+    QUEUE_STATS = "queue_stats" ["clock", "jobs", "queue_stats"];
+    /// A page of the queues.
+    QUEUES = "queues" ["clock", "queues"];
+    /// Looks at jobs.
+    QUEUE_PEEK = "queue_peek" ["clock", "jobs", "queue_peek"];
+    /// Makes dead jobs ready again.
+    QUEUE_REDRIVE = "queue_redrive" ["clock", "jobs", "queue_redrive"];
+    /// Removes jobs of a queue, or all of it.
+    QUEUE_PURGE = "queue_purge" ["clock", "jobs", "queue_purge"];
     /// Layout of the deployment and node incarnation.
     DEPLOYMENT = "deployment" ["deployment"];
 }

@@ -25,6 +25,7 @@ use super::{
         keys::Keys,
         link::Link,
         paging::Caller,
+        queues,
         range::{Part, Range},
         reply::Reply,
         sinks::Sinks,
@@ -74,6 +75,8 @@ pub struct Environment {
     pub catalogue_max: u64,
     /// Whether the node wants to know which channels are occupied.
     pub records_occupancy: Arc<AtomicBool>,
+    /// Who takes turns at the partition's queues.
+    pub queues: mpsc::UnboundedSender<queues::Request>,
     /// Ends the task.
     pub stop: CancellationToken,
 }

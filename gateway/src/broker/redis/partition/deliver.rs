@@ -6,6 +6,7 @@ use super::{
     super::{
         continuity::{Step, continues, judge, reason_of_hole},
         entry::{InboxContent, InboxEntry},
+        queues,
         range::{Part, Range},
     },
     actor::{Actor, Done},
@@ -43,10 +44,18 @@ impl Actor {
                 Ok(InboxContent::Presence(event)) => self.take_presence(event),
                 Ok(InboxContent::Taken { channel, session }) => self.take_over(channel, session),
                 Ok(InboxContent::Letter(letter)) => self.environment.sinks.take_letter(letter),
+                Ok(InboxContent::Jobs { queue, settled }) => {
+                    self.tell_desk(queues::Request::Woken { queue, settled });
+                }
                 // A channel with history finds the hole by itself.
                 Err(error) => tracing::error!(sequence = entry.sequence, %error, "an inbox entry is damaged"),
             }
         }
+    }
+
+    /// The desk ends with the broker, as this does.
+    pub(super) fn tell_desk(&self, request: queues::Request) {
+        let _ = self.environment.queues.send(request);
     }
 
     fn take_publication(&mut self, publication: Arc<Publication>) {

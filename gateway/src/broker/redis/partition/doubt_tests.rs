@@ -46,6 +46,7 @@ pub(super) fn actor() -> Actor {
         inbox_max: 1,
         catalogue_max: 1,
         records_occupancy: Arc::default(),
+        queues: tokio::sync::mpsc::unbounded_channel().0,
         stop: CancellationToken::new(),
     })
 }

@@ -71,6 +71,7 @@ impl Actor {
         metrics::counter!(crate::telemetry::metrics::RESYNCS, "reason" => reason).increment(1);
         self.doubts += 1;
         self.environment.sinks.doubt();
+        self.tell_desk(super::super::queues::Request::Resync);
         self.unchecked = self.slots.keys().cloned().collect();
         for slot in self.slots.values_mut() {
             slot.doubtful = true;

@@ -4,10 +4,11 @@
 -- ARGV[3] greatest length of an inbox, ARGV[4] greatest size of the catalogue
 -- ARGV[5] '1' to touch every key before the first write (Redis Cluster), else '0'
 -- ARGV[6] number of settings, ARGV[7] number of publishes, at most 1,000
--- then 4 for each setting: history size; ms to keep the history; '1' to refresh that; ms to keep an idempotency record
+-- then 6 for each setting: history size; ms to keep the history; '1' to refresh that; ms to keep an idempotency record; '1' if the
+--   channel is a queue; most jobs of a queue
 -- then in columns, each as long as there are publishes: channels; blobs; epochs that the caller believes in ('' unknown,
 --   '-' no history); if there are several settings, the number of each one's, from 1; if any has one, the names of
---   idempotency records ('' none)
+--   idempotency records ('' none); if any has some, also how it waits in queues, `<delay in ms> <ordering key>` ('' neither)
 -- Result: { count, outcome... }; an outcome is the position `<epoch>-<offset>` ('' without history),
 --   `=` and the first position for a repeated key, or `!` and the error: then this publish wrote nothing
 --
@@ -19,13 +20,17 @@
 -- up a command does: the rare ones are made where they are needed, and texts stay texts.
 local args, inbox_max, count = ARGV, ARGV[3], tonumber(ARGV[7])
 -- What comes before the first of each column; nil without that column.
-local channels = 7 + 4 * tonumber(ARGV[6])
+local channels = 7 + 6 * tonumber(ARGV[6])
 local blobs = channels + count
 local epochs = blobs + count
 local numbers = ARGV[6] ~= '1' and epochs + count
 local records = (numbers or epochs) + count
+local options = records + count
 if records == #args then
   records = nil
+end
+if options >= #args then
+  options = nil
 end
 -- Where the setting of the latest publish begins, and its number as it is written: most often all have the same.
 local setting, numbered = 8, '1'
@@ -39,6 +44,9 @@ local batches, bytes, gone = {}, {}, {}
 -- By node: why its inbox took nothing (out of memory, a replica); nil if none refused.
 local refused
 local call, try, byte, kind = redis.call, redis.pcall, string.byte, type
+-- By channel: its groups apart from the default one of a queue, as text; nil if no channel has any. What changes queues is made when a
+-- channel has one.
+local bound, jobs
 
 -- The nodes who listen to the channel of publish `n`, each once.
 local function listeners(n)
@@ -199,13 +207,49 @@ local function send(node)
   end
 end
 
+-- The queues of the channel of publish `n`, whose setting is known; nil if it has none.
+local function queues_of(channel)
+  local groups, queues = bound and bound[channel], nil
+  if args[setting + 4] == '1' and not string.find(' ' .. (groups or '') .. ' ', ' default ', 1, true) then
+    queues = { 'default/' .. channel }
+  end
+  for group in string.gmatch(groups or '', '%S+') do
+    queues = queues or {}
+    queues[#queues + 1] = group .. '/' .. channel
+  end
+  return queues
+end
+
+-- Opens the queues; fails if one has no room.
+local function open_queues(queues)
+  jobs = jobs or jobs_of(base, now, inbox_max)
+  for _, q in ipairs(queues) do
+    jobs.open(q)
+    if jobs.length(q) >= tonumber(args[setting + 5]) then
+      error({ err = 'QUEUEFULL ' .. args[setting + 5] .. ' ' .. string.match(q, '^[^/]*') })
+    end
+  end
+end
+
+-- A job for each queue.
+local function enqueue(n, queues, blob, position)
+  local delay, ordering_key = string.match(options and args[options + n] or '', '^(%d+) (.*)$')
+  for _, q in ipairs(queues) do
+    jobs.freed = 0
+    jobs.put(q, blob, position, ordering_key or '', tonumber(delay or '0'))
+    if jobs.freed > 0 then
+      jobs.wake(q)
+    end
+  end
+end
+
 -- The publish with this number: its outcome.
 local function publish(n)
   local channel, blob, epoch = args[channels + n], args[blobs + n], args[epochs + n]
   local record = records and args[records + n] or ''
   if numbers and args[numbers + n] ~= numbered then
     numbered = args[numbers + n]
-    setting = 4 + 4 * tonumber(numbered)
+    setting = 2 + 6 * tonumber(numbered)
   end
   if record ~= '' then
     record = base .. 'id:' .. record
@@ -214,10 +258,17 @@ local function publish(n)
       return '=' .. first
     end
   end
-  -- Before anything is written, as whatever may fail.
-  local nodes, position = listeners(n), ''
+  local queues = queues_of(channel)
+  if queues then
+    open_queues(queues)
+  end
+  -- Before anything is written, as whatever may fail. Jobs of a queue are for consumers alone.
+  local nodes, position = args[setting + 4] == '1' and {} or listeners(n), ''
   if epoch ~= '-' then
     position = append(base .. 'h:' .. channel, channel, blob, epoch)
+  end
+  if queues then
+    enqueue(n, queues, blob, position)
   end
   local head = position .. ' ' .. time .. ' ' .. channel
   for at = 1, #nodes do
@@ -244,6 +295,12 @@ end
 listening = call('HMGET', base .. 'i', unpack(args, channels + 1, channels + count))
 if call('EXISTS', base .. 'w') == 1 then
   add_pattern_listeners()
+end
+if call('EXISTS', base .. 'jg') == 1 then
+  bound = {}
+  for n, groups in ipairs(call('HMGET', base .. 'jg', unpack(args, channels + 1, channels + count))) do
+    bound[args[channels + n]] = groups or nil
+  end
 end
 if args[5] == '1' then
   -- While a slot migrates Redis answers TRYAGAIN or ASK here, before anything is written.
