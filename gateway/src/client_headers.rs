@@ -96,7 +96,7 @@ impl WantedHeaders {
 }
 
 /// Headers that a client came with. Cheap to clone, small if there are none. `Debug` shows the names only.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct ClientHeaders(Option<Arc<Vec<(HeaderName, HeaderValue)>>>);
 
 impl ClientHeaders {

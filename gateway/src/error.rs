@@ -1,7 +1,10 @@
 //! The one table of error codes: protocol code and type, HTTP status, gRPC status, and close code where the
 //! error ends a connection (STYLE, rule 4).
 
-use streamgate_proto::{shared, wkt::Struct};
+use streamgate_proto::{
+    shared,
+    wkt::{self, Struct},
+};
 
 use crate::{broker::BrokerError, channel::NameError};
 
@@ -131,7 +134,7 @@ impl ErrorCode {
 }
 
 macro_rules! close_codes {
-    ($($(#[$doc:meta])* $name:ident = $code:literal, $reason:literal, $reconnect:literal;)*) => {
+    ($($(#[$doc:meta])* $name:ident = $code:literal, $reason:literal, $reconnect:literal, $status:literal;)*) => {
         /// Close codes of WebSocket connections, and of `DISCONNECT_ERROR` on gRPC (PROTOCOL part A, "Close codes").
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum CloseCode {
@@ -161,6 +164,15 @@ macro_rules! close_codes {
                 }
             }
 
+            /// HTTP status of a request whose session ended with this before it was answered.
+            #[must_use]
+            pub const fn http_status(self) -> u16 {
+                match self {
+                    $(Self::$name => $status,)*
+                    Self::Application(_) => 403,
+                }
+            }
+
             /// The reason text on the wire.
             #[must_use]
             pub const fn reason(self) -> &'static str {
@@ -184,47 +196,47 @@ macro_rules! close_codes {
 
 close_codes! {
     /// The client said goodbye.
-    Normal = 1000, "", true;
+    Normal = 1000, "", true, 503;
     /// A draining node: come back elsewhere.
-    Draining = 1012, "service restart", true;
+    Draining = 1012, "service restart", true, 503;
     /// WebSocket: a frame breaks RFC 6455.
-    Protocol = 1002, "protocol error", true;
+    Protocol = 1002, "protocol error", true, 400;
     /// WebSocket: text on a binary subprotocol or the reverse.
-    UnsupportedData = 1003, "unsupported data", true;
+    UnsupportedData = 1003, "unsupported data", true, 415;
     /// WebSocket: text that is not UTF-8.
-    InvalidUtf8 = 1007, "invalid utf-8", true;
+    InvalidUtf8 = 1007, "invalid utf-8", true, 400;
     /// WebSocket: larger than the message limit.
-    TooBig = 1009, "message too big", true;
+    TooBig = 1009, "message too big", true, 413;
     /// Without a better reason.
-    ConnectionClosed = 3000, "connection closed", true;
+    ConnectionClosed = 3000, "connection closed", true, 503;
     /// The token is not valid: no reconnect unless the client can get a new one.
-    InvalidToken = 3500, "invalid token", false;
+    InvalidToken = 3500, "invalid token", false, 401;
     /// The client broke the protocol, as with a second connect.
-    BadRequest = 3501, "bad request", false;
+    BadRequest = 3501, "bad request", false, 400;
     /// No connect in time, or something else before it.
-    Stale = 3502, "stale", true;
+    Stale = 3502, "stale", true, 503;
     /// An operator or backend closed it.
-    ForceDisconnect = 3503, "force disconnect", false;
+    ForceDisconnect = 3503, "force disconnect", false, 403;
     /// Too many connections of the user.
-    ConnectionLimit = 3504, "connection limit", true;
+    ConnectionLimit = 3504, "connection limit", true, 429;
     /// Too many subscriptions.
-    ChannelLimit = 3505, "channel limit", false;
+    ChannelLimit = 3505, "channel limit", false, 400;
     /// A message that the client's encoding cannot carry.
-    InappropriateProtocol = 3506, "inappropriate protocol", false;
+    InappropriateProtocol = 3506, "inappropriate protocol", false, 400;
     /// A right was lost while connected.
-    PermissionDenied = 3507, "permission denied", false;
+    PermissionDenied = 3507, "permission denied", false, 403;
     /// A feature is being shut down.
-    NotAvailable = 3508, "not available", true;
+    NotAvailable = 3508, "not available", true, 503;
     /// Too many undecodable frames in a row.
-    TooManyErrors = 3509, "too many errors", true;
+    TooManyErrors = 3509, "too many errors", true, 400;
     /// Nothing heard for the idle timeout.
-    IdleTimeout = 3511, "idle timeout", true;
+    IdleTimeout = 3511, "idle timeout", true, 503;
     /// The client reads more slowly than its channels publish.
-    SlowConsumer = 3512, "slow consumer", true;
+    SlowConsumer = 3512, "slow consumer", true, 503;
     /// A bug on our side.
-    Internal = 3513, "internal error", true;
+    Internal = 3513, "internal error", true, 500;
     /// The client's protocol version is not served.
-    UnsupportedVersion = 3514, "unsupported version", false;
+    UnsupportedVersion = 3514, "unsupported version", false, 501;
 }
 
 /// An error on its way to a client: a code and a text that names what was wrong.
@@ -274,6 +286,16 @@ impl ClientError {
         }
     }
 
+    /// The same error, of the event of that number in a batch, counted from 0.
+    #[must_use]
+    pub fn at(self, index: u64) -> Self {
+        let mut wire = self.to_wire();
+        wire.message = format!("events[{index}]: {}", wire.message);
+        let number = wkt::Value { kind: Some(wkt::value::Kind::NumberValue(index as f64)) };
+        wire.metadata.get_or_insert_default().fields.insert("index".to_owned(), number);
+        Self { code: self.code, message: wire.message.clone(), given: Some(Box::new(wire)) }
+    }
+
     /// [`ErrorCode::BadRequest`] with `message`.
     #[must_use]
     pub fn bad_request(message: impl Into<String>) -> Self {
@@ -302,8 +324,6 @@ impl From<&BrokerError> for ClientError {
 
 #[cfg(test)]
 mod tests {
-    use streamgate_proto::wkt;
-
     use super::*;
 
     #[test]

@@ -35,6 +35,12 @@ pub fn decode<M: DeserializeOwned>(text: &[u8]) -> Result<M, DecodeError> {
         .map_err(|error| DecodeError::Json { reason: shortened(error.to_string()) })
 }
 
+/// Whether arrays and objects nest deeper than [`MAX_DEPTH`] anywhere in `text`.
+#[must_use]
+pub fn is_too_deep(text: &[u8]) -> bool {
+    deeper_than(MAX_DEPTH, text)
+}
+
 /// Encodes one message as JSON text.
 ///
 /// # Errors

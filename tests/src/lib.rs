@@ -3,6 +3,7 @@
 //! - [`gateway::TestNode`]: a node in this process; [`process::GatewayProcess`]: the real binary, for signals, crashes,
 //!   logs and metrics. Both answer [`gateway::Addrs`].
 //! - [`raw::RawClient`]: a client that shows every frame, over any transport ([`raw::Via`]).
+//! - [`web`]: clients that know HTTP and CloudEvents alone: requests, streams, sockets.
 //! - [`api`]: requests to the server API. [`events`]: events and requests in few words. [`scrape`]: HTTP and `/metrics`.
 //! - [`redis_server::RedisServer`]: a real Redis; [`redis_cluster::RedisCluster`]: a Cluster of them.
 //!   [`cluster::Cluster`]: nodes on one, [`clustered::Clustered`]: nodes on a Cluster; and clients of the library for them.
@@ -57,6 +58,7 @@ pub mod sentinel;
 pub mod swallowing_proxy;
 pub mod tls_client;
 pub mod watchers;
+pub mod web;
 
 /// How long anything may take that is expected to happen. Long: the machine may be busy.
 pub const DEADLINE: std::time::Duration = std::time::Duration::from_secs(20);

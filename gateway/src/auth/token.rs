@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// A secret that a client shows to prove who it is. `Debug` does not show it.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Token(String);
 
 impl Token {

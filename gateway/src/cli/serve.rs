@@ -116,6 +116,7 @@ fn greet(node: &Node) {
     let scheme = of(node.config().websocket.tls.is_some(), "ws", "wss");
     let url = format!("{scheme}://{}{path}", node.websocket_addr());
     let grpc = of(node.config().grpc_tls.is_some(), "", "grpcs://");
+    let needs_token = node.config().jwt.is_some() && !node.config().allow_anonymous;
     let text = format!(
         "Streamgate {version}\n\
          \n  broker     {broker}\
@@ -125,17 +126,16 @@ fn greet(node: &Node) {
          \nTry, each in a terminal of its own{token}:\n\
          \n  {program} sub 'room.**'{server}\
          \n  {program} pub room.blue '{{\"hello\":\"world\"}}'{server}\
-         \n  {program} history room.blue{server}\n",
+         \n  {program} history room.blue{server}\
+         \n  curl -N '{http_url}/sse?channel=room.blue'{bearer}\n",
+        http_url = url_of_http(scheme, node),
+        bearer = if needs_token { " -H \"Authorization: Bearer $STREAMGATE_TOKEN\"" } else { "" },
         version = env!("CARGO_PKG_VERSION"),
         grpc_addr = node.grpc_addr(),
         http = of(node.config().admin_tls.is_some(), "http", "https"),
         admin = node.admin_addr(),
         program = program(),
-        token = if node.config().jwt.is_some() && !node.config().allow_anonymous {
-            ", with a token in STREAMGATE_TOKEN or --token"
-        } else {
-            ""
-        },
+        token = if needs_token { ", with a token in STREAMGATE_TOKEN or --token" } else { "" },
         server = if scheme == "ws" && node.websocket_addr().port() == 9080 {
             String::new()
         } else {
@@ -144,6 +144,12 @@ fn greet(node: &Node) {
     );
     // A closed standard output is no reason not to serve.
     let _ = io::Write::write_all(&mut io::stdout().lock(), text.as_bytes());
+}
+
+/// The client listener, for clients that speak plain HTTP.
+fn url_of_http(scheme: &str, node: &Node) -> String {
+    let http = if scheme == "ws" { "http" } else { "https" };
+    format!("{http}://{}", node.websocket_addr())
 }
 
 /// How the program was called, so that the commands can be pasted.

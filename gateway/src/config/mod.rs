@@ -41,8 +41,8 @@ pub use listen::ListenAddr;
 pub use overrides::{ENV_PREFIX, ENV_RESERVED, Override, from_environment, process_environment};
 pub use reload::Reload;
 pub use runtime::{
-    ApiConfig, BrokerConfig, Config, DrainConfig, LogConfig, LogFormat, MemoryConfig, Password, PolicyTable,
-    RedisConfig, RedisMode, SentinelConfig, WebSocketConfig,
+    ApiConfig, BrokerConfig, Config, CorsConfig, DrainConfig, LogConfig, LogFormat, MemoryConfig, Password,
+    PolicyTable, RedisConfig, RedisMode, SentinelConfig, WebSocketConfig,
 };
 
 use layer::Layer as _;

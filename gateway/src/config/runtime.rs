@@ -2,6 +2,8 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use hyper::header::HeaderName;
+
 use super::listen::ListenAddr;
 use crate::api::ApiToken;
 use crate::auth::JwtVerifier;
@@ -10,7 +12,7 @@ use crate::channel::Channel;
 use crate::hooks::BackendOptions;
 use crate::policy::{ChannelPolicy, Limits, Policies, PolicyRule, rights::Rule};
 use crate::tls::TlsFiles;
-use crate::transport::TrustedProxies;
+use crate::transport::{TrustedProxies, http::CorsPolicy, ws::OriginPolicy};
 
 /// Everything a node needs to know, checked. Made by [`load`](super::load); [`Config::default`] is what an empty
 /// file gives.
@@ -68,8 +70,32 @@ pub struct WebSocketConfig {
     pub path: String,
     /// Origins that may connect besides the listener's own; `*` is any.
     pub allowed_origins: Vec<String>,
+    /// Which pages may publish and listen over plain HTTP (`transport.websocket.cors`).
+    pub cors: CorsConfig,
     /// Its TLS; none: plain.
     pub tls: Option<TlsFiles>,
+}
+
+/// Requests of web pages (`transport.websocket.cors`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CorsConfig {
+    /// Origins that may ask besides the listener's own; `*` is any.
+    pub allowed_origins: Vec<String>,
+    /// Headers that they may send besides those that are always allowed.
+    pub allowed_headers: Vec<HeaderName>,
+    /// Whether browsers send cookies and client certificates along.
+    pub credentials: bool,
+    /// How long browsers may remember what is allowed.
+    pub max_age: Duration,
+}
+
+impl CorsConfig {
+    /// What the listener goes by.
+    #[must_use]
+    pub fn policy(&self) -> CorsPolicy {
+        let origins = OriginPolicy::new(&self.allowed_origins);
+        CorsPolicy::new(origins, self.allowed_headers.clone(), self.credentials, self.max_age)
+    }
 }
 
 /// Which broker, and its settings (`broker`).

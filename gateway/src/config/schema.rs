@@ -56,11 +56,17 @@ section! {
         addr: String,
         path: String,
         allowed_origins: Vec<String>,
+        cors: Cors,
         tls: ListenerTls,
         read_timeout: Span,
         write_timeout: Span,
         compression: bool,
     }
+}
+
+section! {
+    /// `transport.websocket.cors`
+    Cors { allowed_origins: Vec<String>, allowed_headers: Vec<String>, credentials: bool, max_age: Span, }
 }
 
 section! {

@@ -12,8 +12,8 @@ use super::{
     listen::ListenAddr,
     permissions::permissions,
     policies::{limits, policies},
-    runtime::{Config, DrainConfig, LogConfig, LogFormat, WebSocketConfig},
-    schema::{ClientEvents, Drain, Log, Root, WebSocket},
+    runtime::{Config, CorsConfig, DrainConfig, LogConfig, LogFormat, WebSocketConfig},
+    schema::{ClientEvents, Cors, Drain, Log, Root, WebSocket},
     tls::listener_tls,
     trusted_proxies::trusted_proxies,
 };
@@ -100,8 +100,20 @@ fn websocket(checks: &mut Checks, keys: WebSocket) -> WebSocketConfig {
             format!("`{path}` is not a path: it starts with / and has no ?, #, *"),
         );
     }
-    let allowed_origins = keys.allowed_origins.unwrap_or_default();
-    for (at, origin) in allowed_origins.iter().enumerate() {
+    let allowed_origins = origins(checks, key, keys.allowed_origins);
+    let cors = cors(checks, &format!("{key}.cors"), keys.cors.unwrap_or_default());
+    WebSocketConfig {
+        addr: checks.listen(&format!("{key}.addr"), keys.addr, local(9080)),
+        path,
+        allowed_origins,
+        cors,
+        tls: listener_tls(checks, &format!("{key}.tls"), keys.tls),
+    }
+}
+
+fn origins(checks: &mut Checks, key: &str, origins: Option<Vec<String>>) -> Vec<String> {
+    let origins = origins.unwrap_or_default();
+    for (at, origin) in origins.iter().enumerate() {
         if !is_origin(origin) {
             checks.wrong(
                 &format!("{key}.allowed_origins[{at}]"),
@@ -109,12 +121,29 @@ fn websocket(checks: &mut Checks, keys: WebSocket) -> WebSocketConfig {
             );
         }
     }
-    WebSocketConfig {
-        addr: checks.listen(&format!("{key}.addr"), keys.addr, local(9080)),
-        path,
-        allowed_origins,
-        tls: listener_tls(checks, &format!("{key}.tls"), keys.tls),
+    origins
+}
+
+fn cors(checks: &mut Checks, key: &str, keys: Cors) -> CorsConfig {
+    let allowed_origins = origins(checks, key, keys.allowed_origins);
+    let credentials = keys.credentials.unwrap_or(false);
+    if credentials && allowed_origins.iter().any(|origin| origin == "*") {
+        let text = "does not go with the origin *: every page could act as the user of the browser";
+        checks.wrong(&format!("{key}.credentials"), text);
     }
+    let mut allowed_headers = Vec::new();
+    for (at, name) in keys.allowed_headers.unwrap_or_default().iter().enumerate() {
+        match name.parse() {
+            Ok(name) => allowed_headers.push(name),
+            Err(_) => checks.wrong(
+                &format!("{key}.allowed_headers[{at}]"),
+                format!("`{name}` is not the name of a header"),
+            ),
+        }
+    }
+    let max_age =
+        checks.span(&format!("{key}.max_age"), keys.max_age, Duration::from_secs(600), 0..=86_400_000);
+    CorsConfig { allowed_origins, allowed_headers, credentials, max_age }
 }
 
 fn grpc(checks: &mut Checks, keys: super::schema::Grpc) -> ListenAddr {

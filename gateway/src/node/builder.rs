@@ -32,7 +32,8 @@ use crate::{
     telemetry::metrics,
     transport::{
         grpc::{self, GrpcConfig},
-        ws::{OriginPolicy, http},
+        http,
+        ws::OriginPolicy,
     },
 };
 
@@ -155,6 +156,7 @@ impl NodeBuilder {
             serve: http::serve(http::HttpConfig {
                 path: config.websocket.path.clone(),
                 origins,
+                cors: config.websocket.cors.policy(),
                 proxies: config.trusted_proxies.clone(),
                 wanted: hooks.wanted_headers(),
             }),

@@ -19,15 +19,19 @@ pub struct Users(Arc<Mutex<HashMap<Arc<str>, Arc<User>>>>);
 
 #[derive(Debug, Default)]
 struct User {
-    /// Changed only under the lock of [`Users`].
+    /// Connections that count. Changed only under the lock of [`Users`], as the next.
     connections: AtomicUsize,
+    /// Those, and visits.
+    stays: AtomicUsize,
     publishes: Mutex<(Bucket, u64)>,
 }
 
-/// A connection of a user; dropping it ends it, and the user's account with the last one.
+/// A connection or visit of a user; dropping it ends it, and the user's account with the last one.
 #[derive(Debug)]
 pub struct Stay {
     users: Users,
+    /// It is a connection.
+    counts: bool,
     id: Arc<str>,
     user: Arc<User>,
 }
@@ -36,6 +40,16 @@ impl Users {
     /// Counts a connection of `user_id`; `None` if it has `limit` of them already.
     #[must_use]
     pub fn enter(&self, user_id: &str, limit: Option<usize>) -> Option<Stay> {
+        self.stay(user_id, true, limit)
+    }
+
+    /// Opens the account of `user_id` without counting a connection: for requests that have none.
+    #[must_use]
+    pub fn visit(&self, user_id: &str) -> Option<Stay> {
+        self.stay(user_id, false, None)
+    }
+
+    fn stay(&self, user_id: &str, counts: bool, limit: Option<usize>) -> Option<Stay> {
         let mut users = held(&self.0);
         let (id, user) = match users.get_key_value(user_id) {
             Some((id, user)) => (id.clone(), user.clone()),
@@ -44,9 +58,10 @@ impl Users {
         if limit.is_some_and(|limit| user.connections.load(Ordering::Relaxed) >= limit) {
             return None;
         }
-        user.connections.fetch_add(1, Ordering::Relaxed);
+        user.connections.fetch_add(usize::from(counts), Ordering::Relaxed);
+        user.stays.fetch_add(1, Ordering::Relaxed);
         users.entry(id.clone()).or_insert_with(|| user.clone());
-        Some(Stay { users: self.clone(), id, user })
+        Some(Stay { users: self.clone(), counts, id, user })
     }
 
     /// Users with a connection.
@@ -77,7 +92,8 @@ impl Stay {
 impl Drop for Stay {
     fn drop(&mut self) {
         let mut users = held(&self.users.0);
-        if self.user.connections.fetch_sub(1, Ordering::Relaxed) == 1
+        self.user.connections.fetch_sub(usize::from(self.counts), Ordering::Relaxed);
+        if self.user.stays.fetch_sub(1, Ordering::Relaxed) == 1
             && let Entry::Occupied(entry) = users.entry(self.id.clone())
         {
             entry.remove();
@@ -107,6 +123,21 @@ mod tests {
         drop((second, third));
         assert_eq!(users.len(), 1);
         drop(other);
+        assert!(users.is_empty());
+    }
+
+    #[test]
+    fn a_visit_is_no_connection_and_shares_the_account() {
+        let users = Users::default();
+        let visit = users.visit("ann").unwrap();
+        let first = users.enter("ann", Some(1)).unwrap();
+        assert!(users.enter("ann", Some(1)).is_none());
+        let given = (0..10).filter(|n| [&visit, &first][n % 2].take_publish(100_000, 4)).count();
+        assert_eq!(given, 4);
+        drop(first);
+        assert_eq!(users.len(), 1, "the visit goes on");
+        assert!(users.enter("ann", Some(1)).is_some());
+        drop(visit);
         assert!(users.is_empty());
     }
 

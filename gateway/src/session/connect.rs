@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use streamgate_proto::v1::{Connect, Connected, Subscription, outbound_message as out};
 
 use super::{
-    Asking, EXTENDED, Effect, Effects, FIRST_TENURE, Judging, Now, Phase, Question, ReplyTo, ResumeToken,
-    Session, SubscribeBatch, millis,
+    Asking, EXTENDED, Effect, Effects, FIRST_TENURE, Judging, Manner, Now, Phase, Question, ReplyTo,
+    ResumeToken, Session, SubscribeBatch, millis,
     rights::{Answer, Then},
     screen::Wanted,
     subscribe::Plan,
@@ -155,6 +155,10 @@ impl Session {
             return Ok(());
         }
         let limit = self.settings.limits.load().connections_per_user;
+        if self.manner == Manner::Requests {
+            self.stay = self.settings.users.visit(&self.user_id);
+            return Ok(());
+        }
         self.stay = self.settings.users.enter(&self.user_id, limit);
         match (&self.stay, limit) {
             (None, Some(limit)) => Err(format!("more than {limit} connections of this user")),
@@ -264,6 +268,15 @@ impl Session {
             self.fail(now, ReplyTo { id: frame.id, metadata: frame.metadata }, error, fx);
         }
         self.phase = Phase::New;
+        // Whoever speaks no envelopes cannot ask again.
+        if self.manner != Manner::Envelopes {
+            let code = match error.code {
+                ErrorCode::BadRequest | ErrorCode::NotSupported => CloseCode::BadRequest,
+                ErrorCode::AclError => CloseCode::PermissionDenied,
+                code => code.close_code().unwrap_or(CloseCode::NotAvailable),
+            };
+            self.close(code, &error.message, fx);
+        }
     }
 
     /// Answers the connect, then takes the frames that the client sent meanwhile.
@@ -277,10 +290,12 @@ impl Session {
         let mut connected = Connected { session_id: self.id.clone(), subscriptions, ..Connected::default() };
         if self.extended {
             let limits = self.settings.limits.load();
-            let token = self.resume.get_or_insert_with(|| ResumeToken::fresh(&self.id));
             connected.caps = vec![EXTENDED.to_owned()];
             connected.resumed = connecting.resumed;
-            connected.resume_token = token.wire();
+            if self.manner == Manner::Envelopes {
+                connected.resume_token =
+                    self.resume.get_or_insert_with(|| ResumeToken::fresh(&self.id)).wire();
+            }
             connected.user_id.clone_from(&self.user_id);
             connected.expires_at = self.expires_unix_ms.unwrap_or(0);
             connected.ping_interval_ms = u32::try_from(millis(limits.ping_interval)).unwrap_or(u32::MAX);
@@ -289,8 +304,13 @@ impl Session {
         self.presented = None;
         let former = std::mem::replace(&mut self.phase, Phase::Open);
         self.answer(now, connecting.reply, out::Envelope::Connected(connected), fx);
-        fx.push(Effect::Opened);
-        self.keep(now, fx);
+        // What comes and goes with each request is nobody's business, and nothing is kept of it.
+        if self.is_public() {
+            fx.push(Effect::Opened);
+            self.keep(now, fx);
+        } else {
+            fx.push(Effect::Deadlines);
+        }
         if let Phase::Connecting(deferred) = former {
             for frame in deferred {
                 self.receive(now, frame, fx);

@@ -38,7 +38,7 @@ impl Session {
 
     /// Keeps where the session is, and what brings it back.
     pub(super) fn keep(&mut self, now: Now, fx: &mut Effects) {
-        if !matches!(self.phase, Phase::Open) {
+        if !matches!(self.phase, Phase::Open) || !self.is_public() {
             return;
         }
         // Each change is a write, of all names: a client that changes its mind all the time is kept up with later.

@@ -22,6 +22,9 @@ mod presence;
 #[cfg(test)]
 mod presence_tests;
 mod publish;
+mod publish_batch;
+#[cfg(test)]
+mod publish_batch_tests;
 mod publish_queue;
 mod publish_rules;
 mod recheck;
@@ -55,7 +58,7 @@ use streamgate_proto::{
     v1::{InboundMessage, OutboundMessage, inbound_message::Envelope as In, outbound_message as out},
 };
 
-pub use arrival::Arrival;
+pub use arrival::{Arrival, Manner};
 pub use connect::Connecting;
 pub use effect::{
     Asking, Change, Effect, Effects, Item, ReplyTo, RpcRequest, SubscribeBatch, Survey, Ticket, Wish,
@@ -63,6 +66,7 @@ pub use effect::{
 };
 pub use presence::{MOST_MEMBERS, presence_frame};
 pub(crate) use presence::{switched_off, wire_member};
+pub use publish_batch::BatchItem;
 pub(crate) use publish_rules::{check_event, check_key, sound};
 pub(crate) use render::message as wire_message;
 pub use render::{Recovered, gap_frame, publication_frame, recover_complete_frame};
@@ -127,6 +131,8 @@ pub struct Session {
     address: Option<IpAddr>,
     /// Headers that it came with, for backends.
     headers: ClientHeaders,
+    /// What it can be asked.
+    manner: Manner,
     /// When its token ends.
     expires_unix_ms: Option<u64>,
     /// By what its token can be revoked; none: it showed none.
@@ -202,6 +208,7 @@ impl Session {
             presented: arrival.token,
             address: arrival.address,
             headers: arrival.headers,
+            manner: arrival.manner,
             expires_unix_ms: None,
             stamp: None,
             grants: None,
@@ -258,6 +265,18 @@ impl Session {
     #[must_use]
     pub fn is_extended(&self) -> bool {
         self.extended
+    }
+
+    /// Whether others may ask something of the client, as calls and surveys.
+    #[must_use]
+    pub fn takes_questions(&self) -> bool {
+        self.manner == Manner::Envelopes
+    }
+
+    /// Whether others may know of the session: requests have none to speak of.
+    #[must_use]
+    pub fn is_public(&self) -> bool {
+        self.manner != Manner::Requests
     }
 
     /// Whether the client has not yet said who it is.
@@ -340,14 +359,15 @@ impl Session {
             return u64::MAX;
         }
         // An extended client answers pings: three unanswered ones are enough to know that it is gone.
-        let patience = millis(limits.idle_timeout).min(if self.extended { 3 * ping } else { u64::MAX });
+        let answers = self.extended && self.manner == Manner::Envelopes;
+        let patience = millis(limits.idle_timeout).min(if answers { 3 * ping } else { u64::MAX });
         if silent >= patience {
             self.close(CloseCode::IdleTimeout, "nothing heard for too long", fx);
             return u64::MAX;
         }
         if now.mono_ms >= self.heard_ms.max(self.pinged_ms).saturating_add(ping) {
             self.pinged_ms = now.mono_ms;
-            if self.extended {
+            if answers {
                 self.answer(now, ReplyTo::fresh(), out::Envelope::Ping(Default::default()), fx);
             } else {
                 fx.push(Effect::TransportPing);

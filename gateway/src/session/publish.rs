@@ -62,7 +62,7 @@ impl Session {
         event: CloudEvent,
         fx: &mut Effects,
     ) {
-        if let Some(full) = self.waiting.full() {
+        if let Some(full) = self.waiting.full(1) {
             let error = ClientError::new(ErrorCode::RateLimited, full);
             return self.publish_refused(now, draft.reply, &error, fx);
         }
@@ -102,7 +102,13 @@ impl Session {
                 let publish = self.stored(channel, &policy, &event, &options);
                 self.waiting.allow(number, reply, Box::new(publish));
             }
-            Err(error) => self.publish_refused(now, reply, &error, fx),
+            Err(error) => match self.waiting.refuse(number) {
+                None => self.publish_refused(now, reply, &error, fx),
+                Some((index, mut replies)) => {
+                    replies.push(reply);
+                    self.batch_refused(now, replies, &error.at(index), fx);
+                }
+            },
         }
         while let Some((reply, publish)) = self.waiting.next() {
             fx.push(Effect::Publish { reply, publish });
@@ -121,7 +127,7 @@ impl Session {
         Ok(event)
     }
 
-    fn publish_refused(&self, now: Now, reply: ReplyTo, error: &ClientError, fx: &mut Effects) {
+    pub(super) fn publish_refused(&self, now: Now, reply: ReplyTo, error: &ClientError, fx: &mut Effects) {
         fx.push(Effect::PublishRefused);
         self.fail(now, reply, error, fx);
     }
@@ -142,7 +148,7 @@ impl Session {
         Ok((channel, policy))
     }
 
-    fn stored(
+    pub(super) fn stored(
         &self,
         channel: Channel,
         policy: &ChannelPolicy,
@@ -168,7 +174,7 @@ impl Session {
         }
     }
 
-    fn within_limits(&mut self, now: Now, channel: &Channel) -> Result<(), ClientError> {
+    pub(super) fn within_limits(&mut self, now: Now, channel: &Channel) -> Result<(), ClientError> {
         let limits = self.settings.limits.load();
         if !self.publishes.take(now.mono_ms, limits.publishes_per_second) {
             let text = format!("more than {} publishes a second", limits.publishes_per_second);

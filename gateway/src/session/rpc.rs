@@ -113,11 +113,9 @@ impl Session {
         call: CallAsk,
         timeout_ms: u64,
     ) -> Result<OutboundMessage, ClientError> {
-        if !self.extended {
-            return Err(ClientError::new(
-                ErrorCode::NotSupported,
-                "the client speaks v1, which has no calls",
-            ));
+        if !self.extended || !self.takes_questions() {
+            let text = "the client speaks v1 or events alone, and takes no calls";
+            return Err(ClientError::new(ErrorCode::NotSupported, text));
         }
         let call = RpcCall {
             request_id: request_id.to_owned(),

@@ -7,7 +7,7 @@ use std::{
 
 use ahash::AHashMap;
 use bytes::Bytes;
-use streamgate_proto::decode_inbound;
+use streamgate_proto::{decode_inbound, v1::InboundMessage};
 use tokio_util::sync::CancellationToken;
 
 use super::{ConnId, FLUSH_BYTES, Shard, State, questions::Owed, stall::Stall};
@@ -15,7 +15,7 @@ use crate::{
     broker::Owner,
     error::{ClientError, CloseCode, ErrorCode},
     peers::Place,
-    session::{Arrival, Effects, Now, Session},
+    session::{Arrival, BatchItem, Effects, Now, Session},
     transport::Outlet,
 };
 
@@ -129,7 +129,7 @@ impl Shard {
         ConnId { key, serial }
     }
 
-    /// Takes one whole message of the client.
+    /// Takes one whole message of the client, an envelope in the encoding of its transport.
     pub fn receive(&self, id: ConnId, payload: &[u8]) {
         self.with_session(id, |wire, session, now, fx| {
             self.0.meters.received[wire.index()].increment(1);
@@ -137,6 +137,25 @@ impl Shard {
                 Ok(frame) => session.receive(now, frame, fx),
                 Err(error) => session.undecodable(now, &error.to_string(), fx),
             }
+        });
+    }
+
+    /// Takes what a client said that speaks no envelopes, as its transport understands it; an error says why it does not.
+    pub fn understood(&self, id: ConnId, frame: Result<InboundMessage, String>) {
+        self.with_session(id, |wire, session, now, fx| {
+            self.0.meters.received[wire.index()].increment(1);
+            match frame {
+                Ok(frame) => session.receive(now, frame, fx),
+                Err(reason) => session.undecodable(now, &reason, fx),
+            }
+        });
+    }
+
+    /// Takes events that are published as one.
+    pub fn publish_batch(&self, id: ConnId, channel: &str, items: Vec<BatchItem>) {
+        self.with_session(id, |wire, session, now, fx| {
+            self.0.meters.received[wire.index()].increment(items.len() as u64);
+            session.publish_batch(now, channel, items, fx);
         });
     }
 

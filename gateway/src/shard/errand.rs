@@ -241,6 +241,7 @@ impl Shard {
             let Some(connection) = state.connections.get(key) else { continue };
             let session = &connection.session;
             let wanted = session.is_open()
+                && session.is_public()
                 && (user.is_empty() || session.user_id() == user)
                 && (client_type.is_empty() || session.client_type() == client_type);
             if wanted {

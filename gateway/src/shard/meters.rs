@@ -9,7 +9,8 @@ use crate::{
     transport::Wire,
 };
 
-const WIRES: [Wire; Wire::COUNT] = [Wire::WsJson, Wire::WsProto, Wire::Grpc];
+const WIRES: [Wire; Wire::COUNT] =
+    [Wire::WsJson, Wire::WsProto, Wire::Grpc, Wire::WsEvents, Wire::Sse, Wire::Http];
 
 /// Handles of what is counted for every message.
 pub(super) struct Meters {

@@ -304,7 +304,8 @@ impl State {
         self.connection(conn)?.owed.as_deref_mut()
     }
 
-    /// The open connections that are subscribed to `channel`, by its name or by patterns, each once.
+    /// The open connections that are subscribed to `channel`, by its name or by patterns, each once. Not those whose clients
+    /// could not answer: whoever asks would only wait for them.
     fn subscribers(&mut self, channel: &Channel) -> Vec<ConnId> {
         let mut keys = Vec::new();
         self.index.listeners(channel, &mut |members| keys.extend_from_slice(members));
@@ -316,7 +317,10 @@ impl State {
         connections.dedup();
         connections
             .into_iter()
-            .filter(|key| self.connections[*key as usize].session.is_open())
+            .filter(|key| {
+                let session = &self.connections[*key as usize].session;
+                session.is_open() && session.takes_questions()
+            })
             .map(|key| ConnId { key, serial: self.connections[key as usize].serial })
             .collect()
     }

@@ -5,8 +5,12 @@
 
 mod accepted;
 mod client_addr;
+mod cloudevents;
+mod cursor;
 pub mod grpc;
+pub mod http;
 mod outlet;
+mod sse;
 pub mod ws;
 
 pub use accepted::Accepted;

@@ -5,7 +5,10 @@ use std::cell::RefCell;
 use bytes::Bytes;
 use streamgate_proto::{EncodeError, Encoding, encode_outbound_into, v1::OutboundMessage};
 
-use super::ws::{OpCode, encode_frame};
+use super::{
+    cloudevents, sse,
+    ws::{OpCode, encode_frame},
+};
 use crate::error::CloseCode;
 
 /// What the scratch of a thread keeps for its next frame.
@@ -25,11 +28,17 @@ pub enum Wire {
     WsProto,
     /// Messages of a gRPC stream, protobuf.
     Grpc,
+    /// WebSocket text frames, each an event in the JSON format of CloudEvents.
+    WsEvents,
+    /// Server-sent events, as [`sse::frame`] packs them for their outlet.
+    Sse,
+    /// Answers to single requests: envelopes for the part of this process that makes HTTP of them, protobuf.
+    Http,
 }
 
 impl Wire {
     /// How many there are; [`Self::index`] is below.
-    pub const COUNT: usize = 3;
+    pub const COUNT: usize = 6;
 
     /// The place of this form in a table of all.
     #[must_use]
@@ -37,27 +46,32 @@ impl Wire {
         self as usize
     }
 
-    /// The encoding of envelopes.
+    /// The encoding of envelopes, also where they do not leave the process.
     #[must_use]
     pub fn encoding(self) -> Encoding {
         match self {
             Self::WsJson => Encoding::Json,
-            Self::WsProto | Self::Grpc => Encoding::Protobuf,
+            Self::WsProto | Self::Grpc | Self::WsEvents | Self::Sse | Self::Http => Encoding::Protobuf,
         }
     }
 
-    /// Encodes an envelope as a frame of the transport.
+    /// Encodes an envelope as a frame of the transport; empty if there is nothing to say of it there.
     ///
     /// # Errors
     /// [`EncodeError`], if the encoding cannot carry it.
     pub fn frame(self, message: &OutboundMessage) -> Result<Bytes, EncodeError> {
         SCRATCH.with_borrow_mut(|scratch| {
             scratch.clear();
-            encode_outbound_into(self.encoding(), message, scratch)?;
+            match self {
+                Self::WsEvents => cloudevents::write(message, scratch)?,
+                Self::Sse => sse::frame(message, scratch)?,
+                _ => encode_outbound_into(self.encoding(), message, scratch)?,
+            }
             let frame = match self {
-                Self::WsJson => encode_frame(OpCode::Text, scratch),
+                Self::WsEvents if scratch.is_empty() => Bytes::new(),
+                Self::WsJson | Self::WsEvents => encode_frame(OpCode::Text, scratch),
                 Self::WsProto => encode_frame(OpCode::Binary, scratch),
-                Self::Grpc => Bytes::copy_from_slice(scratch),
+                Self::Grpc | Self::Sse | Self::Http => Bytes::copy_from_slice(scratch),
             };
             if scratch.capacity() > SCRATCH_BYTES {
                 *scratch = Vec::new();
@@ -73,6 +87,9 @@ impl Wire {
             Self::WsJson => "ws_json",
             Self::WsProto => "ws_proto",
             Self::Grpc => "grpc",
+            Self::WsEvents => "ws_cloudevents",
+            Self::Sse => "sse",
+            Self::Http => "http",
         }
     }
 }

@@ -131,7 +131,7 @@ impl StreamingService<Bytes> for Messaging {
             .remote_addr()
             .map(|peer| self.config.proxies.client(peer.ip(), request.metadata().as_ref()));
         let headers = self.config.wanted.of(request.metadata().as_ref());
-        let arrival = Arrival { token, address, headers };
+        let arrival = Arrival { token, address, headers, ..Arrival::default() };
         Box::pin(async move {
             let (known, id) = watch::channel(None);
             let Parts { outlet, frames, state, rest } = outlet::channel(limit, mailbox.clone(), id);

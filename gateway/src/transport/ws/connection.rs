@@ -24,7 +24,10 @@ use crate::{
     session::Arrival,
     shard::{ConnId, Shard},
     telemetry::metrics::WRITE_BATCH_FRAMES,
-    transport::{Outlet, Overflow, Wire},
+    transport::{
+        Outlet, Overflow, Wire,
+        cloudevents::{self, Asked},
+    },
 };
 
 /// How long a client may take to read what is left and to answer the close frame.
@@ -43,6 +46,10 @@ struct Connection {
     /// The socket did not take everything: the task waits until it does.
     backlogged: Cell<bool>,
     paused: Cell<bool>,
+    /// It speaks events alone, no envelopes.
+    events: bool,
+    /// Where events go that do not say it; of a client of events alone.
+    only: Option<Box<str>>,
 }
 
 /// How a connection ended.
@@ -66,11 +73,12 @@ pub(super) async fn serve(
     mut first: Vec<u8>,
     chosen: Option<Subprotocol>,
     arrival: Arrival,
+    asked: Option<Box<Asked>>,
 ) {
-    let (wire, accepts) = if chosen.is_some_and(Subprotocol::is_binary) {
-        (Wire::WsProto, DataKinds::Binary)
-    } else {
-        (Wire::WsJson, DataKinds::Text)
+    let (wire, accepts) = match chosen {
+        Some(Subprotocol::MessageLoopProto) => (Wire::WsProto, DataKinds::Binary),
+        Some(Subprotocol::CloudEventsJson) => (Wire::WsEvents, DataKinds::Text),
+        _ => (Wire::WsJson, DataKinds::Text),
     };
     let (limit, frame_bytes) = {
         let limits = shard.settings().limits.load();
@@ -83,10 +91,15 @@ pub(super) async fn serve(
         task: RefCell::new(None),
         backlogged: Cell::new(false),
         paused: Cell::new(false),
+        events: wire == Wire::WsEvents,
+        only: asked.as_ref().and_then(|asked| asked.channel()).map(Box::from),
     });
     let id = shard.open(Box::new(WsOutlet { connection: connection.clone(), wire }), arrival);
     // Also if this task panics: the session must not outlive its socket.
     let _gone = GoneOnDrop { shard: &shard, id };
+    if let Some(asked) = asked {
+        shard.understood(id, Ok(asked.connect("cloudevents")));
+    }
     let mut reader = FrameReader::new(frame_bytes, accepts);
     connection.feed(&shard, id, &mut reader, &mut first);
     drop(first);
@@ -212,6 +225,9 @@ impl Connection {
     fn feed(&self, shard: &Shard, id: ConnId, reader: &mut FrameReader, bytes: &mut [u8]) {
         for event in reader.read(bytes) {
             match event {
+                Ok(Event::Text(text)) if self.events => {
+                    shard.understood(id, cloudevents::read(text.as_bytes(), self.only.as_deref()));
+                }
                 Ok(Event::Text(text)) => shard.receive(id, text.as_bytes()),
                 Ok(Event::Binary(payload)) => shard.receive(id, &payload),
                 Ok(Event::Ping(payload)) => {
@@ -310,6 +326,10 @@ impl Outlet for WsOutlet {
     /// A full queue is first written: what the shard queued in one batch does not make a client slow, only what its
     /// socket does not take.
     fn push(&mut self, frame: Bytes) -> Result<(), Overflow> {
+        // Something that such a client is not told.
+        if frame.is_empty() {
+            return Ok(());
+        }
         if !self.connection.queue.borrow().takes(frame.len()) {
             self.connection.make_room();
         }

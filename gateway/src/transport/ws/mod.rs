@@ -4,7 +4,7 @@
 //! and the batching write queue ([`writer`]). Reader and writer are sans-IO: bytes in, events out; frames
 //! in, slices out. Only this folder names the WebSocket crate.
 //!
-//! `connection` joins them to a `socket`, plain or with TLS, and a shard, [`http`] serves the listener; [`echo`] is what conformance
+//! `connection` joins them to a `socket`, plain or with TLS, and a shard, after `upgrade`; [`echo`] is what conformance
 //! suites are pointed at. Must never look into a message's payload (beyond UTF-8).
 //!
 //! Invariants:
@@ -21,11 +21,11 @@ mod connection;
 pub mod echo;
 pub mod frame;
 pub mod handshake;
-pub mod http;
 pub mod origin;
 pub mod reader;
 mod socket;
 pub mod subprotocol;
+mod upgrade;
 pub mod writer;
 
 pub use close::{CloseFrame, ReadError};
@@ -34,7 +34,9 @@ pub use frame::{encode_close, encode_frame};
 pub use handshake::{Handshake, Refusal, Upgrade, UpgradeError, accept};
 pub use origin::OriginPolicy;
 pub use reader::{DataKinds, Event, Events, FrameReader};
+pub(super) use socket::Socket;
 pub use subprotocol::Subprotocol;
+pub(super) use upgrade::upgrade;
 pub use writer::{PushError, WriteQueue};
 
 /// Default limit of an assembled message, in bytes.

@@ -19,13 +19,13 @@ use tokio::{
 };
 
 /// A socket whose TLS handshake, if it has TLS, is over.
-pub(super) enum Socket {
+pub(in crate::transport) enum Socket {
     Plain(TcpStream),
     Tls(Box<Tls>),
 }
 
 /// TLS over a socket. Idle, it holds a read buffer of 4 KiB of rustls and the keys.
-pub(super) struct Tls {
+pub(in crate::transport) struct Tls {
     tcp: TcpStream,
     session: RefCell<ServerConnection>,
     /// Text that was decrypted has not been taken yet: the socket need not tell of more.
@@ -33,7 +33,7 @@ pub(super) struct Tls {
 }
 
 impl Socket {
-    pub(super) fn new(tcp: TcpStream, session: Option<Box<ServerConnection>>) -> Self {
+    pub(in crate::transport) fn new(tcp: TcpStream, session: Option<Box<ServerConnection>>) -> Self {
         match session {
             None => Self::Plain(tcp),
             // What the client sent right behind its handshake may be decrypted already.

@@ -9,12 +9,15 @@ pub enum Subprotocol {
     MessageLoopJson,
     /// `messageloop+proto`: protobuf envelopes in binary frames.
     MessageLoopProto,
+    /// `cloudevents.json`: one event of CloudEvents in each text frame.
+    CloudEventsJson,
     /// `messageloop`: the same as `messageloop+json`.
     MessageLoop,
 }
 
 impl Subprotocol {
-    const ALL: [Self; 3] = [Self::MessageLoopJson, Self::MessageLoopProto, Self::MessageLoop];
+    const ALL: [Self; 4] =
+        [Self::MessageLoopJson, Self::MessageLoopProto, Self::MessageLoop, Self::CloudEventsJson];
 
     /// The name in `Sec-WebSocket-Protocol`.
     #[must_use]
@@ -23,6 +26,7 @@ impl Subprotocol {
             Self::MessageLoopJson => "messageloop+json",
             Self::MessageLoopProto => "messageloop+proto",
             Self::MessageLoop => "messageloop",
+            Self::CloudEventsJson => "cloudevents.json",
         }
     }
 
