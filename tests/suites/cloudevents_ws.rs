@@ -3,15 +3,17 @@
 use serde_json::{Value, json};
 use streamgate_e2e::{
     cluster::Cluster,
-    events::{live, text, text_of},
+    events::{frame, text, text_of},
     gateway::TestNode,
     process::GatewayProcess,
     raw::{RawClient, RawWs, Received, Via, WsOptions},
+    responder::OPEN,
     rights::{permissions, token},
     scrape::metrics_until,
     web::{EventSocket, event},
     within,
 };
+use streamgate_proto::v1::{InboundMessage, SurveyRequest, inbound_message::Envelope as In};
 
 /// The event with this attribute.
 fn with(mut event: Value, name: &str, value: &str) -> Value {
@@ -202,7 +204,7 @@ async fn a_loss_is_told() {
 
 #[tokio::test]
 async fn it_is_pinged_by_its_transport_and_asked_nothing() {
-    let node = TestNode::start("limits: {ping_interval: 1s}").await;
+    let node = TestNode::start(&format!("limits: {{ping_interval: 1s}}\n{OPEN}")).await;
     let (mut socket, _) = EventSocket::connected(node.addrs(), "channel=a").await;
     for _ in 0..4 {
         let received = within("a ping", socket.raw().next()).await;
@@ -210,7 +212,10 @@ async fn it_is_pinged_by_its_transport_and_asked_nothing() {
     }
     // Who surveys the channel does not wait for clients that cannot answer.
     let mut asker = RawClient::connect(node.addrs(), Via::WsProto).await;
-    asker.subscribe([live("a")]).await;
+    let question = SurveyRequest { request_id: "s".into(), payload: Some(text("q", "?")) };
+    let survey =
+        InboundMessage { channel: "a".into(), timeout_ms: 60_000, ..frame(In::SurveyRequest(question)) };
+    assert_eq!(asker.refused(survey).await.code, "NOT_FOUND");
     assert_eq!(asker.publish("a", text("1", "x")).await.offset, 1);
     assert_eq!(socket.message().await["id"], "1");
 }

@@ -1,6 +1,6 @@
 //! Sockets of the client listener, and the table of its paths.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{Either, Full};
@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use percent_encoding::percent_decode_str;
 use tokio::net::TcpStream;
 
-use super::{CorsPolicy, Refusal, Reply, RequestBody, cors::is_preflight};
+use super::{CorsPolicy, Patience, Refusal, Reply, RequestBody, cors::is_preflight};
 use crate::{
     auth::Token,
     channel::Channel,
@@ -75,17 +75,28 @@ async fn serve_socket(
     stream.set_nonblocking(true)?;
     stream.set_nodelay(true)?;
     let socket = Socket::new(TcpStream::from_std(stream)?, tls);
+    let patience = Rc::new(Patience::default());
     let service = service_fn(|request| {
-        let (shard, config) = (shard.clone(), config.clone());
-        async move { Ok::<_, Infallible>(respond(&shard, &config, peer, request).await) }
+        let (shard, config, patience) = (shard.clone(), config.clone(), patience.clone());
+        async move {
+            patience.rest_comes_later();
+            let answer = respond(&shard, &config, peer, &patience, request).await;
+            if matches!(answer.body(), Either::Left(_)) {
+                patience.rest_is_there();
+            }
+            Ok::<_, Infallible>(answer)
+        }
     });
-    http1::Builder::new()
+    let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(16 * 1024)
         .serve_connection(TokioIo::new(socket), service)
-        .with_upgrades()
-        .await?;
+        .with_upgrades();
+    tokio::select! {
+        ended = connection => ended?,
+        () = patience.ends() => tracing::debug!(%peer, "a client does not take its answer"),
+    }
     Ok(())
 }
 
@@ -97,7 +108,13 @@ enum Door {
     Events(String),
 }
 
-async fn respond(shard: &Shard, config: &HttpConfig, peer: SocketAddr, request: Request<Incoming>) -> Answer {
+async fn respond(
+    shard: &Shard,
+    config: &HttpConfig,
+    peer: SocketAddr,
+    patience: &Rc<Patience>,
+    request: Request<Incoming>,
+) -> Answer {
     let Some(door) = door(request.uri().path(), &config.path) else {
         return not_found(&config.path).map(Either::Left);
     };
@@ -116,10 +133,11 @@ async fn respond(shard: &Shard, config: &HttpConfig, peer: SocketAddr, request: 
     let mut asked = HeaderMap::new();
     asked.extend(request.headers().get(ORIGIN).map(|origin| (ORIGIN, origin.clone())));
     // Boxed: their state would make every connection that becomes a WebSocket larger.
-    let mut answer = Box::pin(carried_out(shard, door, arrival, request)).await.unwrap_or_else(|refusal| {
-        tracing::debug!(%peer, status = refusal.status().as_u16(), "a request is refused");
-        refusal.response().map(Either::Left)
-    });
+    let mut answer =
+        Box::pin(carried_out(shard, door, arrival, patience, request)).await.unwrap_or_else(|refusal| {
+            tracing::debug!(%peer, status = refusal.status().as_u16(), "a request is refused");
+            refusal.response().map(Either::Left)
+        });
     config.cors.allow(&asked, &mut answer);
     answer
 }
@@ -151,13 +169,14 @@ async fn carried_out(
     shard: &Shard,
     door: Door,
     arrival: Arrival,
+    patience: &Rc<Patience>,
     request: Request<Incoming>,
 ) -> Result<Answer, Refusal> {
     let (head, body) = request.into_parts();
     let query = head.uri.query();
     match (door, head.method) {
         (Door::Sse, Method::GET) => {
-            Ok(sse::serve(shard, arrival, query, &head.headers).await?.map(Either::Right))
+            Ok(sse::serve(shard, arrival, patience, query, &head.headers).await?.map(Either::Right))
         }
         (Door::Sse, _) => Ok(not_allowed("GET")),
         (Door::Events(name), method @ (Method::GET | Method::POST)) => {

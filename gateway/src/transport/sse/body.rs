@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll},
 };
 
@@ -10,7 +11,10 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame};
 
 use super::outlet::Shared;
-use crate::shard::{ConnId, Shard};
+use crate::{
+    shard::{ConnId, Shard},
+    transport::http::Patience,
+};
 
 /// The session of a stream, from its opening until the client is gone.
 pub(super) struct Presence {
@@ -30,6 +34,14 @@ pub struct EventBody {
     /// Of the write queue.
     pub(super) limit: usize,
     pub(super) presence: Presence,
+    /// With what is left when it ends.
+    pub(super) patience: Rc<Patience>,
+}
+
+impl Drop for EventBody {
+    fn drop(&mut self) {
+        self.patience.rest_is_there();
+    }
 }
 
 impl Body for EventBody {

@@ -17,7 +17,10 @@ use crate::{
     error::{ClientError, CloseCode},
     session::{Arrival, Manner},
     shard::Shard,
-    transport::{cloudevents::Asked, http::Refusal},
+    transport::{
+        cloudevents::Asked,
+        http::{Patience, Refusal},
+    },
 };
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -33,6 +36,7 @@ const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 pub(in crate::transport) async fn serve(
     shard: &Shard,
     arrival: Arrival,
+    patience: &Rc<Patience>,
     query: Option<&str>,
     headers: &HeaderMap,
 ) -> Result<Response<EventBody>, Refusal> {
@@ -49,7 +53,7 @@ pub(in crate::transport) async fn serve(
     let presence = Presence { shard: shard.clone(), id };
     shard.understood(id, Ok(asked.connect("sse")));
     match begun.await {
-        Ok(Begin::Stream) => Ok(response(EventBody { queue, limit, presence })),
+        Ok(Begin::Stream) => Ok(response(EventBody { queue, limit, presence, patience: patience.clone() })),
         Ok(Begin::Refused(error)) => Err(error.into()),
         Ok(Begin::Closed(code, reason)) => Err(Refusal::of_close(code, &reason)),
         // The shard is ending.
