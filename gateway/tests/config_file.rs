@@ -344,3 +344,27 @@ fn keys_open_the_door_and_are_never_shown() {
     assert!(reload.needs_restart.contains(&"auth"));
     assert!(Config::reload(&open, &config).config.jwt.is_some());
 }
+
+#[test]
+fn requests_of_web_pages_are_checked_like_everything_else() {
+    let cors = |keys: &str| {
+        config::assemble("cors", &format!("transport: {{websocket: {{cors: {{{keys}}}}}}}"), &[])
+            .map(|(config, _)| config.websocket.cors)
+            .map_err(|error| error.to_string())
+    };
+    let good = cors(
+        "allowed_origins: ['https://a.example'], allowed_headers: [X-Mine], credentials: true, max_age: 1h",
+    );
+    let good = good.unwrap();
+    assert_eq!((good.allowed_headers[0].as_str(), good.max_age), ("x-mine", Duration::from_secs(3_600)));
+    for (bad, why) in [
+        ("allowed_origins: [a.example]", "cors.allowed_origins[0]: `a.example` is not an origin"),
+        ("allowed_headers: ['a b']", "cors.allowed_headers[0]: `a b` is not the name of a header"),
+        ("allowed_origins: ['*'], credentials: true", "cors.credentials: does not go with the origin *"),
+        ("max_age: 48h", "cors.max_age"),
+        ("origins: []", "origins"),
+    ] {
+        let error = cors(bad).unwrap_err();
+        assert!(error.contains(why), "{bad}: {error}");
+    }
+}

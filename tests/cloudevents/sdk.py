@@ -40,7 +40,7 @@ def made(number, data, kind="application/json"):
 
 EVENTS = [
     made(1, {"n": 1, "text": "grün"}),
-    made(2, [1, 2.5, None]),
+    made(2, {"list": [1, 2.5, None]}),
     made(3, "plain", "text/plain"),
     made(4, b"\x00\xff", "application/octet-stream"),
 ]
