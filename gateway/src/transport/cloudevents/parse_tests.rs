@@ -101,7 +101,7 @@ fn the_error_of_a_batch_names_the_event() {
         let error = batch_of(&[&good, &good, bad, &good]).unwrap_err();
         assert!(error.message.starts_with("events[2]: "), "{error}");
         let metadata = error.to_wire().metadata.unwrap();
-        assert_eq!(serde_json::to_string(&metadata).unwrap(), r#"{"index":2.0}"#);
+        assert_eq!(serde_json::to_string(&metadata).unwrap(), r#"{"index":2}"#);
     }
     assert!(batch(good.as_bytes()).unwrap_err().message.contains("array"));
     let many = vec![good.as_str(); MOST_EVENTS + 1];
