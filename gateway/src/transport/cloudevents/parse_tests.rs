@@ -39,7 +39,8 @@ fn what_is_read_is_written_as_it_was() {
     ] {
         let mut written = Vec::new();
         write_event(&read(&with(more)), &[], &mut written).unwrap();
-        let mut expected: BTreeMap<String, &RawValue> = serde_json::from_str(&with(more)).unwrap();
+        let sent = with(more);
+        let mut expected: BTreeMap<String, &RawValue> = serde_json::from_str(&sent).unwrap();
         let written = String::from_utf8(written).unwrap();
         let mut got: BTreeMap<String, &RawValue> = serde_json::from_str(&written).unwrap();
         if !expected.contains_key("datacontenttype") && expected.contains_key("data") {

@@ -26,7 +26,8 @@ pub(in crate::transport) fn upgrade(
     let handshake = match accept(request, origins) {
         Ok(handshake) => handshake,
         Err(refusal) => {
-            tracing::debug!(address = ?arrival.address, %refusal, "a WebSocket handshake is refused");
+            let address = arrival.address.map(tracing::field::display);
+            tracing::debug!(address, %refusal, "a WebSocket handshake is refused");
             return refusal.response();
         }
     };
