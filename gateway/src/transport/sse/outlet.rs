@@ -252,3 +252,100 @@ impl Drop for SseOutlet {
         self.flush();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::task::noop_waker_ref;
+    use streamgate_proto::{
+        cloudevents::CloudEvent,
+        v1::{Connected, Message, Publication, Subscription},
+    };
+
+    use super::*;
+
+    const LIMIT: usize = 2_000;
+
+    fn stream(names: &[&str], cursor: &str) -> (SseOutlet, Shared, oneshot::Receiver<Begin>) {
+        let targets: Vec<_> = names.iter().map(|name| Target::parse(name).unwrap()).collect();
+        let (begin, begun) = oneshot::channel();
+        let queue = Shared::default();
+        let cursor = Cursor::parse(cursor, None).unwrap();
+        (SseOutlet::new(queue.clone(), LIMIT, &targets, &cursor, begin).unwrap(), queue, begun)
+    }
+
+    fn push(outlet: &mut SseOutlet, envelope: Envelope) -> Result<(), Overflow> {
+        let frame = OutboundMessage { envelope: Some(envelope), ..OutboundMessage::default() };
+        outlet.push(Wire::Sse.frame(&frame).unwrap())
+    }
+
+    fn publication(offset: u64) -> Envelope {
+        let event = CloudEvent { id: offset.to_string(), ..CloudEvent::default() };
+        let position = Some(Position { epoch: "17".into(), offset });
+        let message = Message { channel: "a".into(), payload: Some(event), position, ..Message::default() };
+        Envelope::Publication(Publication { messages: vec![message] })
+    }
+
+    fn connected() -> Envelope {
+        let cursor = Some(Position { epoch: "17".into(), offset: 3 });
+        let subscription = Subscription { channel: "a".into(), cursor, ..Subscription::default() };
+        Envelope::Connected(Connected { subscriptions: vec![subscription], ..Connected::default() })
+    }
+
+    /// What is there to read, and whether it is the end.
+    fn read(queue: &Shared) -> (String, bool) {
+        let mut text = String::new();
+        let mut cx = Context::from_waker(noop_waker_ref());
+        loop {
+            match queue.borrow_mut().poll_take(&mut cx) {
+                Poll::Ready(Some(piece)) => text.push_str(std::str::from_utf8(&piece).unwrap()),
+                Poll::Ready(None) => return (text, true),
+                Poll::Pending => return (text, false),
+            }
+        }
+    }
+
+    #[test]
+    fn a_stream_begins_with_an_id_and_each_event_has_its_own() {
+        let (mut outlet, queue, mut begun) = stream(&["a"], "");
+        push(&mut outlet, connected()).unwrap();
+        assert!(matches!(begun.try_recv(), Ok(Begin::Stream)));
+        assert_eq!(read(&queue).0, "id: 17:3\nretry: 3000\n\n");
+        push(&mut outlet, publication(4)).unwrap();
+        let (text, ended) = read(&queue);
+        assert!(text.starts_with("id: 17:4\ndata: {") && text.ends_with("}\n\n") && !ended, "{text}");
+    }
+
+    #[test]
+    fn what_a_cursor_does_not_tell_is_a_gap_of_the_patterns() {
+        let (mut outlet, queue, _begun) = stream(&["a", "b.*"], "a=17:1,~");
+        push(&mut outlet, connected()).unwrap();
+        let (text, _) = read(&queue);
+        assert!(text.starts_with("id: a=17:3,~\n"), "{text}");
+        assert_eq!(text.matches("event: gap").count(), 1, "{text}");
+        assert!(text.contains("TRUNCATED") && text.contains("b.*"), "{text}");
+    }
+
+    #[test]
+    fn who_does_not_read_is_told_why_the_stream_ends_and_nothing_else() {
+        let (mut outlet, queue, _begun) = stream(&["a"], "");
+        push(&mut outlet, connected()).unwrap();
+        let fits = (4..).take_while(|offset| push(&mut outlet, publication(*offset)).is_ok()).count();
+        assert!((3..20).contains(&fits), "{fits}");
+        assert!(outlet.queued_bytes() <= LIMIT);
+        outlet.close(CloseCode::SlowConsumer, "slow");
+        let (text, ended) = read(&queue);
+        assert!(text.starts_with("event: closed\n") && text.contains("3512") && ended, "{text}");
+    }
+
+    #[test]
+    fn what_ends_it_before_its_begin_is_the_answer_and_no_text() {
+        let (mut outlet, queue, mut begun) = stream(&["a"], "");
+        push(&mut outlet, Envelope::Error(ClientError::bad_request("no").to_wire())).unwrap();
+        assert!(matches!(begun.try_recv(), Ok(Begin::Refused(error)) if error.message == "no"));
+        let (mut closed, _, mut begun) = stream(&["a"], "");
+        closed.close(CloseCode::ConnectionLimit, "too many");
+        assert!(matches!(begun.try_recv(), Ok(Begin::Closed(CloseCode::ConnectionLimit, _))));
+        drop(outlet);
+        assert_eq!(read(&queue), (String::new(), true));
+    }
+}
