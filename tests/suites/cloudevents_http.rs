@@ -109,6 +109,9 @@ async fn a_page_goes_on_where_its_link_says_both_ways() {
     assert_eq!((answer.json(), answer.header("sg-position").ends_with(":5")), (json!([]), true));
 }
 
+/// Method, path, headers and body; the status, and what the error says.
+type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a [u8], u16, &'a str);
+
 #[tokio::test]
 async fn what_is_wrong_is_answered_with_its_status_and_nothing_of_it_is_published() {
     let node =
@@ -119,7 +122,7 @@ async fn what_is_wrong_is_answered_with_its_status_and_nothing_of_it_is_publishe
     let large = event("1", json!("x".repeat(1_500))).to_string();
     let huge = vec![b'x'; 4 * 1024];
     let deep = event("1", json!(null)).to_string().replace("null", &("[".repeat(80) + &"]".repeat(80)));
-    let cases: [(&str, &str, &[(&str, &str)], &[u8], u16, &str); 17] = [
+    let cases: [Case<'_>; 17] = [
         ("POST", EVENTS, &[], good.as_bytes(), 415, "Content-Type"),
         ("POST", EVENTS, &[("Content-Type", "text/plain")], good.as_bytes(), 415, "Content-Type"),
         ("POST", EVENTS, &[("Content-Type", "application/cloudevents+avro")], b"", 415, "JSON alone"),

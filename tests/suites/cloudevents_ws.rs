@@ -30,7 +30,7 @@ async fn events_go_both_ways_and_are_acknowledged_with_their_place() {
     other.subscribe_to("room.blue").await;
 
     socket.send(&event("e1", json!({"z": 1, "a": 2}))).await;
-    let mut said = vec![socket.next().await, socket.next().await];
+    let mut said = [socket.next().await, socket.next().await];
     // The own event and its ack come in any order.
     said.sort_by_key(|event| event["type"].to_string());
     let ack = &said[0]["data"];

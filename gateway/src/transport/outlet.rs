@@ -30,7 +30,7 @@ pub enum Wire {
     Grpc,
     /// WebSocket text frames, each an event in the JSON format of CloudEvents.
     WsEvents,
-    /// Server-sent events, as [`sse::frame`] packs them for their outlet.
+    /// Server-sent events, as `sse::frame` packs them for their outlet.
     Sse,
     /// Answers to single requests: envelopes for the part of this process that makes HTTP of them, protobuf.
     Http,

@@ -50,8 +50,7 @@ pub(in crate::transport) async fn page(
     query: Option<&str>,
 ) -> Result<Reply, Refusal> {
     let Query { since, limit, reverse } = read(query, channel)?;
-    let request =
-        HistoryRequest { channel: channel.as_str().to_owned(), since, limit: limit.into(), reverse };
+    let request = HistoryRequest { channel: channel.as_str().to_owned(), since, limit, reverse };
     let client = client(shard, arrival).await?;
     let frame = InboundMessage { envelope: Some(In::History(request)), ..InboundMessage::default() };
     match client.ask(frame).await?.envelope {
