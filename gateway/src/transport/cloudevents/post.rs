@@ -136,7 +136,11 @@ async fn several(
     let events: Vec<_> = numbered.map(|(at, sent)| split(sent, || of_event(at))).collect();
     let ids: Vec<_> = events.iter().map(|(event, _)| event.id.clone()).collect();
     let answers = client.publish(channel.as_str(), events).await?;
-    let outcomes: Vec<_> = answers.into_iter().map(outcome).collect();
+    batch_answer(&ids, answers.into_iter().map(outcome).collect())
+}
+
+/// What became of a batch: where only part of it is stored, the error of the first that is not, and what became of each.
+fn batch_answer(ids: &[String], outcomes: Vec<Result<Value, shared::Error>>) -> Result<Reply, Refusal> {
     let failed = outcomes.iter().find_map(|outcome| outcome.as_ref().err()).cloned();
     let none = outcomes.iter().all(Result::is_err);
     let results = ids.iter().zip(outcomes).map(|(id, outcome)| with_id(id, outcome.unwrap_or_else(told)));
@@ -147,10 +151,7 @@ async fn several(
         Some(error) if none => Err(ClientError::from_wire(error).into()),
         Some(error) => {
             let status = Refusal::from(ClientError::from_wire(error.clone())).status();
-            let mut body = told(error);
-            if let Some(error) = body.get_mut("error").map(Value::take) {
-                body = error;
-            }
+            let mut body = told(error)["error"].take();
             body["metadata"]["results"] = Value::Array(results);
             Ok(answer(status, &body))
         }
@@ -180,4 +181,70 @@ fn with_id(id: &str, mut result: Value) -> Value {
 
 fn answer(status: StatusCode, body: &Value) -> Reply {
     reply(status, JSON, body.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    async fn told_of(outcomes: Vec<Result<Value, shared::Error>>) -> (u16, Value) {
+        let ids: Vec<_> = (1..=outcomes.len()).map(|id| id.to_string()).collect();
+        let reply = batch_answer(&ids, outcomes).unwrap_or_else(|refusal| refusal.response());
+        let status = reply.status().as_u16();
+        let Ok(body) = reply.into_body().collect().await;
+        (status, serde_json::from_slice(&body.to_bytes()).unwrap())
+    }
+
+    fn stored(offset: &str) -> Result<Value, shared::Error> {
+        Ok(json!({"position": {"epoch": "17", "offset": offset}, "duplicate": false}))
+    }
+
+    fn away() -> Result<Value, shared::Error> {
+        Err(ClientError::new(ErrorCode::NotAvailable, "storage is away").to_wire())
+    }
+
+    #[tokio::test]
+    async fn where_storage_fails_in_the_middle_the_answer_tells_which_events_are_in() {
+        let (status, body) = told_of(vec![stored("1"), away(), stored("2")]).await;
+        assert_eq!(
+            (status, &body["code"], &body["message"]),
+            (503, &json!("NOT_AVAILABLE"), &json!("storage is away"))
+        );
+        let results = &body["metadata"]["results"];
+        assert_eq!((&results[0]["id"], &results[0]["position"]["offset"]), (&json!("1"), &json!("1")));
+        assert_eq!((&results[1]["id"], &results[1]["error"]["code"]), (&json!("2"), &json!("NOT_AVAILABLE")));
+        assert_eq!((&results[2]["id"], &results[2]["position"]["offset"]), (&json!("3"), &json!("2")));
+    }
+
+    #[tokio::test]
+    async fn what_is_in_or_out_as_a_whole_says_so_in_one_word() {
+        let (status, body) = told_of(vec![stored("1"), stored("2")]).await;
+        assert_eq!((status, body["results"].as_array().map(Vec::len)), (200, Some(2)));
+        assert_eq!(told_of(Vec::new()).await, (200, json!({"results": []})));
+        let (status, body) = told_of(vec![away(), away()]).await;
+        assert_eq!((status, &body["code"], body.get("metadata")), (503, &json!("NOT_AVAILABLE"), None));
+    }
+
+    #[test]
+    fn the_mode_is_that_of_the_content_type_or_of_the_headers() {
+        let of = |pairs: &[(&'static str, &'static str)]| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in pairs {
+                headers.append(*name, hyper::header::HeaderValue::from_static(value));
+            }
+            mode(&headers).map_err(|refusal| refusal.status().as_u16())
+        };
+        let json = ("content-type", "Application/CloudEvents+JSON; charset=UTF-8");
+        assert_eq!(of(&[json]), Ok(Mode::Structured));
+        // Attributes in headers beside an event in the body: the body counts (HTTP binding, section 3).
+        assert_eq!(of(&[json, ("ce-id", "1")]), Ok(Mode::Structured));
+        assert_eq!(of(&[("content-type", "application/cloudevents-batch+json")]), Ok(Mode::Batch));
+        assert_eq!(of(&[("ce-id", "1")]), Ok(Mode::Binary));
+        assert_eq!(of(&[("ce-id", "1"), ("content-type", "text/plain; charset=latin1")]), Ok(Mode::Binary));
+        for refused in [vec![], vec![("content-type", "application/json")], vec![json, json]] {
+            assert_eq!(of(&refused), Err(415), "{refused:?}");
+        }
+    }
 }
