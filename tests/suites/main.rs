@@ -21,6 +21,7 @@ mod cluster_presence;
 mod cluster_presence_acceptance;
 mod drain;
 mod epochs;
+mod expiring;
 mod fault_schedule;
 mod gaps_in_place;
 mod ghost_reader;

@@ -194,6 +194,10 @@ pub trait Broker: queue::Queues {
     /// The record that was saved last, if it is still kept, with a tenure for who resumes it.
     fn load_session(&self, session: &str) -> BoxFuture<'static, Result<Option<LoadedSession>, BrokerError>>;
 
+    /// The broker's clock, as near as this node knows it: milliseconds since the Unix epoch. Who hands a publication out
+    /// asks it whether [`Publication::is_over`]; pages of history hold none that is.
+    fn now_ms(&self) -> u64;
+
     /// This node's name; none before the broker was ready for the first time.
     fn node(&self) -> Option<NodeId>;
 

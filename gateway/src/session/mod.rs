@@ -67,7 +67,7 @@ pub use effect::{
 pub use presence::{MOST_MEMBERS, presence_frame};
 pub(crate) use presence::{switched_off, wire_member};
 pub use publish_batch::BatchItem;
-pub(crate) use publish_rules::{check_event, check_key, sound};
+pub(crate) use publish_rules::{check_event, check_key, check_ttl, sound};
 pub(crate) use render::message as wire_message;
 pub use render::{Recovered, gap_frame, publication_frame, recover_complete_frame};
 pub use rights::{Answer, Judging, Question, not_allowed};

@@ -12,7 +12,7 @@ use streamgate_proto::{
 use super::{
     Effect, Effects, Now, ReplyTo, Session,
     publish_queue::Draft,
-    publish_rules::{check_event, check_key, sound},
+    publish_rules::{check_event, check_key, check_ttl, sound},
     rights::not_allowed,
     subscribe::wire_position,
 };
@@ -144,6 +144,7 @@ impl Session {
         let (channel, policy) = check_event(&self.settings.policies, channel, event)?;
         check_key(&options.idempotency_key)?;
         check_options(options)?;
+        check_ttl(options.ttl_ms)?;
         self.within_limits(now, &channel)?;
         Ok((channel, policy))
     }
@@ -163,6 +164,7 @@ impl Session {
             event: event.encode_to_vec().into(),
             exclude_session: if options.exclude_self { self.id.clone() } else { String::new() },
             publisher,
+            ttl_ms: options.ttl_ms,
         };
         Publish {
             channel,
@@ -215,11 +217,7 @@ impl Session {
 }
 
 fn check_options(options: &PublishOptions) -> Result<(), ClientError> {
-    let later = [
-        ("ttl_ms", options.ttl_ms > 0),
-        ("delay_ms", options.delay_ms > 0),
-        ("ordering_key", !options.ordering_key.is_empty()),
-    ];
+    let later = [("delay_ms", options.delay_ms > 0), ("ordering_key", !options.ordering_key.is_empty())];
     match later.into_iter().find(|(_, used)| *used) {
         Some((name, _)) => {
             Err(ClientError::new(ErrorCode::NotSupported, format!("publish option {name} is not offered")))

@@ -14,6 +14,9 @@ use crate::{
 /// Longest idempotency key, in bytes.
 const KEY_BYTES: usize = 255;
 
+/// Longest time to live: what is kept longer than the longest history needs none.
+const GREATEST_TTL_MS: u64 = 365 * 86_400_000;
+
 /// Checks that the channel is legal, and the event valid and no larger than the channel's policy allows. Answers the
 /// channel and its policy.
 ///
@@ -47,6 +50,19 @@ pub(crate) fn sound(
         return Err(ClientError::new(ErrorCode::TooLarge, text));
     }
     Ok(())
+}
+
+/// The time to live of a publish, in milliseconds; 0 is none.
+///
+/// # Errors
+/// [`ErrorCode::BadRequest`] for one beyond [`GREATEST_TTL_MS`].
+pub(crate) fn check_ttl(ttl_ms: u64) -> Result<u64, ClientError> {
+    if ttl_ms > GREATEST_TTL_MS {
+        return Err(ClientError::bad_request(format!(
+            "ttl_ms is {ttl_ms}, at most {GREATEST_TTL_MS} (365 days) is allowed"
+        )));
+    }
+    Ok(ttl_ms)
 }
 
 /// The idempotency key of a publish; empty is none.

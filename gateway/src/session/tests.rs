@@ -240,6 +240,32 @@ fn silence_is_answered_with_pings_and_then_ends_the_session() {
 }
 
 #[test]
+fn a_time_to_live_is_stored_with_the_event_and_bounded() {
+    let publish = |extended: bool, ttl_ms| {
+        let mut client = Client::connected(extended);
+        let options = v1::PublishOptions { ttl_ms, ..v1::PublishOptions::default() };
+        let frame = InboundMessage {
+            id: "2".into(),
+            publish_options: Some(options),
+            envelope: Some(In::Publish(event())),
+            ..InboundMessage::default()
+        };
+        let mut fx = Effects::new();
+        client.session.receive(client.now, frame, &mut fx);
+        fx
+    };
+    let stored = |fx: &Effects| match fx.first() {
+        Some(Effect::Publish { publish, .. }) => publish.stored.ttl_ms,
+        _ => panic!("{fx:?}"),
+    };
+    let greatest = 365 * 86_400_000;
+    assert_eq!((stored(&publish(true, 0)), stored(&publish(true, 7))), (0, 7));
+    assert_eq!(stored(&publish(true, greatest)), greatest);
+    assert_eq!(error_code(&publish(true, greatest + 1)), "BAD_REQUEST");
+    assert_eq!(stored(&publish(false, 7)), 0, "its schema does not have the field");
+}
+
+#[test]
 fn publishes_are_checked_at_the_edge() {
     let mut client = Client::connected(true);
     let fx = client.say("2", In::Publish(event()));

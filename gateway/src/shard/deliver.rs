@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Shard, State, frames::Frames, gap::Gap};
+use super::{Shard, State, connection::Connection, frames::Frames, gap::Gap};
 use crate::{
     broker::{Delivery, GapReason, Publication},
     channel::Channel,
@@ -79,7 +79,7 @@ impl Shard {
         let delivery = state.delivery;
         let connection = &mut state.connections[key as usize];
         if std::mem::replace(&mut connection.delivery, delivery) == delivery
-            || excluded(connection, publication)
+            || self.withholds(connection, publication)
         {
             return;
         }
@@ -95,6 +95,15 @@ impl Shard {
         let before = publication.position.map(|at| Position { offset: at.offset.saturating_sub(1), ..at });
         let frame = gap_frame(&publication.channel, before, GapReason::EpochReset, now);
         self.send_extended(state, key, &frame);
+    }
+
+    /// Whether the publication is not for this connection (`exclude_self`), or for nobody any more (`ttl_ms`). Asked when it
+    /// is about to be sent, live, held back or replayed: it is accounted for by then, so what is withheld is no gap.
+    pub(super) fn withholds(&self, connection: &Connection, publication: &Publication) -> bool {
+        let stored = &publication.stored;
+        let excluded =
+            !stored.exclude_session.is_empty() && stored.exclude_session == connection.session.id();
+        excluded || (stored.ttl_ms > 0 && publication.is_over(self.0.broker.now_ms()))
     }
 
     fn gap(&self, state: &mut State, now: Now, gap: &Gap) {
@@ -140,12 +149,6 @@ impl Shard {
             self.pump(state, key);
         }
     }
-}
-
-/// Whether the publication is not for this connection (`exclude_self`).
-pub(super) fn excluded(connection: &super::connection::Connection, publication: &Publication) -> bool {
-    let excluded = &publication.stored.exclude_session;
-    !excluded.is_empty() && excluded == connection.session.id()
 }
 
 impl State {

@@ -95,15 +95,21 @@ fn say(shard: &Shard, id: ConnId, envelope: In) {
 
 /// A client whose replay, of `count` messages of 4 KiB, has begun.
 async fn replaying(count: usize) -> (Shard, ConnId, Client) {
+    replaying_with(count, 0).await
+}
+
+/// The same, with a time to live for every second message.
+async fn replaying_with(count: usize, ttl_ms: u64) -> (Shard, ConnId, Client) {
     let broker = Arc::new(MemoryBroker::new(Policies::default(), Default::default()));
     let (mailbox, _) = mailbox::mailbox();
     let sink = broker.attach(Arc::new(mailbox));
     let data = Some(Data::TextData("x".repeat(4 * 1024)));
     let event = CloudEvent { id: "e".into(), data, ..CloudEvent::default() }.encode_to_vec().into();
     let stored = Stored { id: vec![1; 16].into(), event, ..Stored::default() };
-    for _ in 0..count {
+    for n in 0..count {
         let channel = Channel::parse("busy").unwrap();
-        let (stored, user_id) = (stored.clone(), String::new());
+        let stored = Stored { ttl_ms: if n % 2 == 1 { ttl_ms } else { 0 }, ..stored.clone() };
+        let user_id = String::new();
         let publish = Publish {
             channel,
             stored,
@@ -203,6 +209,28 @@ async fn pages_wait_for_room_and_a_client_that_takes_none_of_them_is_closed() {
                 pass(&shard, id, 5).await;
             }
             assert_eq!((client.closed(), pages()), (Some(CloseCode::SlowConsumer), 0));
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_expires_while_a_client_is_behind_is_not_sent_to_it() {
+    let local = LocalSet::new();
+    local
+        .run_until(async {
+            let (shard, id, client) = replaying_with(40, 5_000).await;
+            let sent = client.0.borrow().frames.iter().filter(|size| **size > 4 * 1024).count();
+            assert!((2..20).contains(&sent), "{sent} before the time is over");
+            time::advance(Duration::from_secs(5)).await;
+            let mut all = 0;
+            loop {
+                let taken = client.0.borrow().frames.front().copied();
+                let Some(size) = taken else { break };
+                all += usize::from(size > 4 * 1024);
+                client.take();
+                shard.drained(id);
+            }
+            assert_eq!((all, client.closed()), (sent + (40 - sent) / 2, None));
         })
         .await;
 }

@@ -6,7 +6,6 @@ use futures_util::future::{join, join_all};
 
 use super::{
     ConnId, Shard, State,
-    deliver::excluded,
     flow::{Flow, Step},
     frames::{Frames, encode},
     index::{Index, Seat},
@@ -205,7 +204,7 @@ impl Shard {
     fn send_replay(&self, state: &mut State, key: u32, publication: &Arc<Publication>) {
         let now = self.now();
         let connection = &state.connections[key as usize];
-        if excluded(connection, publication) {
+        if self.withholds(connection, publication) {
             return;
         }
         let (wire, extended) = (connection.outlet.wire(), connection.session.is_extended());

@@ -187,7 +187,10 @@ impl Client {
     ) -> impl Future<Output = Result<PublishAck, Error>> + Send + 'static {
         let defaults = &self.0.defaults;
         let mut frame = InboundMessage { channel: channel.into(), ..InboundMessage::default() };
-        let empty = frame.channel.is_empty();
+        let wrong = match options.check() {
+            Ok(()) if frame.channel.is_empty() => Err(Error::Invalid("the channel is empty".to_owned())),
+            checked => checked,
+        };
         frame.envelope = Some(inbound::Envelope::Publish(self.carried(event)));
         let mut retry = Retry::UnlessSent;
         if defaults.extended {
@@ -198,12 +201,9 @@ impl Client {
             frame.publish_options = Some(wire);
         }
         let timeout = options.timeout.unwrap_or(defaults.publish_timeout);
-        let answer = (!empty).then(|| self.send(frame, retry, timeout, "publish"));
+        let answer = wrong.map(|()| self.send(frame, retry, timeout, "publish"));
         async move {
-            let Some(answer) = answer else {
-                return Err(Error::Invalid("the channel is empty".to_owned()));
-            };
-            match answer.await? {
+            match answer?.await? {
                 Envelope::PublishAck(ack) => Ok(PublishAck {
                     position: ack.position.map(Position::from),
                     offset: ack.offset,

@@ -183,7 +183,8 @@ pub struct PublishOptions {
     pub transient: bool,
     /// Not to this client itself.
     pub exclude_self: bool,
-    /// Worthless after this time.
+    /// Worthless after this time (rounded up to a millisecond): then it is neither delivered nor shown in history. More than
+    /// 0, at most 365 days.
     pub ttl: Option<Duration>,
     /// Deliver after this time.
     pub delay: Option<Duration>,
@@ -199,10 +200,16 @@ impl PublishOptions {
         Self { idempotency_key: Some(key.into()), ..Self::default() }
     }
 
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        // On the wire that is no time to live at all.
+        if self.ttl.is_some_and(|ttl| ttl.is_zero()) {
+            return Err(Error::Invalid("a time to live must not be 0".to_owned()));
+        }
+        Ok(())
+    }
+
     pub(crate) fn to_wire(&self) -> v1::PublishOptions {
-        let millis = |time: Option<Duration>| {
-            time.map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
-        };
+        let millis = |time: Option<Duration>| time.map_or(0, whole_millis);
         v1::PublishOptions {
             idempotency_key: match &self.idempotency_key {
                 Some(key) => key.clone(),
@@ -217,6 +224,11 @@ impl PublishOptions {
             ordering_key: self.ordering_key.clone().unwrap_or_default(),
         }
     }
+}
+
+/// The time in milliseconds, rounded up.
+pub(crate) fn whole_millis(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
 /// Which page of history to read.
@@ -252,6 +264,14 @@ mod tests {
         assert!(!one.is_empty() && one != two);
         let transient = PublishOptions { transient: true, ..PublishOptions::default() };
         assert!(transient.to_wire().idempotency_key.is_empty());
+    }
+
+    #[test]
+    fn a_time_to_live_is_rounded_up_and_never_0() {
+        let with = |ttl| PublishOptions { ttl: Some(ttl), ..PublishOptions::default() };
+        assert_eq!(with(Duration::from_nanos(1)).to_wire().ttl_ms, 1);
+        assert_eq!(with(Duration::from_micros(2_001)).to_wire().ttl_ms, 3);
+        assert!(with(Duration::ZERO).check().is_err() && PublishOptions::default().check().is_ok());
     }
 
     #[test]

@@ -96,3 +96,16 @@ async fn a_hole_inside_a_replay_is_told_where_it_is() {
         assert_eq!(next(&mut subscription).await, event);
     }
 }
+
+#[tokio::test]
+async fn offsets_that_a_replay_leaves_out_are_no_gap_if_its_end_tells_none() {
+    let server = Server::start().await;
+    let (_client, mut subscription, mut peer, _) = came_back(&server).await;
+    // What stood at 7:7 and 7:8 has expired.
+    replay(&mut peer, &["7:6", "7:9"]).await;
+    end(&mut peer, "7:10", "").await;
+    peer.publication("a", "7:12", false).await;
+    for event in ["a 7:6", "a 7:9", "recovered a", "a 7:12"] {
+        assert_eq!(next(&mut subscription).await, event);
+    }
+}

@@ -15,7 +15,7 @@ use super::{Operations, Who, check_items, missing, wire_outcome};
 use crate::{
     broker::{Publish, Published, Stored},
     error::{ClientError, ErrorCode},
-    session::{check_event, check_key, wire_position},
+    session::{check_event, check_key, check_ttl, wire_position},
 };
 
 /// Scope of the API's idempotency keys: no user has an id with control characters, so no client's key is one of these.
@@ -99,6 +99,7 @@ impl Operations {
             let stored = Stored {
                 id: Bytes::copy_from_slice(uuid::Uuid::new_v4().as_bytes()),
                 event: event.encode_to_vec().into(),
+                ttl_ms: check_ttl(options.ttl_ms)?,
                 ..Stored::default()
             };
             Ok(Publish {
@@ -135,6 +136,10 @@ impl Operations {
             }
             if !options.idempotency_key.is_empty() {
                 let text = "an idempotency key is for channels: nothing is kept of what goes to sessions";
+                return Err(ClientError::new(ErrorCode::NotSupported, text));
+            }
+            if options.ttl_ms > 0 {
+                let text = "a time to live is for channels: what goes to sessions is handed over at once";
                 return Err(ClientError::new(ErrorCode::NotSupported, text));
             }
             let event = event.ok_or_else(|| missing("payload"))?;

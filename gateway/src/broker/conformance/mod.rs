@@ -10,6 +10,7 @@
 mod catalogue;
 mod context;
 mod delivery;
+mod expiry;
 mod history;
 mod idempotency;
 mod names;
@@ -113,6 +114,11 @@ pub const CASES: &[(&str, CaseFn)] = cases! {
         channels_with_a_history_are_listed_page_by_page,
         patterns_choose_among_them,
         channels_without_a_history_are_not_listed;
+    expiry:
+        what_is_over_is_in_no_page_and_leaves_its_offset_out,
+        pages_are_filled_with_what_comes_behind_what_is_over,
+        deliveries_and_replays_tell_what_is_over_by_the_brokers_clock,
+        transient_publications_have_a_time_to_live;
     idempotency:
         two_hundred_retries_through_two_nodes_are_one_publication,
         keys_are_scoped_by_user_and_channel,

@@ -29,6 +29,7 @@ pub(super) async fn payloads_arrive_byte_by_byte(cx: Context) {
             event: Bytes::copy_from_slice(event),
             exclude_session: "session \u{e9}".into(),
             publisher: Some(PublisherInfo { client_id: "phone {7}".into(), user_id: "u:1".into() }),
+            ttl_ms: u64::MAX,
         };
         let publish = crate::broker::Publish { stored: stored.clone(), ..message(&channel, "") };
         cx.node(0).publish(publish).await.unwrap();

@@ -292,6 +292,10 @@ impl Broker for MemoryBroker {
         self.now(|state, now_ms| Ok(state.store.has_session(session, now_ms).then_some(peers::THIS)))
     }
 
+    fn now_ms(&self) -> u64 {
+        self.shared.clock.now_ms()
+    }
+
     fn node(&self) -> Option<NodeId> {
         Some(peers::THIS)
     }

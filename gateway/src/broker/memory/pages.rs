@@ -1,8 +1,10 @@
 //! Pages of history.
 
+use std::sync::Arc;
+
 use super::store::Store;
 use crate::broker::{
-    HistoryPage, HistoryQuery,
+    HistoryPage, HistoryQuery, Publication,
     recovery::{StreamState, classify},
 };
 
@@ -27,23 +29,26 @@ impl Store {
 
         let limit = query.limit.unwrap_or(GREATEST_PAGE).min(GREATEST_PAGE);
         let take = usize::try_from(limit).unwrap_or(usize::MAX);
-        let (available, publications) = match (query.since, query.reverse) {
-            (Some(since), true) => {
-                let entries = history.before(since);
-                (entries.len(), entries.rev().take(take).cloned().collect())
-            }
-            (None, true) => {
-                let entries = history.after(0);
-                (entries.len(), entries.rev().take(take).cloned().collect())
-            }
+        let (publications, more) = match (query.since, query.reverse) {
+            (Some(since), true) => shown(history.before(since).rev(), take, now_ms),
+            (None, true) => shown(history.after(0).rev(), take, now_ms),
             (_, false) => {
                 let after =
                     verdict.map_or(0, |verdict| verdict.replay_after.unwrap_or(history.last().offset));
-                let entries = history.after(after);
-                (entries.len(), entries.take(take).cloned().collect::<Vec<_>>())
+                shown(history.after(after), take, now_ms)
             }
         };
-        let truncated = gap || available > publications.len();
-        HistoryPage { publications, position: Some(history.last()), truncated }
+        HistoryPage { publications, position: Some(history.last()), truncated: gap || more }
     }
+}
+
+/// The first `take` of `entries` whose time is not over, and whether there are more.
+fn shown<'a>(
+    entries: impl Iterator<Item = &'a Arc<Publication>>,
+    take: usize,
+    now_ms: u64,
+) -> (Vec<Arc<Publication>>, bool) {
+    let mut living = entries.filter(|entry| !entry.is_over(now_ms));
+    let page = living.by_ref().take(take).cloned().collect();
+    (page, living.next().is_some())
 }

@@ -354,5 +354,6 @@ fn compact(stored: &Stored) -> Stored {
         event: buffer.slice(split..),
         exclude_session: stored.exclude_session.clone(),
         publisher: stored.publisher.clone(),
+        ttl_ms: stored.ttl_ms,
     }
 }

@@ -111,7 +111,7 @@ mod tests {
             clustered: false,
             standalone: false,
             client_id: 0,
-            server_time_ms: 0,
+            clock_ahead_ms: 0,
         }
     }
 

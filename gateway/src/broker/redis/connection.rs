@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::{
     client::{Caller, Wire},
+    clock,
     command::{Command, CommandName},
     error::{CallError, ConnectError},
     hello::Hello,
@@ -118,6 +119,7 @@ impl Connection {
 
 /// Asks who the server is; the questions travel together.
 async fn greet(caller: &Caller, address: &str, timeout: Duration) -> Result<Hello, ConnectError> {
+    let asked_ms = clock::unix_ms();
     let info = |section: &'static str| caller.call(Command::new(CommandName::Info).arg(section), timeout);
     let (replication, server) = (info("replication"), info("server"));
     let role = caller.call(Command::new(CommandName::Role), timeout);
@@ -143,10 +145,11 @@ async fn greet(caller: &Caller, address: &str, timeout: Duration) -> Result<Hell
         Err(CallError::Server(error)) if error.code == "NOPERM" => None,
         Err(error) => return Err(failed(error)),
     };
-    // Kept back by an ACL as well: the clock is only told, not needed.
-    // As well: whoever follows this connection then cannot end it at the server.
+    // Kept back by an ACL as well: then the clocks are taken to agree, and whoever follows this connection cannot end it
+    // at the server.
     let client_id = id.await.ok().and_then(|reply| reply.as_u64().ok()).unwrap_or(0);
-    let time_ms = time.await.ok().and_then(|reply| milliseconds(&reply)).unwrap_or(0);
+    let time_ms = time.await.ok().and_then(|reply| milliseconds(&reply));
+    let ahead_ms = time_ms.map_or(0, |time_ms| clock::ahead_ms(time_ms, asked_ms, clock::unix_ms()));
 
     let text = |reply: &Reply| reply.as_bytes().map(|text| String::from_utf8_lossy(text).into_owned());
     let unusable = |reason: String| ConnectError::Unusable { address: address.to_owned(), reason };
@@ -154,7 +157,7 @@ async fn greet(caller: &Caller, address: &str, timeout: Duration) -> Result<Hell
         .and_then(|replication| Ok((replication, text(&server)?)))
         .map_err(|error| unusable(format!("INFO: {error}")))
         .and_then(|(replication, server)| {
-            Hello::from_info(&replication, &server, time_ms).map_err(unusable)
+            Hello::from_info(&replication, &server, ahead_ms).map_err(unusable)
         })?;
     hello.client_id = client_id;
     let role = role.unwrap_or_else(|| hello.role.clone());

@@ -81,13 +81,14 @@ pub struct Hello {
     pub standalone: bool,
     /// The server's number of this connection (`CLIENT ID`); 0 if not told.
     pub client_id: u64,
-    /// The server's clock in milliseconds since 1970 when it was asked; 0 if not told.
-    pub server_time_ms: u64,
+    /// How many milliseconds the server's clock was ahead of this node's when it was asked, give or take the time that the
+    /// answer took; 0 if not told.
+    pub clock_ahead_ms: i64,
 }
 
 impl Hello {
     /// Reads the `replication` and `server` sections of `INFO`; an error says what is missing.
-    pub fn from_info(replication: &str, server: &str, server_time_ms: u64) -> Result<Self, String> {
+    pub fn from_info(replication: &str, server: &str, clock_ahead_ms: i64) -> Result<Self, String> {
         let need = |name: &str| {
             field(replication, name)
                 .filter(|value| !value.is_empty())
@@ -104,7 +105,7 @@ impl Hello {
             clustered: mode == Some("cluster"),
             standalone: mode == Some("standalone"),
             client_id: 0,
-            server_time_ms,
+            clock_ahead_ms,
         })
     }
 }

@@ -17,6 +17,7 @@ mod beliefs;
 mod boot;
 mod catalogue;
 mod client;
+mod clock;
 mod cluster;
 mod combiner;
 mod command;

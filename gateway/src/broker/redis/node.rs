@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use self::publisher::Publisher;
 use super::{
     catalogue,
+    clock::Clock,
     deployment::BootError,
     keys::Keys,
     marker,
@@ -73,6 +74,7 @@ pub struct RedisBroker {
     lease: Duration,
     inbox_max: u64,
     records_occupancy: Arc<AtomicBool>,
+    clock: Clock,
     stop: CancellationToken,
     /// Ends the readers alone; ended by `stop`, too.
     reading: CancellationToken,
@@ -171,6 +173,7 @@ impl RedisBroker {
             lease: options.lease,
             inbox_max,
             records_occupancy,
+            clock: Clock::default(),
             stop,
             reading,
         })
@@ -410,6 +413,10 @@ impl Broker for RedisBroker {
 
     fn find_session(&self, session: &str) -> Answer<Option<NodeId>> {
         self.look_up_session(session)
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.clock.now_ms(self.topology.deployment().current().as_deref())
     }
 
     fn node(&self) -> Option<NodeId> {

@@ -7,7 +7,7 @@ use super::{
     range::{Part, Range},
 };
 use crate::{
-    broker::{BrokerError, From, HistoryPage, HistoryQuery, Publication},
+    broker::{BrokerError, From, HistoryPage, HistoryQuery},
     policy::ChannelPolicy,
 };
 
@@ -31,34 +31,38 @@ pub async fn history(
         (Some(since), false) => Part::After(since),
         (None, false) => Part::From(From::Start),
     };
-    let (mut range, mut bytes): (Option<Range>, _) = (None, 0);
-    let mut limit = first_limit(wanted);
-    let cut = loop {
+    // What is over counts for nothing: a page is read on until it is full of what is not.
+    let (mut former, mut got, mut limit) = (None::<Range>, 0, first_limit(wanted));
+    let (range, cut) = loop {
         let page = caller.page(&query.channel, &policy, part, limit).await?;
-        let (full, last) = (page.more, page.read_to);
-        bytes += bytes_of(&page);
-        let before = range.as_ref().map_or(0, |range| range.entries.len());
-        match &mut range {
-            Some(range) if query.reverse => range.extend_backwards(page),
-            Some(range) => range.extend(page),
-            None => range = Some(page),
-        }
-        let got = range.as_ref().map_or(0, |range| range.entries.len());
+        let (full, last, before) = (page.more, page.read_to, got);
+        let mut range = match former.take() {
+            Some(mut range) => {
+                if query.reverse {
+                    range.extend_backwards(page)
+                } else {
+                    range.extend(page)
+                }
+                range
+            }
+            None => page,
+        };
+        range.drop_over();
+        got = range.living().count();
         match last {
-            Some(last) if full && got <= wanted && bytes < GREATEST_BYTES => {
+            Some(last) if full && wanted > 0 && got <= wanted && bytes_of(&range) < GREATEST_BYTES => {
                 part = if query.reverse { Part::Before(Some(last)) } else { Part::After(last) };
-                limit = next_limit(wanted, got, got - before);
+                limit = next_limit(wanted, got, got.saturating_sub(before));
+                former = Some(range);
             }
             // Enough bytes before enough entries is a cut.
-            _ => break full && got <= wanted,
+            _ => break (range, full && got <= wanted),
         }
     };
-    let Some(range) = range else { return Ok(HistoryPage::default()) };
     let lost =
         if query.reverse { lost_before(&caller, &policy, &query).await? } else { lost_after(&query, &range) };
-    let truncated = lost || cut || range.hole || range.entries.len() > wanted;
-    let mut publications: Vec<Arc<Publication>> = range.entries;
-    publications.truncate(wanted);
+    let truncated = lost || cut || range.hole || got > wanted;
+    let publications = range.living().take(wanted).cloned().collect();
     Ok(HistoryPage { publications, position: range.ends.map(|ends| ends.last), truncated })
 }
 
@@ -68,7 +72,7 @@ fn first_limit(wanted: usize) -> usize {
 }
 
 /// Entries of the next page when there are `got` of those wanted, of which the last page brought `brought`. Past a page
-/// that cannot be read the next ones are whole: nobody knows how many more cannot be.
+/// that cannot be read, or is over, the next ones are whole: nobody knows how many more are so.
 fn next_limit(wanted: usize, got: usize, brought: usize) -> usize {
     if brought == 0 { PAGE } else { first_limit(wanted.saturating_sub(got)) }
 }

@@ -162,6 +162,20 @@ impl Range {
         }
     }
 
+    /// The entries whose time was not over when they were read.
+    pub fn living(&self) -> impl Iterator<Item = &Arc<Publication>> {
+        self.entries.iter().filter(|entry| !entry.is_over(self.now_ms))
+    }
+
+    /// Drops the others but for the first and the last, by which is judged what is missing before and behind them.
+    pub fn drop_over(&mut self) {
+        let (now_ms, end, mut at) = (self.now_ms, self.entries.len(), 0);
+        self.entries.retain(|entry| {
+            at += 1;
+            at == 1 || at == end || !entry.is_over(now_ms)
+        });
+    }
+
     /// Where the history ends, or offset 0 of the newest epoch if there is none.
     #[must_use]
     pub fn end(&self) -> Position {
@@ -350,6 +364,27 @@ mod tests {
         let mut first = page((5, 9), &[(5, 9), (5, 8)]);
         first.extend_backwards(page((5, 11), &[(5, 7)]));
         assert_eq!(first.end(), Position { epoch: 5, offset: 9 });
+    }
+
+    #[test]
+    fn what_is_over_is_dropped_without_a_hole() {
+        let over = |range: &mut Range, offsets: &[u64]| {
+            for entry in &mut range.entries {
+                if offsets.contains(&entry.position.unwrap().offset) {
+                    Arc::make_mut(entry).stored.ttl_ms = 1;
+                }
+            }
+            range.now_ms = 1;
+            range.drop_over();
+        };
+        let living =
+            |range: &Range| range.living().map(|entry| entry.position.unwrap().offset).collect::<Vec<_>>();
+        let mut all = page((5, 8), &[(5, 2), (5, 3), (5, 4), (5, 5)]);
+        over(&mut all, &[2, 3, 5]);
+        assert_eq!((all.read().0, living(&all)), (vec![(5, 2), (5, 4), (5, 5)], vec![4]));
+        all.extend(Range { now_ms: 1, ..page((5, 8), &[(5, 6), (5, 7), (5, 8)]) });
+        over(&mut all, &[7]);
+        assert_eq!((living(&all), all.hole), (vec![4, 6, 8], false));
     }
 
     #[test]

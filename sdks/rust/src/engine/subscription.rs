@@ -214,7 +214,7 @@ impl Subscription {
 
     /// A gap of a channel's recovery is told at its end. So what follows the place where it may be waits for that: otherwise
     /// a connection that breaks in between, or a subscriber that leaves, would go on behind a gap that nobody has told.
-    /// Offsets that follow each other in one epoch prove that nothing is missing. What waits is a part of one history, and
+    /// Offsets that follow each other in one epoch prove that nothing is missing; one that is left out may have expired. What waits is a part of one history, and
     /// only after a replay has changed its epoch or skipped something. A pattern's gaps are told by themselves.
     fn replayed(&mut self, message: Message, effects: &mut Effects) {
         if !self.unproven.is_empty() || self.may_follow_a_gap(&message) {

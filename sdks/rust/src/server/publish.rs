@@ -65,6 +65,14 @@ impl Publication {
         self
     }
 
+    /// Worthless after this time (rounded up to a millisecond, at least one): then it is neither delivered nor shown. At most
+    /// 365 days. For channels alone.
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.options().ttl_ms = crate::options::whole_millis(ttl).max(1);
+        self
+    }
+
     /// What messages to sessions and users say as their channel (default: the event's source).
     #[must_use]
     pub fn shown_as(mut self, channel: impl Into<String>) -> Self {
