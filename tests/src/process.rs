@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Read},
+    io::{BufRead as _, BufReader, Read, Write as _},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
@@ -165,14 +165,24 @@ impl Drop for GatewayProcess {
 /// Runs the binary with these arguments to its end, for at most [`DEADLINE`] (then it is killed).
 #[must_use]
 pub fn run(args: &[&str]) -> Output {
+    run_with(args, b"", &[])
+}
+
+/// As [`run`], with this standard input (a pipe) and more variables in its environment.
+#[must_use]
+pub fn run_with(args: &[&str], input: &[u8], variables: &[(&str, &str)]) -> Output {
     let mut child = command()
         .args(args)
-        .stdin(Stdio::null())
+        .envs(variables.iter().copied())
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .expect("start streamgate");
     let mut watcher = watcher_of(child.id());
+    let (mut stdin, input) = (child.stdin.take().expect("piped"), input.to_vec());
+    // It need not read it.
+    thread::spawn(move || drop(stdin.write_all(&input)));
     let (mut out, mut err) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
     let err = thread::spawn(move || read_all(&mut err));
     let out = thread::spawn(move || read_all(&mut out));

@@ -3,7 +3,9 @@
 use std::{
     io::{BufRead as _, BufReader},
     process::{Child, Command, Stdio},
+    sync::Mutex,
     thread,
+    time::Duration,
 };
 
 use futures_util::future::join_all;
@@ -18,7 +20,7 @@ use tokio::sync::watch;
 
 /// A client command that runs; killed when dropped.
 pub(crate) struct Running {
-    child: Child,
+    child: Mutex<Child>,
     lines: watch::Receiver<Vec<String>>,
 }
 
@@ -34,7 +36,7 @@ impl Running {
         thread::spawn(move || {
             pipe.lines().map_while(Result::ok).for_each(|line| sender.send_modify(|lines| lines.push(line)));
         });
-        Self { child, lines }
+        Self { child: Mutex::new(child), lines }
     }
 
     /// What it printed so far, and later.
@@ -50,10 +52,27 @@ impl Running {
     }
 }
 
+impl Running {
+    /// Waits for its end; its exit code.
+    pub(crate) async fn ended(&self) -> Option<i32> {
+        within("the end of the command", async {
+            loop {
+                let status = self.child.lock().unwrap().try_wait().unwrap();
+                match status {
+                    Some(status) => return status.code(),
+                    None => tokio::time::sleep(Duration::from_millis(10)).await,
+                }
+            }
+        })
+        .await
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let child = self.child.get_mut().unwrap();
+        let _ = child.kill();
+        let _ = child.wait();
     }
 }
 

@@ -8,6 +8,8 @@ mod bad_input;
 mod bad_input_transport;
 mod births;
 mod cli;
+mod cli_messages;
+mod cli_tools;
 mod client_address;
 mod client_events;
 mod cloudevents_http;

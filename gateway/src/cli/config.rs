@@ -6,6 +6,9 @@ use std::{
     process::ExitCode,
 };
 
+use serde_json::json;
+
+use super::Format;
 use crate::config::{ConfigError, Loaded, REFERENCE, Sources, load, process_environment};
 
 /// Prints the reference file on standard output.
@@ -17,10 +20,13 @@ pub fn default() -> ExitCode {
 /// Checks `file` as `serve` would run with it, `STREAMGATE_` variables included: `ok` and the warnings, or every
 /// error.
 #[must_use]
-pub fn check(file: &Path) -> ExitCode {
+pub fn check(file: &Path, format: Format) -> ExitCode {
     let sources = |environment| Sources { file: Some(file.to_owned()), environment, ..Sources::default() };
     let outcome = process_environment().and_then(|environment| load(&sources(environment)));
-    exit(report(outcome, &mut io::stdout().lock(), &mut io::stderr().lock()))
+    exit(match format {
+        Format::Text => report(outcome, &mut io::stdout().lock(), &mut io::stderr().lock()),
+        Format::Json => report_objects(outcome, &mut io::stdout().lock()),
+    })
 }
 
 /// Nobody is left to tell about an output that is gone, but the exit code.
@@ -54,6 +60,19 @@ fn report(
             Ok(false)
         }
     }
+}
+
+/// An object a line, warnings and errors alike; whether the configuration is good.
+fn report_objects(outcome: Result<Loaded, ConfigError>, out: &mut impl Write) -> io::Result<bool> {
+    let (level, problems) = match &outcome {
+        Ok(loaded) => ("warning", &loaded.warnings),
+        Err(error) => ("error", &error.problems),
+    };
+    for problem in problems {
+        writeln!(out, "{}", json!({"level": level, "key": problem.key, "text": problem.to_string()}))?;
+    }
+    out.flush()?;
+    Ok(outcome.is_ok())
 }
 
 #[cfg(test)]
@@ -97,6 +116,23 @@ mod tests {
         let (good, out, err) = run("tests/fixtures/config/wrong_values.yaml", &[]);
         assert!(!good && out.is_empty());
         assert_eq!(err.lines().filter(|line| line.starts_with("error: ")).count(), 16, "{err}");
+    }
+
+    #[test]
+    fn objects_name_the_level_and_the_key() {
+        let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/config/wrong_values.yaml");
+        let mut out = Vec::new();
+        let outcome = load(&Sources { file: Some(file), ..Sources::default() });
+        assert!(!report_objects(outcome, &mut out).unwrap());
+        let lines = String::from_utf8(out).unwrap();
+        for line in lines.lines() {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert!(
+                line["level"] == "error" && line["key"].is_string() && line["text"].is_string(),
+                "{line}"
+            );
+        }
+        assert_eq!(lines.lines().count(), 14);
     }
 
     #[test]

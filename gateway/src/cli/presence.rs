@@ -10,7 +10,7 @@ use streamgate_client::{
 
 use super::{
     ConnectArgs, Failure, Format, output,
-    subscribe::tell_connection,
+    stream::tell_connection,
     table::{cell, table},
 };
 

@@ -1,18 +1,9 @@
 //! `streamgate req`.
 
 use clap::Args;
-use streamgate_client::{CallOptions, Error};
+use streamgate_client::CallOptions;
 
 use super::{ConnectArgs, Failure, question::QuestionArgs};
-
-/// Exit code: who answered, or the gateway, says an error.
-const REFUSED: u8 = 1;
-/// Exit code: there is no connection; nothing was called.
-const UNREACHABLE: u8 = 3;
-/// Exit code: no answer in time; the call may have been carried out.
-const LATE: u8 = 4;
-/// Exit code: the connection broke; the call may have been carried out.
-const UNKNOWN: u8 = 5;
 
 /// Options of `req`.
 #[derive(Debug, Args)]
@@ -55,17 +46,14 @@ struct Target<'a> {
 pub(super) async fn run(args: ReqArgs) -> Result<(), Failure> {
     let target = target(&args)?;
     let event = args.question.event(target.data).await?;
-    let client = args.connect.connect().await.map_err(|failure| match failure {
-        Failure::Failed(text) => Failure::Coded(UNREACHABLE, text),
-        other => other,
-    })?;
+    let client = args.connect.connect().await?;
     let options = CallOptions { timeout: Some(args.question.timeout) };
     let reply = match (target.channel, &args.session) {
         (None, Some(session)) => client.call_session(session, target.method, event, options).await,
         (channel, _) => client.call(channel.unwrap_or_default(), target.method, event, options).await,
     };
     client.close().await;
-    args.question.print(&reply.map_err(failure)?)
+    args.question.print(&reply?)
 }
 
 fn target(args: &ReqArgs) -> Result<Target<'_>, Failure> {
@@ -81,17 +69,6 @@ fn target(args: &ReqArgs) -> Result<Target<'_>, Failure> {
         }
         (true, _) => Err(Failure::Usage("with --session there is no CHANNEL: METHOD [DATA]".to_owned())),
     }
-}
-
-fn failure(error: Error) -> Failure {
-    let code = match &error {
-        _ if error.is_timeout() => LATE,
-        Error::Server { .. } => REFUSED,
-        Error::OutcomeUnknown { .. } => UNKNOWN,
-        Error::Invalid(_) | Error::InvalidUrl { .. } => return error.into(),
-        _ => UNREACHABLE,
-    };
-    Failure::Coded(code, error.to_string())
 }
 
 #[cfg(test)]
@@ -120,21 +97,5 @@ mod tests {
         for wrong in [&["m"][..], &["--session", "s", "a", "m", "d"]] {
             assert!(matches!(target(&args(wrong)), Err(Failure::Usage(_))), "{wrong:?}");
         }
-    }
-
-    #[test]
-    fn scripts_can_tell_from_the_code_what_happened() {
-        let code = |error| match failure(error) {
-            Failure::Coded(code, _) => code,
-            other => panic!("{other:?}"),
-        };
-        let server =
-            |code: &str| Error::Server { code: code.into(), kind: String::new(), message: String::new() };
-        assert_eq!(code(server("NO_PROXY")), 1);
-        assert_eq!(code(server("RPC_TIMEOUT")), 4);
-        assert_eq!(code(Error::Timeout { what: "call" }), 4);
-        let cause = Box::new(Error::ConnectionLost(String::new()));
-        assert_eq!(code(Error::OutcomeUnknown { what: "call", cause }), 5);
-        assert_eq!(code(Error::ClientClosed), 3);
     }
 }

@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Args, ValueEnum};
 
 use super::serve;
-use crate::config::{Override, Sources, process_environment};
+use crate::config::{ConfigError, Override, Sources, process_environment};
 
 /// Options of `serve`. A flag goes before the environment, which goes before the file.
 #[derive(Debug, Default, Args)]
@@ -73,16 +73,22 @@ pub enum LogFormat {
 
 impl ServeArgs {
     pub(super) fn run(self) -> ExitCode {
-        match process_environment() {
-            Ok(environment) => {
-                let flags = self.flags();
-                serve::serve(&Sources { file: self.config, dir: self.config_dir, environment, flags })
-            }
+        match self.sources() {
+            Ok(sources) => serve::serve(&sources),
             Err(error) => {
                 eprintln!("error: {error}");
                 ExitCode::from(2)
             }
         }
+    }
+
+    /// Where the configuration comes from: these flags, the environment of this process, the file.
+    ///
+    /// # Errors
+    /// The environment cannot be read.
+    pub(super) fn sources(self) -> Result<Sources, ConfigError> {
+        let (environment, flags) = (process_environment()?, self.flags());
+        Ok(Sources { file: self.config, dir: self.config_dir, environment, flags })
     }
 
     /// The flags as settings.

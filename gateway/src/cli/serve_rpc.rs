@@ -5,13 +5,11 @@ use std::{ffi::OsString, io::Write as _, sync::Arc, time::Instant};
 use clap::Args;
 use serde_json::json;
 use streamgate_client::{Call, Client, CloudEvent, CloudEventBuilder, ServeOptions, Serving};
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc,
-};
+use tokio::sync::mpsc;
 
-use self::process::Program;
-use super::{ConnectArgs, Failure, Format, data, output, subscribe::tell_connection};
+use super::{
+    ConnectArgs, Failure, Format, data, output, program::Program, signals::Signals, stream::tell_connection,
+};
 
 mod process;
 
@@ -57,7 +55,7 @@ pub struct ServeRpcArgs {
 
 pub(super) async fn run(args: ServeRpcArgs) -> Result<(), Failure> {
     // From the start: a signal must not end this process without its calls.
-    let mut stop = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let mut stop = Signals::listen()?;
     let most = args.max_reply as usize;
     let client = args.connect.connect_to_answer(most).await?;
     let notes = tokio::spawn(tell_connection(client.status()));
@@ -69,26 +67,18 @@ pub(super) async fn run(args: ServeRpcArgs) -> Result<(), Failure> {
     let outcome = tokio::select! {
         error = serving.ended() => Err(error.into()),
         () = output::closed() => Err(Failure::OutputClosed),
-        () = signalled(&mut stop) => tokio::select! {
+        () = stop.received() => tokio::select! {
             () = serving.stop() => {
                 // It ends with the handler. Its panic would have been seen.
                 let _ = (&mut printing).await;
                 Ok(())
             }
-            () = signalled(&mut stop) => Ok(()),
+            () = stop.received() => Ok(()),
         },
     };
     notes.abort();
     client.close().await;
     outcome
-}
-
-/// Waits for SIGINT or SIGTERM. Safe to cancel.
-async fn signalled((interrupt, terminate): &mut (Signal, Signal)) {
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
 }
 
 async fn offer(
@@ -97,7 +87,7 @@ async fn offer(
     told: mpsc::UnboundedSender<String>,
 ) -> Result<Serving, Failure> {
     let most = args.max_reply as usize;
-    let program = Arc::new(Program::new(&args.command, most).map_err(Failure::Usage)?);
+    let program = Arc::new(Program::read(&args.command, most).map_err(Failure::Usage)?);
     let (format, content_type) = (args.output, args.content_type.clone());
     let options = ServeOptions::new(&args.method).concurrency(args.concurrency.into());
     let handler = move |call: Call| {
@@ -105,7 +95,8 @@ async fn offer(
         async move {
             // A call that is given up is told as well.
             let mut report = Report::new(format, &call, told);
-            let outcome = program.answer(&call).await.map(|data| reply(&data, content_type.as_deref()));
+            let outcome =
+                process::answer(&program, &call).await.map(|data| reply(&data, content_type.as_deref()));
             report.outcome =
                 outcome.as_ref().err().map_or_else(|| "ok".to_owned(), |error| error.code.clone());
             outcome

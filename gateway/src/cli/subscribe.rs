@@ -1,232 +1,165 @@
 //! `streamgate sub`.
 
 use std::{
-    io::{BufWriter, Write},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    ffi::OsString,
+    io::{self, BufWriter, IsTerminal as _, Stdout, Write},
+    time::Duration,
 };
 
 use clap::Args;
-use futures_util::{
-    FutureExt as _, StreamExt as _,
-    stream::{self, SelectAll},
-};
-use streamgate_client::{
-    Client, Event, Message, Position, StartAt, Status, SubscribeOptions, is_pattern, matches,
-    proto::wkt::Timestamp,
-};
+use streamgate_client::Message;
 
-use super::{ConnectArgs, Failure, Format, output};
+use super::{
+    ConnectArgs, Failure, Format, data,
+    exit::FAILED,
+    field::Field,
+    output,
+    point::{self, Point},
+    program::{Program, content_type},
+    question,
+    signals::Signals,
+    stream::{self, Lines, Plan, Taker},
+};
 
 /// Options of `sub`.
 #[derive(Debug, Args)]
 #[command(after_help = "`*` stands for one segment of a channel, a last `**` for any number of them. What is
 missed while the connection is away is fetched from history; reconnects and gaps are told on standard error.
 
+With --command a process runs for each message, one after the other: the data is its standard input, no shell is involved.
+It finds in its environment MESSAGE_CHANNEL, MESSAGE_POSITION, MESSAGE_ID, MESSAGE_TYPE, MESSAGE_SOURCE and
+MESSAGE_CONTENT_TYPE, which come from the publisher. One that fails is told, and the exit code is 1 in the end. SIGINT or
+SIGTERM waits for the one that runs; a second one does not.
+
 Examples:
   streamgate sub room.blue
   streamgate sub 'room.**' --from start
   streamgate sub room.blue --from 10m --count 5     five messages of the last ten minutes
   streamgate sub room.blue --from 1767225600000:42  go on after this message
-  streamgate sub 'orders.*' -o json | jq .event.data")]
+  streamgate sub 'orders.*' --field data.user.id
+  streamgate sub jobs.done --count 1 --timeout 30s  exit code 4 if none comes
+  streamgate sub 'orders.*' --command ./book --verbose")]
+#[command(group(clap::ArgGroup::new("what")))]
 pub struct SubscribeArgs {
     /// Channels and patterns
     #[arg(required = true, value_name = "PATTERN")]
     pub patterns: Vec<String>,
     /// Where to begin: `start` of history, the last N messages, after a position EPOCH:OFFSET, at a time
     /// (2026-01-31T12:00:00Z) or so long ago (90s, 10m, 2h) [default: now]
-    #[arg(long, value_name = "POINT", value_parser = parse_from)]
-    pub from: Option<From>,
+    #[arg(long, value_name = "POINT", value_parser = point::from)]
+    pub from: Option<Point>,
     /// End after so many messages
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
+    /// End after this time; with --count the exit code is 4 then
+    #[arg(long, value_name = "TIME", value_parser = question::timeout)]
+    pub timeout: Option<Duration>,
+    /// Print only this: a path as data.user.id, data.items.0, type, channel, position
+    #[arg(long, value_name = "PATH", value_parser = Field::parse, group = "what")]
+    pub field: Option<Field>,
+    /// Print the data alone, byte by byte, each with a line end
+    #[arg(long, group = "what", conflicts_with = "output")]
+    pub raw: bool,
     /// How to print
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
     pub output: Format,
     /// Where the gateway is
     #[command(flatten)]
     pub connect: ConnectArgs,
-}
-
-/// `--from`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum From {
-    /// A point that the server finds.
-    Point(StartAt),
-    /// After this message.
-    After(Position),
+    /// Run a program for each message; takes the rest of the line
+    #[arg(
+        long, group = "what", num_args = 1.., allow_hyphen_values = true, value_names = ["PROGRAM", "ARGS"],
+        conflicts_with = "output"
+    )]
+    pub command: Vec<OsString>,
 }
 
 pub(super) async fn run(args: SubscribeArgs) -> Result<(), Failure> {
-    let mut patterns = args.patterns.clone();
-    patterns.sort();
-    patterns.dedup();
-    if matches!(args.from, Some(From::After(_))) && (patterns.len() > 1 || is_pattern(&patterns[0])) {
-        return Err(Failure::Usage(
-            "a position is one channel's: --from EPOCH:OFFSET takes one channel".to_owned(),
-        ));
+    let SubscribeArgs { patterns, from, count, timeout, field, raw, output: format, connect, command } = args;
+    let plan = Plan { patterns, from, count, timeout, signals: None };
+    if !command.is_empty() {
+        let runs = Runs { program: Program::passed_on(&command).map_err(Failure::Usage)?, all: 0, failed: 0 };
+        // From the start: a signal must not end this process without its child.
+        let plan = Plan { signals: Some(Signals::listen()?), ..plan };
+        return stream::run(&connect, plan, runs).await;
     }
-    let client = args.connect.connect().await?;
-    let notes = tokio::spawn(tell_connection(client.status()));
-    let outcome = tokio::select! {
-        outcome = print_all(&client, &args, &patterns) => outcome,
-        // Also when there is nothing to write that would tell.
-        () = output::closed() => Err(Failure::OutputClosed),
-    };
-    // Its end is this side's own doing, and no news.
-    notes.abort();
-    client.close().await;
-    outcome
-}
-
-async fn print_all(client: &Client, args: &SubscribeArgs, patterns: &[String]) -> Result<(), Failure> {
-    let mut events = SelectAll::new();
-    for (index, pattern) in patterns.iter().enumerate() {
-        let mut options = SubscribeOptions::new(pattern);
-        match &args.from {
-            None => {}
-            Some(From::Point(point)) => options = options.start_at(*point),
-            Some(From::After(position)) => options = options.cursor(position.clone()),
+    match field {
+        _ if raw => stream::run(&connect, plan, Raw::new()).await,
+        Some(field) => {
+            stream::run(&connect, plan, Lines::new(|message: &Message| field.line(format, message))).await
         }
-        let subscription = client.subscribe(options).await?;
-        events.push(stream::repeat(index).zip(subscription));
-    }
-    let mut out = BufWriter::new(std::io::stdout());
-    let mut left = args.count;
-    while left != Some(0) {
-        // Flush when there is nothing more to write at once.
-        let event = match events.next().now_or_never() {
-            Some(event) => event,
-            None => {
-                out.flush()?;
-                events.next().await
-            }
-        };
-        let Some((index, event)) = event else { break };
-        match event {
-            Event::Message(message) if is_first_match(patterns, index, &message) => {
-                writeln!(out, "{}", output::message(args.output, &message))?;
-                left = left.map(|left| left - 1);
-            }
-            Event::Message(_) => {}
-            Event::Closed(error) => {
-                out.flush()?;
-                return Err(error.into());
-            }
-            other => note(&other),
-        }
-    }
-    Ok(out.flush()?)
-}
-
-/// Overlapping patterns each get the message; it is printed once.
-fn is_first_match(patterns: &[String], index: usize, message: &Message) -> bool {
-    patterns.iter().position(|pattern| matches(pattern, &message.channel)) == Some(index)
-}
-
-/// What is not data goes to standard error.
-fn note(event: &Event) {
-    match event {
-        Event::Gap(gap) => eprintln!("gap: messages of {} may be missing: {}", gap.channel, gap.reason),
-        Event::Recovered(recovered) => {
-            if let Some(reason) = &recovered.gap {
-                eprintln!("gap: messages of {} are missing: {reason}", recovered.target);
-            } else if recovered.truncated {
-                eprintln!(
-                    "gap: messages of {} are missing: more than the server sends at once",
-                    recovered.target
-                );
-            }
-            if let Some(error) = &recovered.error {
-                eprintln!("gap: {} could not be recovered: {error}", recovered.target);
-            }
-        }
-        _ => {}
-    }
-}
-
-/// Tells of reconnects.
-pub(super) async fn tell_connection(mut status: tokio::sync::watch::Receiver<Status>) {
-    // The first connection is what everybody expects.
-    let mut away = !matches!(*status.borrow_and_update(), Status::Connected { .. });
-    while status.changed().await.is_ok() {
-        let now = status.borrow_and_update().clone();
-        match now {
-            Status::Disconnected { error, .. } if !away => {
-                away = true;
-                eprintln!("disconnected: {error}; reconnecting");
-            }
-            Status::Connected { address, .. } => {
-                away = false;
-                eprintln!("connected to {address}");
-            }
-            _ => {}
+        None => {
+            stream::run(&connect, plan, Lines::new(|message: &Message| output::message(format, message)))
+                .await
         }
     }
 }
 
-fn parse_from(text: &str) -> Result<From, String> {
-    if text == "start" {
-        return Ok(From::Point(StartAt::Start));
-    }
-    if let Ok(count) = text.parse() {
-        return Ok(From::Point(StartAt::Last(count)));
-    }
-    if let Some(ago) = duration(text) {
-        let since = SystemTime::now().checked_sub(ago).and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-        let millis = since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
-        return Ok(From::Point(StartAt::TimeMs(millis)));
-    }
-    // A time has several colons.
-    if text.matches(':').count() == 1
-        && let Ok(position) = text.parse()
-    {
-        return Ok(From::After(position));
-    }
-    let time: Result<Timestamp, _> = serde_json::from_value(text.into());
-    let millis = time.ok().and_then(|time| {
-        let whole = u64::try_from(time.seconds).ok()?.checked_mul(1000)?;
-        whole.checked_add(u64::try_from(time.nanos).ok()? / 1_000_000)
-    });
-    millis.map(|millis| From::Point(StartAt::TimeMs(millis))).ok_or_else(|| {
-        "expected `start`, a number, EPOCH:OFFSET, a time like 2026-01-31T12:00:00Z, or 90s, 10m, 2h"
-            .to_owned()
-    })
+/// The data alone: on a terminal on one harmless line, else byte by byte.
+struct Raw {
+    out: BufWriter<Stdout>,
+    terminal: bool,
 }
 
-/// `90s`, `10m`, `2h` or `1d`.
-fn duration(text: &str) -> Option<Duration> {
-    let unit = match text.as_bytes().last()? {
-        b's' => 1,
-        b'm' => 60,
-        b'h' => 3600,
-        b'd' => 86_400,
-        _ => return None,
-    };
-    let number: u64 = text.get(..text.len() - 1)?.parse().ok()?;
-    number.checked_mul(unit).map(Duration::from_secs)
+impl Raw {
+    fn new() -> Self {
+        let out = io::stdout();
+        Self { terminal: out.is_terminal(), out: BufWriter::new(out) }
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_kind_of_point_is_understood() {
-        assert_eq!(parse_from("start"), Ok(From::Point(StartAt::Start)));
-        assert_eq!(parse_from("5"), Ok(From::Point(StartAt::Last(5))));
-        assert_eq!(parse_from("17:4"), Ok(From::After("17:4".parse().unwrap())));
-        assert_eq!(parse_from("2026-01-01T00:00:00.5Z"), Ok(From::Point(StartAt::TimeMs(1_767_225_600_500))));
-        let Ok(From::Point(StartAt::TimeMs(at))) = parse_from("10m") else { panic!() };
-        let now = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap();
-        assert!((600_000..660_000).contains(&(now - at)));
-    }
-
-    #[test]
-    fn anything_else_is_refused() {
-        for bad in
-            ["", "now", "-1", "17:", ":4", "2026-01-01", "2026-01-01T00:00:00", "5x", "s", "99999999999"]
-        {
-            assert!(parse_from(bad).is_err(), "{bad:?}: {:?}", parse_from(bad));
+impl Taker for Raw {
+    async fn take(&mut self, message: &Message) -> Result<(), Failure> {
+        if self.terminal {
+            return Ok(writeln!(self.out, "{}", output::data(&message.event))?);
         }
+        self.out.write_all(data::of(&message.event))?;
+        Ok(self.out.write_all(b"\n")?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+
+    fn end(mut self) -> Result<(), Failure> {
+        Ok(self.out.flush()?)
+    }
+}
+
+/// A process for each message.
+struct Runs {
+    program: Program,
+    all: u64,
+    failed: u64,
+}
+
+impl Taker for Runs {
+    async fn take(&mut self, message: &Message) -> Result<(), Failure> {
+        let (event, position) = (&message.event, output::place(message.position.as_ref()));
+        let variables = [
+            ("MESSAGE_CHANNEL", message.channel.as_str()),
+            ("MESSAGE_POSITION", &position),
+            ("MESSAGE_ID", &event.id),
+            ("MESSAGE_TYPE", &event.r#type),
+            ("MESSAGE_SOURCE", &event.source),
+            ("MESSAGE_CONTENT_TYPE", content_type(event)),
+        ];
+        self.all += 1;
+        if let Err(trouble) = self.program.run(data::of(event), &variables).await {
+            self.failed += 1;
+            eprintln!("error: {} {position}: {trouble}", message.channel);
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn end(self) -> Result<(), Failure> {
+        if self.failed > 0 {
+            return Err(Failure::Coded(FAILED, format!("{} of {} commands failed", self.failed, self.all)));
+        }
+        Ok(())
     }
 }

@@ -11,11 +11,14 @@ use super::{
 pub const ENV_PREFIX: &str = "STREAMGATE_";
 
 /// Variables with the prefix that are not settings of a node: they belong to the command line.
-pub const ENV_RESERVED: [&str; 11] = [
+pub const ENV_RESERVED: [&str; 14] = [
     "STREAMGATE_CONFIG",
     "STREAMGATE_CONFIG_DIR",
     "STREAMGATE_URL",
     "STREAMGATE_TOKEN",
+    "STREAMGATE_TOKEN_FILE",
+    "STREAMGATE_CONTEXT",
+    "STREAMGATE_CLI_CONFIG",
     "STREAMGATE_CLIENT_ID",
     "STREAMGATE_CA_FILE",
     "STREAMGATE_CERT_FILE",

@@ -25,14 +25,18 @@ pub(super) fn make(
             Ok(Arc::new(MemoryBroker::new(policies.clone(), options)))
         }
         BrokerConfig::Redis(redis) => {
-            let options = RedisOptions { lease, ..options(redis)? };
+            let options = RedisOptions { lease, ..redis_options(redis)? };
             let broker = RedisBroker::start(options, policies.clone());
             Ok(Arc::new(broker.map_err(|error| StartError::Broker(error.to_string()))?))
         }
     }
 }
 
-fn options(config: &RedisConfig) -> Result<RedisOptions, StartError> {
+/// The options of a Redis broker, but for the lease.
+///
+/// # Errors
+/// An address is none.
+pub(crate) fn redis_options(config: &RedisConfig) -> Result<RedisOptions, StartError> {
     let invalid = |error: InvalidAddress| StartError::Broker(error.to_string());
     let servers = config.addrs.iter().map(|addr| addr.parse::<RedisOptions>().map_err(invalid));
     let servers: Vec<RedisOptions> = servers.collect::<Result<_, _>>()?;

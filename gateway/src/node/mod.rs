@@ -29,6 +29,7 @@ use std::{net::SocketAddr, sync::Arc};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use broker::redis_options;
 pub use builder::{NodeBuilder, StartError};
 
 use crate::{

@@ -11,9 +11,9 @@ use streamgate_client::{
 
 use super::{
     ApiArgs,
-    connect::{LATE, error_object, failure},
+    connect::{error_object, failure},
 };
-use crate::cli::{Failure, Format, output, question::QuestionArgs, table::table};
+use crate::cli::{Failure, Format, exit::LATE, output, question::QuestionArgs, table::table};
 
 /// Options of `call`.
 #[derive(Debug, Args)]

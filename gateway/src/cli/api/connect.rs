@@ -1,28 +1,30 @@
 //! How these commands reach the server API, and what their failures mean.
 
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::{Value, json};
 use streamgate_client::{Error, server::ApiClient};
 
-use crate::cli::Failure;
+use crate::cli::{
+    Failure,
+    context::{self, Context},
+    exit::{FAILED, UNREACHABLE},
+};
 
-/// Exit code: refused, or not found.
-pub(super) const REFUSED: u8 = 1;
-/// Exit code: nothing answers there.
-const UNREACHABLE: u8 = 3;
-/// Exit code: time was up.
-pub(super) const LATE: u8 = 4;
-/// Exit code: the connection broke; it may have been carried out.
-const UNKNOWN: u8 = 5;
+/// Where the server API is if nobody says otherwise.
+const URL: &str = "http://127.0.0.1:8080";
 
-/// Where the server API is, and who asks.
+/// Where the server API is, and who asks. What is not given comes from the context.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Connection")]
 pub struct ApiArgs {
-    /// The gateway's admin listener: http://host:port or https://host:port
-    #[arg(long = "api", value_name = "URL", env = "STREAMGATE_API", default_value = "http://127.0.0.1:8080")]
-    pub url: String,
+    /// The gateway's admin listener: http://host:port or https://host:port [default: http://127.0.0.1:8080]
+    #[arg(long = "api", value_name = "URL", env = "STREAMGATE_API")]
+    pub url: Option<String>,
+    /// Which of the contexts in ~/.config/streamgate/cli.yaml says what is not given here
+    #[arg(long, value_name = "NAME", env = context::VARIABLE)]
+    pub context: Option<String>,
     /// Token for the server API (`api.tokens`); in a file it is not seen by others of this machine
     #[arg(long = "api-token", value_name = "TOKEN", env = "STREAMGATE_API_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
@@ -48,44 +50,41 @@ pub struct ApiArgs {
 impl ApiArgs {
     /// A client; it connects with the first request.
     pub(super) fn client(&self) -> Result<ApiClient, Failure> {
-        let mut builder = ApiClient::builder(&self.url);
-        if let Some(token) = self.token()? {
-            builder = builder.token(token);
-        }
-        if let Some(file) = &self.ca_file {
+        let context = Context::load(self.context.as_deref())?;
+        let mut builder =
+            ApiClient::builder(self.url.as_ref().or(context.api.as_ref()).map_or(URL, String::as_str));
+        let own = (&self.token, &self.token_file);
+        let of_context = (&context.api_token, &context.api_token_file);
+        builder = match if matches!(own, (None, None)) { of_context } else { own } {
+            (Some(token), _) => builder.token(token),
+            (None, Some(file)) => builder.token(context::secret(file)?),
+            (None, None) => builder,
+        };
+        if let Some(file) = self.ca_file.as_ref().or(context.ca_file.as_ref()) {
             builder = builder.ca_file(file);
         }
-        if let (Some(certificate), Some(key)) = (&self.cert_file, &self.key_file) {
+        let certificate = self.cert_file.as_ref().or(context.cert_file.as_ref());
+        if let Some((certificate, key)) =
+            certificate.zip(self.key_file.as_ref().or(context.key_file.as_ref()))
+        {
             builder = builder.identity(certificate, key);
         }
         Ok(builder.build()?)
-    }
-
-    fn token(&self) -> Result<Option<String>, Failure> {
-        let Some(file) = &self.token_file else { return Ok(self.token.clone()) };
-        match fs::read_to_string(file) {
-            Ok(text) => Ok(Some(text.trim_end().to_owned())),
-            Err(error) => Err(Failure::Usage(format!("{} cannot be read: {error}", file.display()))),
-        }
     }
 }
 
 /// What a failed request means for the exit code, and what to do about it where that is clear.
 pub(super) fn failure(error: Error) -> Failure {
-    let (code, text) = match &error {
-        _ if error.is_timeout() => (LATE, error.to_string()),
+    match &error {
         Error::Server { code, .. } if code == "AUTH_ERROR" => {
-            (REFUSED, format!("{error} (see --api-token-file)"))
+            Failure::Coded(FAILED, format!("{error} (see --api-token-file)"))
         }
-        Error::Server { .. } => (REFUSED, error.to_string()),
-        Error::OutcomeUnknown { .. } => (UNKNOWN, error.to_string()),
-        Error::Unreachable { address, reason } if reason == "connection refused" => {
-            (UNREACHABLE, format!("no server API at {address}: is `streamgate serve` running? (see --api)"))
-        }
-        Error::Invalid(_) | Error::InvalidUrl { .. } => return error.into(),
-        _ => (UNREACHABLE, error.to_string()),
-    };
-    Failure::Coded(code, text)
+        Error::Unreachable { address, reason } if reason == "connection refused" => Failure::Coded(
+            UNREACHABLE,
+            format!("no server API at {address}: is `streamgate serve` running? (see --api)"),
+        ),
+        _ => error.into(),
+    }
 }
 
 /// An error as JSON, as the API's own has it.
@@ -93,28 +92,5 @@ pub(super) fn error_object(error: &Error) -> Value {
     match error {
         Error::Server { code, kind, message } => json!({"code": code, "type": kind, "message": message}),
         other => json!({"message": other.to_string()}),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn scripts_can_tell_from_the_code_what_happened() {
-        let code = |error| match failure(error) {
-            Failure::Coded(code, _) => code,
-            Failure::Usage(_) => 2,
-            other => panic!("{other:?}"),
-        };
-        let server =
-            |code: &str| Error::Server { code: code.into(), kind: String::new(), message: String::new() };
-        assert_eq!((code(server("NOT_FOUND")), code(server("ACL_ERROR"))), (1, 1));
-        assert_eq!(code(Error::Invalid(String::new())), 2);
-        assert_eq!(code(Error::Unreachable { address: "a:1".into(), reason: "no route".into() }), 3);
-        assert_eq!(code(Error::ConnectionLost(String::new())), 3);
-        assert_eq!((code(server("RPC_TIMEOUT")), code(Error::Timeout { what: "nodes" })), (4, 4));
-        let cause = Box::new(Error::ConnectionLost(String::new()));
-        assert_eq!(code(Error::OutcomeUnknown { what: "call", cause }), 5);
     }
 }

@@ -8,9 +8,9 @@ use streamgate_client::server::{Close, DisconnectResult, Who};
 
 use super::{
     ApiArgs,
-    connect::{REFUSED, error_object, failure},
+    connect::{error_object, failure},
 };
-use crate::cli::{Failure, Format, table::table};
+use crate::cli::{Failure, Format, exit::FAILED, table::table};
 
 /// Options of `disconnect`.
 #[derive(Debug, Args)]
@@ -57,7 +57,7 @@ pub(super) async fn run(args: DisconnectArgs) -> Result<(), Failure> {
     }
     out.flush()?;
     if failed > 0 {
-        return Err(Failure::Coded(REFUSED, format!("{failed} of {} could not be closed", results.len())));
+        return Err(Failure::Coded(FAILED, format!("{failed} of {} could not be closed", results.len())));
     }
     Ok(())
 }

@@ -2,9 +2,7 @@
 //!
 //! Owns: what they read, print and exit with. Never does: what is not in [`streamgate_client::server`].
 //!
-//! Invariants: the exit code is 0 if all went well, 1 if the gateway refused or somebody was not found, 2 if the command line makes
-//! no sense, 3 if nothing answers there, 4 if time was up, 5 if the connection broke under what must not be sent twice; no token
-//! is printed.
+//! Invariants: no token is printed.
 
 mod ask;
 mod connect;
