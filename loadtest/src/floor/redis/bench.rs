@@ -8,6 +8,7 @@ use std::{ops::Range, time::Duration};
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use rand::{SeedableRng as _, rngs::SmallRng, seq::SliceRandom as _};
+use streamgate::broker::queue::JobOptions;
 use streamgate::broker::redis::{
     Believed, Connection, PublishArgs, RedisOptions, Script, Setting,
     keys::{Keys, idempotency_record},
@@ -309,8 +310,14 @@ impl Bench {
     fn call(&mut self, channels: Range<usize>, keyed: bool, birth: bool) -> Vec<u8> {
         // No Cluster, one setting.
         let head = [self.base(), self.replid.clone(), INBOX.into(), CATALOGUE.into(), "0".into()];
-        let setting =
-            Setting { history_size: HISTORY_SIZE, keep: KEEP, refresh: false, idempotency_window: WINDOW };
+        let setting = Setting {
+            history_size: HISTORY_SIZE,
+            keep: KEEP,
+            refresh: false,
+            idempotency_window: WINDOW,
+            channel_is_queue: false,
+            max_jobs: 1,
+        };
         let mut publishes = PublishArgs::default();
         for at in channels {
             let channel = self.at(at);
@@ -322,7 +329,14 @@ impl Bench {
                 String::new()
             };
             let believed = if birth { Believed::Unknown } else { Believed::Epoch(channel.epoch) };
-            publishes.push(&name, self.payload.clone().into(), believed, setting, record.into());
+            publishes.push(
+                &name,
+                self.payload.clone().into(),
+                believed,
+                setting,
+                record.into(),
+                &JobOptions::default(),
+            );
         }
         let mut args: Vec<Bytes> = head.map(Bytes::from).to_vec();
         publishes.append_to(&mut args);
