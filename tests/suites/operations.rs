@@ -36,9 +36,9 @@ fn needs_overload(name: &str) -> bool {
     name.starts_with("streamgate_slow_consumers_") || name.starts_with("streamgate_shard_dropped_")
 }
 
-/// Metrics of what is not configured here: the suites of TLS and of key sets see to them.
+/// Metrics of what is not configured here: the suites of TLS and of key sets see to them, and the conformance cases to queues.
 fn needs_configuration(name: &str) -> bool {
-    name.starts_with("streamgate_tls_") || name.starts_with("streamgate_jwks_")
+    ["streamgate_tls_", "streamgate_jwks_", "streamgate_queue_"].iter().any(|prefix| name.starts_with(prefix))
 }
 
 #[tokio::test]

@@ -198,6 +198,17 @@ async fn epochs_never_repeat_after_removal_or_expiry() {
 }
 
 #[tokio::test]
+async fn a_history_that_was_emptied_by_a_trim_counts_on() {
+    let bench = Bench::new().await;
+    let (epoch, _) = bench.position(one("a")).await;
+    assert_eq!(bench.position(one("a")).await, (epoch, 2));
+    bench.cli(&["XTRIM", "h:a", "MAXLEN", "0"]);
+    assert_eq!(bench.position(one("a")).await, (epoch, 3));
+    bench.cli(&["XTRIM", "h:a", "MAXLEN", "0"]);
+    assert_eq!(bench.position(One { believed: Believed::Epoch(epoch), ..one("a") }).await, (epoch, 4));
+}
+
+#[tokio::test]
 async fn a_believed_epoch_newer_than_the_streams_starts_nothing_at_offset_zero() {
     let bench = Bench::new().await;
     let (epoch, _) = bench.position(one("a")).await;

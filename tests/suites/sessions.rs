@@ -254,7 +254,6 @@ async fn what_is_not_built_yet_answers_not_supported_and_the_connection_goes_on(
         In::Subscribe(Subscribe { subscriptions: vec![queue] }),
     ];
     let options = [
-        PublishOptions { ttl_ms: 1, ..PublishOptions::default() },
         PublishOptions { delay_ms: 1, ..PublishOptions::default() },
         PublishOptions { ordering_key: "k".into(), ..PublishOptions::default() },
     ];

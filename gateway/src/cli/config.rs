@@ -132,7 +132,7 @@ mod tests {
                 "{line}"
             );
         }
-        assert_eq!(lines.lines().count(), 14);
+        assert_eq!(lines.lines().count(), 16);
     }
 
     #[test]

@@ -293,9 +293,9 @@ mod tests {
         let mut args = Vec::new();
         let sent = combiner.next_batch(&beliefs, &mut args);
         let keep = (keep(ChannelPolicy::default().history_ttl)).as_millis().to_string();
-        assert_eq!(args.len(), 6 + 3 * GREATEST_BATCH);
+        assert_eq!(args.len(), 8 + 3 * GREATEST_BATCH);
         assert_eq!((&args[1][..], &args[3][..], &args[4][..]), (&b"128"[..], keep.as_bytes(), &b"1"[..]));
-        let first = [6, 6 + GREATEST_BATCH, 6 + 2 * GREATEST_BATCH].map(|at| &args[at][..]);
+        let first = [8, 8 + GREATEST_BATCH, 8 + 2 * GREATEST_BATCH].map(|at| &args[at][..]);
         assert_eq!(first, [&b"a"[..], b"0", b""]);
         assert!(!combiner.is_due());
         let ids = (1..=GREATEST_BATCH).map(|n| Reply::Bulk(format!("5-{n}").into()));
@@ -305,6 +305,6 @@ mod tests {
         assert!(combiner.is_due());
         args.clear();
         combiner.next_batch(&beliefs, &mut args);
-        assert_eq!((args.len(), &args[4][..], &args[10][..]), (12, &b"0"[..], &b"5"[..]));
+        assert_eq!((args.len(), &args[4][..], &args[12][..]), (14, &b"0"[..], &b"5"[..]));
     }
 }

@@ -140,6 +140,15 @@ local function append_slowly(key, channel, blob, size, keep)
   end
 
   local last = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
+  if not last and redis.call('EXISTS', key) == 1 then
+    -- Emptied by whoever trimmed it: its offsets count on.
+    local stream = redis.call('XINFO', 'STREAM', key)
+    for at = 1, #stream, 2 do
+      if stream[at] == 'last-generated-id' then
+        last = { stream[at + 1] }
+      end
+    end
+  end
   if not last then
     -- What has expired was written before the time that histories are kept.
     local lost = num(math.max(0, math.min(tonumber(top), now - tonumber(keep))))
